@@ -1,0 +1,1 @@
+"""Model editors in pure torch: captured gradients in, a delta out."""

@@ -1,0 +1,143 @@
+"""A correction as data: what to add to which parameter, with the manifest of where it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+TENSORS_FILE = "delta.safetensors"
+MANIFEST_FILE = "delta.json"
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """A shift `left @ right`; `left` is (rows, rank), `right` is (rank, columns), as the parameter is laid out."""
+
+    left: Tensor
+    right: Tensor
+
+    def dense(self) -> Tensor:
+        """The shift as one (rows, columns) tensor."""
+        return self.left @ self.right
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Shifts by parameter name, and a manifest of digests, editor, corrections, seed and versions."""
+
+    shifts: Mapping[str, Tensor | LowRank]
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    def dense(self, name: str) -> Tensor:
+        """The shift of one parameter as a tensor of the parameter's shape."""
+        shift = self.shifts[name]
+        return shift.dense() if isinstance(shift, LowRank) else shift
+
+    def norms(self) -> dict[str, float]:
+        """Frobenius norm of every shift."""
+        return {name: float(self.dense(name).norm()) for name in self.shifts}
+
+    def digest(self) -> str:
+        """SHA-256 over names and bytes of the shifts; the manifest does not count."""
+        digest = hashlib.sha256()
+        for key, tensor in sorted(self._tensors().items()):
+            digest.update(key.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def check_finite(self) -> None:
+        """Raise ValueError naming the first parameter whose shift is not finite."""
+        for key, tensor in self._tensors().items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"the shift of {key.rpartition('#')[0] or key} is not finite; it cannot be applied")
+
+    def save(self, folder: Path) -> None:
+        """Write safetensors and JSON into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in self._tensors().items()}
+        save_file(tensors, folder / TENSORS_FILE)
+        manifest = {**self.manifest, "delta_digest": self.digest()}
+        (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2, sort_keys=True))
+
+    @classmethod
+    def load(cls, folder: Path) -> Delta:
+        """Read a delta written by `save`.
+
+        Raises:
+            ValueError: the tensors are not those the manifest was written for.
+        """
+        tensors = load_file(folder / TENSORS_FILE)
+        manifest = json.loads((folder / MANIFEST_FILE).read_text())
+        shifts: dict[str, Tensor | LowRank] = {}
+        for key, tensor in tensors.items():
+            name, _, part = key.rpartition("#")
+            if not part or not name:
+                shifts[key] = tensor
+            elif part == "left":
+                shifts[name] = LowRank(tensor, tensors[f"{name}#right"])
+        delta = cls(shifts, manifest)
+        if delta.digest() != manifest.get("delta_digest"):
+            raise ValueError(f"the delta in {folder} is damaged: its digest differs from its manifest's")
+        return delta
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = {}
+        for name, shift in self.shifts.items():
+            if isinstance(shift, LowRank):
+                tensors[f"{name}#left"], tensors[f"{name}#right"] = shift.left, shift.right
+            else:
+                tensors[name] = shift
+        return tensors
+
+
+@contextmanager
+def applied(model: nn.Module, delta: Delta) -> Iterator[nn.Module]:
+    """The model with the delta added; leaving restores the saved originals bit for bit, in any dtype.
+
+    Raises:
+        ValueError: a shift is not finite, or does not fit its parameter.
+        KeyError: the model has no parameter of that name.
+    """
+    originals = {name: model.get_parameter(name).detach().clone() for name in delta.shifts}
+    try:
+        add_in_place(model, delta)
+        yield model
+    finally:
+        with torch.no_grad():
+            for name, original in originals.items():
+                model.get_parameter(name).copy_(original)
+
+
+def add_in_place(model: nn.Module, delta: Delta) -> None:
+    """Add every shift to its parameter, in fp32 before rounding to the parameter's dtype. No way back."""
+    delta.check_finite()
+    edited: dict[str, Tensor] = {}
+    for name in delta.shifts:
+        parameter, shift = model.get_parameter(name), delta.dense(name)
+        if shift.shape != parameter.shape:
+            raise ValueError(f"the shift of {name} has shape {tuple(shift.shape)}, not {tuple(parameter.shape)}")
+        sum_ = parameter.detach().float() + shift.to(parameter.device).float()
+        edited[name] = sum_.to(parameter.dtype)
+        if not torch.isfinite(edited[name]).all():
+            raise ValueError(f"{name} would not be finite in {parameter.dtype} after the edit")
+    with torch.no_grad():
+        for name, value in edited.items():
+            model.get_parameter(name).copy_(value)
+
+
+def model_digest(model: nn.Module) -> str:
+    """SHA-256 over names, dtypes and bytes of all parameters and persistent buffers, tied ones once by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

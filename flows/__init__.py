@@ -1,0 +1,1 @@
+"""Flows tell the story; the command line starts them."""

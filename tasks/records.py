@@ -1,0 +1,101 @@
+"""The records that stages hand to each other: an error report, a correction, and their states."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class State(StrEnum):
+    """Where a correction stands. Every change of state is a row in the ledger, never an overwrite."""
+
+    REPORTED = "reported"
+    ACCEPTED = "accepted"
+    ACTIVE = "active"
+    RETIRED = "retired"
+    DUPLICATE = "duplicate"
+    CONFLICTING = "conflicting"
+    ALREADY_CORRECT = "already_correct"
+    NEEDS_ANSWER = "needs_answer"
+    QUARANTINED = "quarantined"
+    FAILED = "failed"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class ErrorReport(BaseModel):
+    """One flagged production error: what was asked, what came back, what was wanted, who says so.
+
+    Deliberately permissive about content: a bad report is quarantined with its reason, never refused at the
+    door, so that nothing is lost.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt: str = Field(description="what the model was asked")
+    wrong_output: str = Field(default="", description="what it answered")
+    desired_output: str | None = Field(default=None, description="what it should have answered, if known")
+    source: str = Field(description="trace id, or file and line, or row key: where the report came from")
+    reporter: str = Field(default="unknown")
+    reported_at: datetime = Field(default_factory=_now)
+    model_name: str = Field(description="registered model name")
+    model_version: str = Field(default="")
+    chat: bool = Field(default=True, description="a chat turn; false for raw text")
+    subject: str | None = None
+    severity: str = "normal"
+    equivalents: tuple[str, ...] = Field(default=(), description="other phrasings the reporter gave")
+    locality: tuple[str, ...] = Field(default=(), description="prompts the reporter says must not change")
+
+
+class Correction(BaseModel):
+    """A deduplicated report in the ledger. `id` is the digest of (task, normalised prompt, desired output)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    model_name: str
+    prompt: str
+    wrong_output: str
+    desired_output: str | None
+    chat: bool
+    subject: str | None = None
+    severity: str = "normal"
+    equivalents: tuple[str, ...] = ()
+    locality: tuple[str, ...] = ()
+    state: State
+    reason: str = ""
+    reports: int = Field(default=1, description="how many times the same complaint came in")
+    sources: tuple[str, ...] = ()
+    reporters: tuple[str, ...] = ()
+    first_reported_at: datetime
+    model_version: str = ""
+
+
+class TrafficRecord(BaseModel):
+    """One production request that nobody flagged: material for locality and for replay."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prompt: str
+    output: str
+    chat: bool = True
+    confirmed: bool = Field(default=False, description="a user or a check said the answer was right")
+    source: str = ""
+
+
+def normalise_prompt(prompt: str) -> str:
+    """The form under which two prompts are the same complaint: NFKC, case-folded, white space collapsed."""
+    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
+
+
+def correction_id(prompt: str, desired_output: str | None, *, chat: bool) -> str:
+    """Identity of a correction: SHA-256 of task, normalised prompt and desired output (16 hex digits)."""
+    task = "chat" if chat else "text"
+    wanted = "" if desired_output is None else " ".join(desired_output.split())
+    return hashlib.sha256("\x1f".join((task, normalise_prompt(prompt), wanted)).encode()).hexdigest()[:16]

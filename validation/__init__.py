@@ -1,0 +1,1 @@
+"""Metrics, statistics, gates, verdict and report: whether a candidate may be trusted."""
