@@ -99,3 +99,7 @@ def correction_id(prompt: str, desired_output: str | None, *, chat: bool) -> str
     task = "chat" if chat else "text"
     wanted = "" if desired_output is None else " ".join(desired_output.split())
     return hashlib.sha256("\x1f".join((task, normalise_prompt(prompt), wanted)).encode()).hexdigest()[:16]
+
+
+class UserError(ValueError):
+    """A mistake the user can mend; the message names the item and the remedy, and no traceback is shown."""
