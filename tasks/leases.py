@@ -1,0 +1,144 @@
+"""A lease on a model: at most one run changes a model at a time, and a killed run does not block the next."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from tasks import ledger_schema as schema
+from tasks.ledger_database import Database
+from tasks.records import UserError
+
+
+class LeaseHeld(UserError):  # noqa: N818
+    """Another run holds the lease on the model."""
+
+
+class LeaseLost(UserError):  # noqa: N818
+    """The lease ran out and another run took it."""
+
+
+class Lease:
+    """The right to change one model until `expires_at`; renew it before a long step."""
+
+    def __init__(self, database: Database, model_name: str, holder: str, seconds: float) -> None:
+        self.model_name = model_name
+        self.holder = holder
+        self.seconds = seconds
+        self._database = database
+        self._token = uuid.uuid4().hex
+        self.expires_at = self._take()
+
+    def renew(self, seconds: float | None = None) -> None:
+        """Hold it for `seconds` from now (by default as long as at first).
+
+        Raises:
+            LeaseLost: another run has taken it; this one must change nothing more.
+        """
+        expires_at = datetime.now(UTC) + timedelta(seconds=self.seconds if seconds is None else seconds)
+        with self._database.writing() as connection:
+            kept = connection.execute(
+                sa.update(schema.leases).where(*self._mine()).values(expires_at=expires_at)
+            )
+        if not kept.rowcount:
+            raise LeaseLost(
+                f"{self.holder} held {self.model_name} past its time and another run has taken it; "
+                "run this one again, with a longer lease"
+            )
+        self.expires_at = expires_at
+
+    def release(self) -> None:
+        """Give it back; nothing happens if another run has taken it."""
+        with self._database.writing() as connection:
+            connection.execute(sa.delete(schema.leases).where(*self._mine()))
+
+    def _mine(self) -> tuple[sa.ColumnElement[bool], ...]:
+        return schema.leases.c.model_name == self.model_name, schema.leases.c.token == self._token
+
+    def _take(self) -> datetime:
+        table = schema.leases
+        now = datetime.now(UTC)
+        expires_at = now + timedelta(seconds=self.seconds)
+        row = {
+            "holder": self.holder,
+            "process": _this_process(),
+            "token": self._token,
+            "acquired_at": now,
+            "expires_at": expires_at,
+        }
+        with self._database.writing() as connection:
+            of_model = table.c.model_name == self.model_name
+            present = connection.execute(sa.select(table).where(of_model)).first()
+            if present is None:
+                try:
+                    with connection.begin_nested():
+                        connection.execute(sa.insert(table).values(model_name=self.model_name, **row))
+                    return expires_at
+                except exc.IntegrityError:
+                    present = connection.execute(sa.select(table).where(of_model)).first()
+            if present is not None and (present.expires_at <= now or _has_ended(present.process)):
+                # Compare and set: only one of those who see it free gets it.
+                free = table.c.token == present.token, table.c.expires_at == present.expires_at
+                if connection.execute(sa.update(table).where(of_model, *free).values(**row)).rowcount:
+                    return expires_at
+        holder, until = (
+            ("another run", "soon")
+            if present is None
+            else (present.holder, f"{present.expires_at:%F %T} UTC")
+        )
+        raise LeaseHeld(
+            f"{holder} is at work on {self.model_name}; "
+            f"wait for it to end, or until its lease runs out ({until})"
+        )
+
+
+@contextmanager
+def hold(database: Database, model_name: str, holder: str, seconds: float) -> Iterator[Lease]:
+    """Hold the lease on a model inside the block.
+
+    Raises:
+        LeaseHeld: another run holds it.
+    """
+    lease = Lease(database, model_name, holder, seconds)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _this_process() -> str:
+    """What tells this process from all others, ever: boot, namespace, number, start. Empty if unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')} {os.getpid()} {_start_of(os.getpid())}"
+    except OSError:
+        return ""
+
+
+def _has_ended(process: str) -> bool:
+    """Whether a process of this machine is known to be gone; False wherever that cannot be told."""
+    ours = _this_process().split()
+    theirs = process.split()
+    if len(ours) != 4 or len(theirs) != 4 or ours[:2] != theirs[:2]:
+        return False
+    number = int(theirs[2])
+    try:
+        os.kill(number, 0)
+        return _start_of(number) != theirs[3]
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+
+
+def _start_of(number: int) -> str:
+    """When a process started, in ticks since boot; `ended` for one that only waits to be buried."""
+    fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
+    return "ended" if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,193 @@
+"""What changes the ledger: taking in reports, moving, answering, choosing; in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC
+
+import sqlalchemy as sa
+
+from tasks import ledger_rows as rows
+from tasks import ledger_rules as rules
+from tasks.ledger_rules import IllegalTransition, Member, Standing
+from tasks.ledger_schema import storable
+from tasks.records import ErrorReport, State, UserError, correction_id
+
+
+def take_in(
+    connection: sa.Connection,
+    model_name: str,
+    reports: Iterable[ErrorReport],
+    *,
+    target_limit: int,
+    run_id: str,
+) -> list[str]:
+    """Add what is new in the reports of one model and settle where their corrections stand.
+
+    Returns:
+        For each report, the id of the correction that it counts for.
+    """
+    reports = _with_answers(connection, model_name, [_storable(report) for report in reports])
+    ids = [_id_of(report) for report in reports]
+    digests = {
+        id_: rows.prompt_digest(report.prompt, chat=report.chat)
+        for id_, report in zip(ids, reports, strict=True)
+    }
+    known = rows.ids_about(connection, model_name, digests.values())
+    known_reports = rows.reports_of(connection, model_name, known)
+    new = _new_reports(zip(ids, reports, strict=True), known_reports)
+    rows.add_corrections(connection, model_name, {id_: digests[id_] for id_ in new if id_ not in known})
+    rows.add_reports(connection, new)
+
+    standing = rows.standing_of(connection, model_name, known)
+    groups: dict[str, list[Member]] = defaultdict(list)
+    touched = {digests[id_] for id_ in new}
+    for id_, digest in (known | {id_: digests[id_] for id_ in new}).items():
+        if digest in touched:
+            of_one = sorted([*known_reports.get(id_, ()), *new.get(id_, ())], key=rules.report_order)
+            groups[digest].append(Member(id_, tuple(of_one), tuple(new.get(id_, ())), standing.get(id_)))
+    for members in groups.values():
+        settled = rules.settle(members, target_limit)
+        steps = [step for member in members for step in _steps(member, settled[member.id])]
+        rows.add_transitions(connection, model_name, steps, run_id)
+    return ids
+
+
+def move(
+    connection: sa.Connection, model_name: str, ids: Sequence[str], wanted: Standing, run_id: str
+) -> None:
+    """Move corrections to a state; those already in it are left as they are.
+
+    Raises:
+        IllegalTransition: the state may not follow, or an accepted correction would contradict another.
+    """
+    standing = rows.standing_of(connection, model_name, ids)
+    moved = [id_ for id_ in ids if standing[id_].state is not wanted.state]
+    rows.add_transitions(
+        connection, model_name, [(id_, standing[id_].state, wanted) for id_ in moved], run_id
+    )
+    if wanted.state not in (State.ACCEPTED, State.ACTIVE):
+        return
+    for id_, rivals in rows.rivals_of(connection, model_name, moved).items():
+        if wanted.state is State.ACCEPTED and rivals:
+            raise IllegalTransition(
+                f"correction {id_} cannot be accepted beside {', '.join(sorted(rivals))}, which wants "
+                "another answer to the same prompt; resolve them by choosing one"
+            )
+        # That a version with the one is live is a fact; the other must not enter the next version beside it.
+        held = Standing(State.CONFLICTING, rules.contradiction(rival_ids=[id_]))
+        accepted = [rival for rival, of_rival in rivals.items() if of_rival.state is State.ACCEPTED]
+        rows.add_transitions(
+            connection, model_name, [(rival, State.ACCEPTED, held) for rival in accepted], run_id
+        )
+
+
+def answer(
+    connection: sa.Connection,
+    model_name: str,
+    id_: str,
+    desired_output: str,
+    reviewer: str,
+    *,
+    target_limit: int,
+) -> str:
+    """Give a waiting report its desired output; the id of the correction that it becomes.
+
+    Raises:
+        UserError: it waits for no answer, or the answer is empty, too long or the wrong output itself.
+    """
+    reports = [
+        report.model_copy(update={"desired_output": storable(desired_output)})
+        for report in rows.reports_of(connection, model_name, [id_])[id_]
+    ]
+    answered_as = _id_of(reports[0])
+    earlier = rows.answers_to(connection, model_name, [id_]).get(id_)
+    if earlier is not None:
+        if _id_of(reports[0].model_copy(update={"desired_output": earlier})) == answered_as:
+            return answered_as
+        raise UserError(
+            f"correction {id_} was already answered; report the other answer too, then resolve the two"
+        )
+    state = rows.standing_of(connection, model_name, [id_])[id_].state
+    if state is not State.NEEDS_ANSWER:
+        raise UserError(f"correction {id_} is {state}; only one that needs an answer can be given one")
+    wrong = rules.fault(reports, target_limit)
+    if wrong:
+        raise UserError(f"the answer to correction {id_} was not taken: {wrong}")
+    rows.add_answer(connection, model_name, id_, answered_as, desired_output, reviewer)
+    closed = Standing(State.DUPLICATE, f"answered by {reviewer}, as {answered_as}")
+    rows.add_transitions(connection, model_name, [(id_, state, closed)], "")
+    take_in(connection, model_name, reports, target_limit=target_limit, run_id="")
+    return answered_as
+
+
+def resolve(connection: sa.Connection, model_name: str, id_: str, decided_by: str) -> None:
+    """Choose one of the corrections that contradict each other; its rivals are quarantined.
+
+    Raises:
+        IllegalTransition: it cannot be accepted from the state it is in.
+    """
+    chosen = rows.standing_of(connection, model_name, [id_])[id_]
+    rivals = rows.rivals_of(connection, model_name, [id_])[id_]
+    lost = Standing(State.QUARANTINED, f"{decided_by} chose {id_} instead")
+    steps: list[tuple[str, State | None, Standing]] = [
+        (rival, at.state, lost) for rival, at in rivals.items()
+    ]
+    if chosen.state not in (State.ACCEPTED, State.ACTIVE):
+        over = f" over {', '.join(sorted(rivals))}" if rivals else ""
+        steps.append((id_, chosen.state, Standing(State.ACCEPTED, f"chosen by {decided_by}{over}")))
+    rows.add_transitions(connection, model_name, steps, "")
+
+
+def _id_of(report: ErrorReport) -> str:
+    return correction_id(report.prompt, report.desired_output, chat=report.chat)
+
+
+def _storable(report: ErrorReport) -> ErrorReport:
+    """The report as the database gives it back: text it can store, moments in UTC."""
+    moment = report.reported_at
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    fields: dict[str, object] = {"reported_at": moment}
+    for name, value in report:
+        if isinstance(value, str):
+            fields[name] = storable(value)
+        elif isinstance(value, tuple):
+            fields[name] = tuple(storable(item) for item in value)
+    return report.model_copy(update=fields)
+
+
+def _with_answers(
+    connection: sa.Connection, model_name: str, reports: Sequence[ErrorReport]
+) -> list[ErrorReport]:
+    """The reports, those without a desired output with the one that a reviewer gave to the same complaint."""
+    waiting = [_id_of(report) for report in reports if report.desired_output is None]
+    answers = rows.answers_to(connection, model_name, waiting)
+    return [
+        report.model_copy(update={"desired_output": answers[_id_of(report)]})
+        if report.desired_output is None and _id_of(report) in answers
+        else report
+        for report in reports
+    ]
+
+
+def _new_reports(
+    mentioned: Iterable[tuple[str, ErrorReport]], known: dict[str, tuple[ErrorReport, ...]]
+) -> dict[str, list[ErrorReport]]:
+    """Those whose source has not yet been heard on their correction, by id."""
+    heard = {(id_, report.source) for id_, of_one in known.items() for report in of_one}
+    new: dict[str, list[ErrorReport]] = {}
+    for id_, report in mentioned:
+        if (id_, report.source) not in heard:
+            heard.add((id_, report.source))
+            new.setdefault(id_, []).append(report)
+    return new
+
+
+def _steps(member: Member, wanted: Standing) -> list[tuple[str, State | None, Standing]]:
+    """The transitions from where a correction stands to where it should."""
+    if member.standing == wanted:
+        return []
+    if member.standing is None:
+        return [(member.id, None, Standing(State.REPORTED)), (member.id, State.REPORTED, wanted)]
+    return [(member.id, member.standing.state, wanted)]

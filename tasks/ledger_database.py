@@ -1,0 +1,152 @@
+"""The ledger's database: opened, migrated, and spoken to in transactions that read or write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from tasks import ledger_schema as schema
+from tasks.records import UserError
+from tasks.urls import without_password
+
+BUSY_SECONDS = 30.0
+_MIGRATIONS = Path(__file__).parent / "migrations"
+# Two processes that open a new database at once both create it; the later one finds it made.
+_MIGRATION_ATTEMPTS = 3
+# These say that a statement of ours is wrong, not that the database cannot be used.
+_OUR_MISTAKES = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
+
+
+class Database:
+    """SQLite by path or PostgreSQL by URL, with the ledger's tables at their newest revision.
+
+    Raises:
+        UserError: the URL cannot be read, or the database cannot be reached, opened or migrated.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.shown_url = without_password(url)
+        try:
+            parsed = sa.make_url(url)
+            self._engine = _engine(parsed)
+        except (exc.ArgumentError, ValueError, ImportError, OSError) as error:
+            raise self._unusable(error) from error
+
+    def migrate(self) -> None:
+        """Bring the tables to the newest revision; nothing happens if they are there."""
+        for attempt in range(1, _MIGRATION_ATTEMPTS + 1):
+            try:
+                if not self._is_current():
+                    self._upgrade()
+            except exc.DBAPIError as error:
+                if attempt == _MIGRATION_ATTEMPTS:
+                    raise self._unusable(error) from error
+            else:
+                return
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one state of the database throughout (on SQLite)."""
+        with self._naming_database(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """A transaction that may write: all of it is kept, or nothing."""
+        writer = self._engine.execution_options(mendflow_writes=True)
+        with self._naming_database(), writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _naming_database(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.DBAPIError as error:
+            if isinstance(error, _OUR_MISTAKES):
+                raise
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> UserError:
+        cause = " ".join(str(getattr(error, "orig", None) or error).split())
+        return UserError(
+            f"the ledger {self.shown_url} cannot be used ({without_password(cause)}); correct its URL "
+            "(sqlite:///path/to/ledger.db, or postgresql+psycopg://user:password@host/name with that driver "
+            "installed), or see that the database runs and may be written"
+        )
+
+    def _is_current(self) -> bool:
+        from alembic.migration import MigrationContext
+        from alembic.script import ScriptDirectory
+
+        script = ScriptDirectory(str(_MIGRATIONS))
+        with self._engine.begin() as connection:
+            options = {"version_table": schema.VERSION_TABLE}
+            present = MigrationContext.configure(connection, opts=options).get_current_heads()
+        unknown = set(present) - {revision.revision for revision in script.walk_revisions()}
+        if unknown:
+            raise UserError(
+                f"the ledger {self.shown_url} was written by a newer mendflow (revision "
+                f"{', '.join(sorted(unknown))}); upgrade mendflow on this machine"
+            )
+        return set(present) == set(script.get_heads())
+
+    def _upgrade(self) -> None:
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        with self._engine.execution_options(mendflow_writes=True).begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+def lock_models(connection: sa.Connection, names: Iterable[str]) -> None:
+    """Hold, until the transaction ends, the exclusive right to write about these models."""
+    for name in sorted(set(names)):
+        if connection.execute(sa.select(schema.models).filter_by(name=name)).first() is None:
+            try:
+                with connection.begin_nested():
+                    connection.execute(schema.models.insert().values(name=name))
+            except exc.IntegrityError:
+                pass  # another writer was first; its row is as good
+        # On SQLite a writing transaction is alone from its beginning, and the clause is left out.
+        connection.execute(sa.select(schema.models).filter_by(name=name).with_for_update())
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        return sa.create_engine(url, pool_pre_ping=True)
+    in_memory = url.database in (None, "", ":memory:")
+    if not in_memory and not str(url.database).startswith("file:"):
+        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    # One connection is the database when it lives in memory; a file needs none kept open between uses.
+    pool = sa.StaticPool if in_memory else sa.NullPool
+    engine = sa.create_engine(url, poolclass=pool, connect_args={"timeout": BUSY_SECONDS})
+    sa.event.listen(engine, "connect", _on_sqlite_connect)
+    sa.event.listen(engine, "begin", _on_sqlite_begin)
+    return engine
+
+
+def _on_sqlite_connect(connection: Any, _record: Any) -> None:
+    # The driver's own BEGIN comes late, before the first change only; ours comes at the beginning.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _on_sqlite_begin(connection: sa.Connection) -> None:
+    # A reader that turns writer fails at once if another wrote meanwhile; one that says so at first waits.
+    writes = connection.get_execution_options().get("mendflow_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
