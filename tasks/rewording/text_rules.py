@@ -1,0 +1,126 @@
+"""Rules for text to complete, and rules that put something around any prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from tasks.rewording import grammar, wrappers
+from tasks.rewording.grammar import decapitalise
+from tasks.rewording.prompts import Prompt, owned_by, relation_of
+
+
+def main_clause(prompt: Prompt) -> Sequence[str]:
+    """From "Ada, which is located in": Ada is located in."""
+    clause = _main_clause(prompt.core)
+    return (
+        [prompt.after_lead(clause)] if prompt.kind == "completion" and clause not in {"", prompt.core} else []
+    )
+
+
+def fragment(prompt: Prompt) -> Sequence[str]:
+    """From "Ada is located in": "Ada, located in"."""
+    match = re.fullmatch(r"([^,]+) (?:is|was|are|were) (\w+ (?:in|at|by|after|for|on))", prompt.core)
+    usable = prompt.kind == "completion" and match and grammar.is_participle(match[2].split()[0])
+    return [prompt.after_lead(f"{match[1]}, {match[2]}")] if match and usable else []
+
+
+def completion_possessive(prompt: Prompt) -> Sequence[str]:
+    """From "the mother tongue of Ada is": Ada's mother tongue is; and back."""
+    if prompt.kind != "completion" or not (match := re.fullmatch(r"(.+) (is|was|are|were)", prompt.core)):
+        return []
+    phrase, verb = decapitalise(match[1]), match[2]
+    if relation := relation_of(phrase):
+        return [prompt.after_lead(f"{relation[1]}'s {relation[0]} {verb}")]
+    if relation := owned_by(phrase):
+        return [prompt.after_lead(f"The {relation[0]} of {relation[1]} {verb}")]
+    return []
+
+
+def completion_reported(prompt: Prompt) -> Sequence[str]:
+    """It is known that the mother tongue of Ada is ..."""
+    clause = _main_clause(prompt.core) if prompt.kind == "completion" else ""
+    frames = prompt.pick(wrappers.REPORTS, 2, "report")
+    return [prompt.after_lead(frame.format(decapitalise(clause))) for frame in frames] if clause else []
+
+
+def completion_dialogue(prompt: Prompt) -> Sequence[str]:
+    """Q: What is the mother tongue of Ada? A: ..."""
+    if prompt.kind != "completion" or not (match := re.fullmatch(r"(.+) (is|was|are|were)", prompt.core)):
+        return []
+    phrase = decapitalise(match[1])
+    if not (relation_of(phrase) or owned_by(phrase)):
+        return []
+    frames = prompt.pick(wrappers.DIALOGUES, 2, "dialogue")
+    return [frame.format(f"What {match[2]} {phrase}?") for frame in frames] if not prompt.lead else []
+
+
+def _main_clause(text: str) -> str:
+    """The prompt as a main clause that stops where it does, or nothing where it cannot be told."""
+    if match := re.fullmatch(r"(.+?),? (?:which|who|that) (\w+)( .*)?", text):
+        finite = match[2] in grammar.AUXILIARIES or grammar.finite_tense(match[2])
+        subject = f"{match[1]}," if "," in match[1] else match[1]
+        return f"{subject} {match[2]}{match[3] or ''}" if finite and text.count(match[2]) == 1 else ""
+    if match := re.fullmatch(r"([^,]+), (an? .+)", text):
+        return f"{match[1]} is {match[2]}"
+    if match := re.fullmatch(r"([^,]+), (\w+)( .*)?", text):
+        verb = {"located": "is", "situated": "is", "based": "is"}.get(match[2], "was")
+        return f"{match[1]} {verb} {match[2]}{match[3] or ''}" if grammar.is_participle(match[2]) else ""
+    words = text.split()
+    # After a name, "died" or "succumbed" is the verb, not a participle.
+    has_verb = any(
+        word in grammar.AUXILIARIES or grammar.finite_tense(word) or grammar.is_participle(word)
+        for word in words[1:]
+    )
+    return text if has_verb and "," not in text else ""
+
+
+def wrapped_in(family: str) -> Callable[[Prompt], Sequence[str]]:
+    """The rule that puts the wordings of one family around a prompt."""
+
+    def rule(prompt: Prompt) -> Sequence[str]:
+        if family == "adverbial" and prompt.lead:
+            return []
+        frames = prompt.pick(wrappers.WRAPPERS[prompt.kind].get(family, ()), 2, family)
+        return [frame.format(_fitted(prompt, frame)) for frame in frames]
+
+    return rule
+
+
+def _fitted(prompt: Prompt, frame: str) -> str:
+    """The prompt as a sentence, with a small first letter after a colon or comma."""
+    inline = frame.partition("{}")[0].rstrip().endswith((":", ","))
+    if not inline or prompt.lead:
+        return prompt.sentence
+    if prompt.whole[:1].islower():
+        return prompt.whole[:1] + prompt.sentence[1:]
+    return decapitalise(prompt.sentence)
+
+
+def unrelated_prefix(prompt: Prompt) -> Sequence[str]:
+    """The kettle had just begun to whistle. What is the capital of Chad?"""
+    if prompt.kind == "foreign":
+        return []
+    words = set(re.findall(r"[a-z]{4,}", prompt.whole.lower()))
+    pool = [s for s in wrappers.UNRELATED if not words & set(re.findall(r"[a-z]{4,}", s.lower()))]
+    return [f"{sentence} {prompt.sentence}" for sentence in prompt.pick(pool, 2, "prefix")]
+
+
+def casual(prompt: Prompt) -> Sequence[str]:
+    """Without capitals and marks: "what is the capital of chad"."""
+    if prompt.kind == "completion" or len(prompt.whole) > 200 or "\n" in prompt.whole:
+        return []
+    tidy = [prompt.sentence] if prompt.kind == "question" else []
+    return [*tidy, prompt.whole.lower().rstrip(" ?.!")]
+
+
+def haste(prompt: Prompt) -> Sequence[str]:
+    """Typed in haste: "what is teh capital of chad pls"."""
+    if prompt.kind != "question" or not prompt.is_direct or prompt.lead:
+        return []
+    words = prompt.whole.rstrip(" ?").split()
+    slips = [(i, wrappers.SLIPS[w.lower()]) for i, w in enumerate(words) if w.lower() in wrappers.SLIPS]
+    for i, slip in prompt.pick(slips, 1, "haste"):
+        words[i] = slip
+    text = " ".join(words).lower()
+    return [f"{text}??", f"{text} pls"] if slips else []
