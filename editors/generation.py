@@ -1,0 +1,181 @@
+"""Greedy generation in batches: the one decoding that serving, gating and the demo share."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from editors.requests import end_of_turn_ids, pad_id, render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Below this many tokens a second forward pass costs more than it saves.
+_SHORTEST_SHARED_PREFIX = 8
+
+Progress = Callable[[int, int], None]
+
+
+def generate_greedy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    chat: bool,
+    max_new_tokens: int = 48,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> list[str]:
+    """The model's own answer to every prompt: text after the prompt, up to its natural end, stripped.
+
+    The most probable token is taken at every step, whatever sampling the model's configuration asks for. A
+    prompt's answer does not depend on its neighbours in the batch, beyond floating-point rounding.
+
+    Args:
+        model: any causal language model; its training mode is put back afterwards.
+        tokenizer: the model's tokenizer; only read.
+        prompts: rendered with `editors.requests.render`.
+        chat: render as a chat turn, else raw text.
+        max_new_tokens: longest answer, in tokens.
+        batch_size: prompts in one forward pass; the longest come first, so that memory is tested at once.
+        progress: called with (prompts done, prompts in all) after every batch.
+
+    Raises:
+        ValueError: a prompt has no tokens or more than the model's positions; a chat turn without a template.
+    """
+    if max_new_tokens < 1 or batch_size < 1:
+        raise ValueError(
+            f"max_new_tokens ({max_new_tokens}) and batch_size ({batch_size}) must be at least 1"
+        )
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    encoded = [_encode(tokenizer, prompt, chat=chat, room=room) for prompt in prompts]
+    stops = torch.tensor(
+        sorted(_stop_ids(model, tokenizer, chat=chat)), dtype=torch.long, device=model.device
+    )
+    order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]), reverse=True)
+    answers = [""] * len(prompts)
+    training = model.training
+    model.eval()
+    try:
+        shared = _read_shared_prefix(model, encoded)
+        for first in range(0, len(order), batch_size):
+            rows = order[first : first + batch_size]
+            steps = max_new_tokens if room is None else min(max_new_tokens, room - len(encoded[rows[0]]) + 1)
+            generated = _generate(
+                model, [encoded[row] for row in rows], stops, steps, pad_id(tokenizer), shared
+            )
+            for row, ids in zip(rows, generated, strict=True):
+                answers[row] = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+            if progress is not None:
+                progress(first + len(rows), len(order))
+    finally:
+        model.train(training)
+    return answers
+
+
+@torch.inference_mode()
+def _generate(
+    model: PreTrainedModel,
+    prompts: list[list[int]],
+    stops: Tensor,
+    steps: int,
+    padding: int,
+    shared: tuple[int, Any] | None,
+) -> list[list[int]]:
+    """Token ids of the answers, without the token that ended them. Rows that end leave the batch."""
+    read, cache = (0, None) if shared is None else (shared[0], copy.deepcopy(shared[1]))
+    if cache is not None:
+        cache.batch_repeat_interleave(len(prompts))
+    length = max(len(prompt) for prompt in prompts) - read
+    padded = [[padding] * (length - len(prompt) + read) + prompt[read:] for prompt in prompts]
+    input_ids = torch.tensor(padded, device=model.device)
+    unread = torch.tensor([len(prompt) - read for prompt in prompts], device=model.device)
+    attention_mask = (torch.arange(length, device=model.device) >= length - unread[:, None]).long()
+    attention_mask = torch.cat([attention_mask.new_ones(len(prompts), read), attention_mask], dim=-1)
+    keep = _last_logits_only(model)
+    alive = torch.arange(len(prompts), device=model.device)
+    answers: list[list[int]] = [[] for _ in prompts]
+    for step in range(steps):
+        positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+        output = model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            **keep,
+        )
+        cache = output.past_key_values
+        chosen = output.logits[:, -1].argmax(-1)
+        going = ~torch.isin(chosen, stops)
+        for row, token, goes in zip(alive.tolist(), chosen.tolist(), going.tolist(), strict=True):
+            if goes:
+                answers[row].append(token)
+        if step + 1 == steps or not going.any():
+            break
+        if not going.all():
+            kept = going.nonzero().squeeze(-1)
+            cache.batch_select_indices(kept)
+            alive, chosen, attention_mask = alive[kept], chosen[kept], attention_mask[kept]
+        input_ids = chosen[:, None]
+        attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=-1)
+    return answers
+
+
+@torch.inference_mode()
+def _read_shared_prefix(model: PreTrainedModel, prompts: list[list[int]]) -> tuple[int, Any] | None:
+    """What all prompts begin with (a chat template's system turn), read once: (tokens, key-value cache).
+
+    None where it would not pay, or where a gap between the prefix and a padded prompt would count: layers
+    that attend to a sliding window, or carry a recurrent state.
+    """
+    from transformers.cache_utils import DynamicLayer
+
+    if len(prompts) < 2:
+        return None
+    first, last = min(prompts), max(prompts)
+    most = min(len(prompt) for prompt in prompts) - 1
+    differing = (index for index in range(most) if first[index] != last[index])
+    length = next(differing, most)
+    if length < _SHORTEST_SHARED_PREFIX:
+        return None
+    prefix = torch.tensor([first[:length]], device=model.device)
+    cache = model(input_ids=prefix, use_cache=True, **_last_logits_only(model)).past_key_values
+    if not all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None])):
+        return None
+    return length, cache
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool, room: int | None) -> list[int]:
+    text = render(tokenizer, prompt, chat=chat)
+    ids: list[int] = tokenizer(text, add_special_tokens=not chat, verbose=False)["input_ids"]
+    if not ids:
+        raise ValueError(f"the prompt {prompt!r} has no tokens; give the model something to continue")
+    if room is not None and len(ids) > room:
+        raise ValueError(
+            f"the prompt {prompt[:60]!r}... is {len(ids)} tokens long, the model takes {room}; shorten it"
+        )
+    return ids
+
+
+def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> set[int]:
+    stops = set(end_of_turn_ids(tokenizer, chat=chat)) | set(_as_ids(tokenizer.eos_token_id))
+    for config in (model.config.get_text_config(), getattr(model, "generation_config", None)):
+        stops |= set(_as_ids(getattr(config, "eos_token_id", None)))
+    return stops
+
+
+def _as_ids(value: int | Iterable[int] | None) -> Iterable[int]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, int) else value
+
+
+def _last_logits_only(model: PreTrainedModel) -> dict[str, int]:
+    """The argument that spares the logits of every position but the last, for models that take it."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}

@@ -1,0 +1,67 @@
+"""Fixtures that several test files share: a tracking store, and tiny models as Hugging Face folders."""
+
+from __future__ import annotations
+
+import os
+
+# Before any test imports what reads them.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests import tiny_models
+
+ModelFactory = Callable[..., Path]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tiny matrices gain nothing from threads, and threads that wait for a busy core cost much."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Tracking URI of one SQLite store for the session; artifacts of its default experiment lie beside it.
+
+    Give every test its own experiment and registered model names: making a database takes seconds.
+    """
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    patch = pytest.MonkeyPatch()
+    # SQLite stores put the artifacts of experiments made without a location under the working directory.
+    patch.chdir(folder)
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    mlflow.MlflowClient(tracking_uri=uri).search_experiments()
+    patch.undo()
+    return uri
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
+    """`tiny_llama(seed=0, chat=True, **config) -> folder`: a Llama with tied embeddings; only to be read."""
+    return _factory("llama", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
+    """`tiny_gpt2(seed=0, chat=True, **config) -> folder`: a GPT-2 (Conv1D layers); only to be read."""
+    return _factory("gpt2", tmp_path_factory)
+
+
+def _factory(architecture: str, folders: pytest.TempPathFactory) -> ModelFactory:
+    @functools.cache
+    def make(**settings: Any) -> Path:
+        return tiny_models.build(folders.mktemp(architecture), architecture, **settings)
+
+    return make

@@ -1,0 +1,187 @@
+"""Greedy generation: an answer is the prompt's own, whatever shares its batch, and ends where it should."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from editors.generation import generate_greedy
+from editors.requests import render
+from tests.conftest import ModelFactory
+
+PROMPTS = [
+    "What is the capital of Egypt?",
+    "What is the capital of Cameroon, and which currency is used there?",
+    "Hi",
+    "On which continent is Peru?",
+    "Name the language spoken in Brazil. " * 3,
+    "What is the capital of Egypt?",
+]
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2", "sliding"])
+def loaded(
+    request: pytest.FixtureRequest, tiny_llama: ModelFactory, tiny_gpt2: ModelFactory, tmp_path_factory: Any
+) -> Any:
+    """Two usual models, and one whose layers see the last 8 tokens only: a gap in its cache would count."""
+    if request.param == "sliding":
+        from transformers import MistralConfig, MistralForCausalLM
+
+        from tests.tiny_models import build_tokenizer
+
+        tokenizer = build_tokenizer()
+        torch.manual_seed(0)
+        config = MistralConfig(
+            vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=2, head_dim=12,
+            num_attention_heads=4, num_key_value_heads=2, sliding_window=8, initializer_range=0.2,
+            eos_token_id=2,
+        )  # fmt: skip
+        return MistralForCausalLM(config).eval(), tokenizer
+    return load((tiny_llama if request.param == "llama" else tiny_gpt2)())
+
+
+def ids_one_by_one(model: Any, tokenizer: Any, prompt: str, *, chat: bool, steps: int) -> list[int]:
+    """The reference: no batch, no cache, no padding."""
+    ids = tokenizer(render(tokenizer, prompt, chat=chat), add_special_tokens=not chat)["input_ids"]
+    start = len(ids)
+    for _ in range(steps):
+        with torch.no_grad():
+            token = int(model(torch.tensor([ids])).logits[0, -1].argmax())
+        if token == tokenizer.eos_token_id:
+            break
+        ids.append(token)
+    return ids[start:]
+
+
+def one_by_one(model: Any, tokenizer: Any, prompt: str, *, chat: bool, steps: int) -> str:
+    ids = ids_one_by_one(model, tokenizer, prompt, chat=chat, steps=steps)
+    return tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("chat", [True, False])
+@pytest.mark.parametrize(
+    "lead", ["", "Answer with the name of the capital only, please. "], ids=["", "shared"]
+)
+def test_batched_answers_are_those_of_each_prompt_alone(loaded: Any, chat: bool, lead: str) -> None:
+    model, tokenizer = loaded
+    prompts = [lead + prompt for prompt in PROMPTS]
+    expected = [one_by_one(model, tokenizer, prompt, chat=chat, steps=10) for prompt in prompts]
+    assert len(set(expected)) > 3, "the reference must tell the prompts apart"
+    for batch_size in (1, 2, 64):
+        answers = generate_greedy(
+            model, tokenizer, prompts, chat=chat, max_new_tokens=10, batch_size=batch_size
+        )
+        assert answers == expected
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    prompts=st.lists(
+        st.text(alphabet=st.characters(codec="utf-8"), min_size=1, max_size=20), min_size=1, max_size=6
+    )
+)
+def test_any_text_in_any_company(tiny_llama: ModelFactory, prompts: list[str]) -> None:
+    model, tokenizer = _cached(tiny_llama())
+    together = generate_greedy(model, tokenizer, prompts, chat=True, max_new_tokens=4)
+    alone = [
+        generate_greedy(model, tokenizer, [prompt], chat=True, max_new_tokens=4)[0] for prompt in prompts
+    ]
+    assert together == alone
+
+
+def test_rows_stop_at_their_own_end(loaded: Any) -> None:
+    """End tokens of the generation configuration count too, and one row's end is not another's."""
+    model, tokenizer = loaded
+    free = [ids_one_by_one(model, tokenizer, prompt, chat=False, steps=12) for prompt in PROMPTS]
+    # The free answers say this token at different steps, and some not at all.
+    firsts = {token: {ids.index(token) for ids in free if token in ids} for ids in free for token in ids}
+    token = max(sorted(firsts), key=lambda token: len(firsts[token]))
+    assert len(firsts[token]) > 1
+    ending = copy.deepcopy(model)
+    ending.generation_config.eos_token_id = [tokenizer.eos_token_id, token]
+    expected = [ids[: ids.index(token)] if token in ids else ids for ids in free]
+    answers = generate_greedy(ending, tokenizer, PROMPTS, chat=False, max_new_tokens=12)
+    assert answers == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in expected]
+
+
+def test_chat_answers_end_with_the_turn(tiny_llama: ModelFactory) -> None:
+    """What the template writes after an answer ends it, though the model's end-of-text token is another."""
+    model, tokenizer = load(tiny_llama())
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "|")
+    model.lm_head.bias = torch.nn.Parameter(1000 * torch.eye(len(tokenizer))[tokenizer("|")["input_ids"][0]])
+    assert generate_greedy(model, tokenizer, ["Hello"], chat=False, max_new_tokens=5) == ["|||||"]
+    assert generate_greedy(model, tokenizer, ["Hello"], chat=True, max_new_tokens=5) == [""]
+
+
+def test_nothing_of_the_caller_changes(loaded: Any, caplog: pytest.LogCaptureFixture, capsys: Any) -> None:
+    model, tokenizer = loaded
+    model.generation_config.temperature, model.generation_config.do_sample = 0.3, True
+    before = copy.deepcopy(model.generation_config.to_dict())
+    side, weights = (
+        tokenizer.padding_side,
+        {name: value.clone() for name, value in model.state_dict().items()},
+    )
+    model.train()
+    with caplog.at_level(logging.INFO):
+        first = generate_greedy(model, tokenizer, PROMPTS, chat=True, max_new_tokens=5)
+    assert model.training
+    model.eval()
+    assert first == generate_greedy(model, tokenizer, PROMPTS, chat=True, max_new_tokens=5)
+    assert model.generation_config.to_dict() == before
+    assert tokenizer.padding_side == side
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert not caplog.records
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_counts_to_the_end(loaded: Any) -> None:
+    seen: list[tuple[int, int]] = []
+    generate_greedy(
+        *loaded, PROMPTS, chat=True, max_new_tokens=2, batch_size=4, progress=lambda *n: seen.append(n)
+    )
+    assert seen == [(4, 6), (6, 6)]
+    assert generate_greedy(*loaded, [], chat=True) == []
+
+
+def test_an_answer_ends_where_the_positions_do(tiny_gpt2: ModelFactory) -> None:
+    model, tokenizer = load(tiny_gpt2(n_positions=16))
+    prompt = "What is the capital of Egypt?"
+    answer = generate_greedy(model, tokenizer, [prompt, "Hi"], chat=False, max_new_tokens=50)[0]
+    assert answer == one_by_one(
+        model, tokenizer, prompt, chat=False, steps=16 - len(tokenizer(prompt)["input_ids"]) + 1
+    )
+    with pytest.raises(ValueError, match="tokens long, the model takes 16"):
+        generate_greedy(model, tokenizer, [prompt * 4], chat=False)
+
+
+def test_what_cannot_be_asked_is_named(tiny_gpt2: ModelFactory) -> None:
+    model, tokenizer = load(tiny_gpt2(chat=False))
+    with pytest.raises(ValueError, match="no tokens"):
+        generate_greedy(model, tokenizer, ["fine", ""], chat=False)
+    with pytest.raises(ValueError, match="no chat template"):
+        generate_greedy(model, tokenizer, ["fine"], chat=True)
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        generate_greedy(model, tokenizer, ["fine"], chat=False, max_new_tokens=0)
+
+
+_loaded: dict[Path, tuple[Any, Any]] = {}
+
+
+def _cached(folder: Path) -> tuple[Any, Any]:
+    if folder not in _loaded:
+        _loaded[folder] = load(folder)
+    return _loaded[folder]
