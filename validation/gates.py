@@ -1,0 +1,266 @@
+"""The model gates: metrics against thresholds, as Great Expectations over the rows they were taken from.
+
+Every gated metric gets an expectation on its rows' mean, one that there are as many rows as were to be
+asked, one that they are enough, and one that no value is missing. Its status follows from those results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from validation import outcomes as rows_of
+from validation.expectations import ExpectationResult, docs_index, run_suite
+from validation.metrics import (
+    DEFINITIONS,
+    Metric,
+    Perplexities,
+    Status,
+    compute_metrics,
+    metric_rows,
+)
+from validation.parameters import ParameterChanges
+from validation.thresholds import ChampionUnknownError, Gate, GateFile, describe
+
+SUITE = "model_gates"
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """Every metric with its gate's finding, in the order of `DEFINITIONS`, and where the Data Docs are.
+
+    Gated metrics that were not measured are there too, as insufficient.
+    """
+
+    metrics: tuple[Metric, ...]
+    results: tuple[ExpectationResult, ...]
+    gate_file: GateFile
+    outcomes_digest: str
+    docs_dir: Path | None
+
+    @property
+    def docs_index(self) -> Path | None:
+        """The Data Docs page to open."""
+        return None if self.docs_dir is None else docs_index(self.docs_dir)
+
+
+def run_gates(
+    outcomes: pd.DataFrame,
+    gate_file: GateFile,
+    *,
+    expected_rows: Mapping[str, int],
+    perplexities: Perplexities | None = None,
+    parameters: ParameterChanges | None = None,
+    teacher_forced: Sequence[float] = (),
+    docs_dir: Path | None = None,
+    seed: int = 0,
+) -> GateReport:
+    """Compute the metrics and hold them against the gates; the same inputs give the same report.
+
+    Args:
+        outcomes: the outcomes frame (see `validation.outcomes`).
+        gate_file: from `load_gates`.
+        expected_rows: how many rows were to be asked for each metric of the outcomes frame. Rows that went
+            missing on the way are INSUFFICIENT, and only a stated 0 makes a gate not applicable.
+        perplexities: of neutral prose.
+        parameters: from `parameter_changes`.
+        teacher_forced: per correction, for the diagnostic.
+        docs_dir: folder for the Data Docs; none are written without one.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: the outcomes frame is not one, or `expected_rows` names an unknown metric or lacks a
+            gated one.
+    """
+    _check_expected_rows(expected_rows, gate_file)
+    measured = {
+        metric.name: metric
+        for metric in compute_metrics(
+            outcomes,
+            perplexities=perplexities,
+            parameters=parameters,
+            teacher_forced=teacher_forced,
+            seed=seed,
+        )
+    }
+    expectations: list[Any] = []
+    thresholds: dict[str, float] = {}
+    for name, gate in gate_file.gates.items():
+        if name in measured and not _not_applicable(measured[name], gate, expected_rows):
+            expectations += _expectations(measured[name], gate, expected_rows, thresholds)
+    rows = _rows(outcomes, list(measured.values()))
+    results = (
+        run_suite(rows, SUITE, expectations, parameters=thresholds, docs_dir=docs_dir) if expectations else []
+    )
+    by_metric: dict[str, dict[str, ExpectationResult]] = {}
+    for result in results:
+        by_metric.setdefault(result.subject, {})[result.check] = result
+    gated = []
+    for name in DEFINITIONS:
+        gate_ = gate_file.gates.get(name)
+        if gate_ is None:
+            gated += [measured[name]] if name in measured else []
+        elif name not in measured:
+            gated.append(_unmeasured(name, gate_))
+        elif name not in by_metric:
+            gated.append(_with(measured[name], gate_, Status.NOT_APPLICABLE, "there was nothing to ask"))
+        else:
+            expected = expected_rows.get(DEFINITIONS[name].rows or "")
+            gated.append(_judged(measured[name], gate_, by_metric[name], expected))
+    return GateReport(tuple(gated), tuple(results), gate_file, rows_of.outcomes_digest(outcomes), docs_dir)
+
+
+def _check_expected_rows(expected_rows: Mapping[str, int], gate_file: GateFile) -> None:
+    unknown = sorted(set(expected_rows) - set(rows_of.PROTOCOLS))
+    if unknown:
+        raise ValueError(f"expected_rows names {unknown[0]!r}; use one of {', '.join(rows_of.PROTOCOLS)}")
+    for name in gate_file.gates:
+        source = DEFINITIONS[name].rows
+        if source is not None and source not in expected_rows:
+            raise ValueError(
+                f"expected_rows says nothing of {source}; give the number of prompts asked, or 0"
+            )
+
+
+def _rows(outcomes: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
+    """Rows that the gates read: the metrics' own, and one each for those that are no mean of rows.
+
+    `observations` is what a row stands for: 1, or the n of a figure taken over many.
+    """
+    rows = metric_rows(outcomes).assign(observations=1)[["metric", "id", "value", "observations"]]
+    summaries = pd.DataFrame(
+        [
+            (metric.name, "all", metric.value, metric.n)
+            for metric in metrics
+            if DEFINITIONS[metric.name].estimate == "summary"
+        ],
+        columns=rows.columns,
+    )
+    return pd.concat([rows, summaries], ignore_index=True) if len(rows) else summaries
+
+
+def _not_applicable(metric: Metric, gate: Gate, expected_rows: Mapping[str, int]) -> bool:
+    source = DEFINITIONS[metric.name].rows
+    return gate.may_be_empty and metric.n == 0 and source is not None and expected_rows.get(source) == 0
+
+
+def _expectations(
+    metric: Metric, gate: Gate, expected_rows: Mapping[str, int], thresholds: dict[str, float]
+) -> list[Any]:
+    """The expectations of one gate; its thresholds are added to `thresholds` under their parameter names."""
+    import great_expectations.expectations as gxe
+
+    name, definition = metric.name, DEFINITIONS[metric.name]
+
+    def shared(check: str, description: str) -> dict[str, Any]:
+        return {
+            "meta": {"check": check, "subject": name},
+            "description": f"{name}: {description}",
+            "severity": gate.severity.value,
+            "row_condition": f'metric=="{name}"',
+            "condition_parser": "pandas",
+        }
+
+    def parameter(kind: str, value: float | None) -> dict[str, str] | None:
+        if value is None:
+            return None
+        thresholds[f"{name}_{kind}"] = value
+        return {"$PARAMETER": f"{name}_{kind}"}
+
+    expectations = [
+        gxe.ExpectColumnValuesToNotBeNull(column="value", **shared("measured", "no value is missing")),
+        gxe.ExpectColumnSumToBeBetween(
+            column="observations",
+            min_value=parameter("minimum_n", gate.minimum_n),
+            **shared("enough", f"at least {gate.minimum_n} observations"),
+        ),
+    ]
+    count = 1 if definition.estimate == "summary" else expected_rows.get(definition.rows or "")
+    if count is not None:
+        expectations.append(
+            gxe.ExpectTableRowCountToBeBetween(
+                min_value=count, max_value=count, **shared("complete", f"exactly {count} rows")
+            )
+        )
+    try:
+        least, greatest = gate.bounds(metric)
+    except ChampionUnknownError:
+        return expectations
+    expectations.append(
+        gxe.ExpectColumnMeanToBeBetween(
+            column="value",
+            min_value=parameter("min", least),
+            max_value=parameter("max", greatest),
+            **shared("threshold", _bounds_in_words(least, greatest)),
+        )
+    )
+    return expectations
+
+
+def _judged(
+    metric: Metric, gate: Gate, found: Mapping[str, ExpectationResult], expected: int | None
+) -> Metric:
+    """The metric with the status that the results of its expectations give it."""
+    threshold = found.get("threshold")
+    if not found["enough"].success:
+        reason = f"only {metric.n} observations, at least {gate.minimum_n} are needed to decide"
+        # A figure that is broken is refused however few rows there are.
+        status = Status.FAILED if metric.n and math.isnan(metric.value) else Status.INSUFFICIENT
+        return _with(metric, gate, status, reason)
+    if not found["measured"].success or math.isnan(metric.value):
+        return _with(
+            metric, gate, Status.FAILED, "the figure is not a number: part of it could not be measured"
+        )
+    if "complete" in found and not found["complete"].success:
+        return _with(
+            metric, gate, Status.INSUFFICIENT, f"{metric.n} rows came back where {expected} were asked"
+        )
+    if threshold is None:
+        return _with(
+            metric, gate, Status.INSUFFICIENT, "the champion's value is not known, so nothing compares"
+        )
+    if not isinstance(threshold.observed, (int, float)) or not math.isclose(
+        threshold.observed, metric.value, rel_tol=1e-9, abs_tol=1e-12
+    ):
+        raise RuntimeError(
+            f"{metric.name} is {metric.value} as computed, {threshold.observed} for Great Expectations"
+        )
+    if threshold.success:
+        return _with(metric, gate, Status.PASSED, "")
+    least, greatest = gate.bounds(metric)
+    return _with(
+        metric, gate, Status.FAILED, f"{describe(metric.value)} is not {_bounds_in_words(least, greatest)}"
+    )
+
+
+def _with(metric: Metric, gate: Gate, status: Status, reason: str) -> Metric:
+    try:
+        least, greatest = gate.bounds(metric)
+    except ChampionUnknownError:
+        least, greatest = gate.min, gate.max
+    first, second = (least, greatest) if metric.direction == "higher" else (greatest, least)
+    return metric.model_copy(
+        update={
+            "status": status,
+            "reason": reason,
+            "severity": gate.severity,
+            "threshold": second if first is None else first,
+        }
+    )
+
+
+def _unmeasured(name: str, gate: Gate) -> Metric:
+    nan = math.nan
+    metric = Metric(name=name, value=nan, n=0, low=nan, high=nan, direction=DEFINITIONS[name].direction)
+    return _with(metric, gate, Status.INSUFFICIENT, "it was not measured")
+
+
+def _bounds_in_words(least: float | None, greatest: float | None) -> str:
+    words = [] if least is None else [f"at least {describe(least)}"]
+    words += [] if greatest is None else [f"at most {describe(greatest)}"]
+    return " and ".join(words)

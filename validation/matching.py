@@ -1,0 +1,105 @@
+"""How an answer is judged: on normalised words, so that case, accents and punctuation do not count."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import regex
+
+ARTICLES = frozenset({"a", "an", "the"})
+
+_IGNORABLE = regex.compile(r"\p{Cf}|['‘’ʼ`]")
+_DIACRITICS = regex.compile(r"[\u0300-\u036f]")
+_THOUSANDS = regex.compile(r"(?<=\p{Nd}),(?=\p{Nd}{3}(?!\p{Nd}))")
+# A number keeps its sign and decimals: 3.14 does not answer 3, nor -5 answer 5. A plus or sharp at the end of
+# a word belongs to it (C++, A+), and a currency or per cent sign changes what a number means.
+_WORDS = regex.compile(
+    r"""
+      (?:(?<![\p{L}\p{M}\p{N})\]])-)?\p{N}+(?:[.,]\p{N}+)*[\p{L}\p{M}\p{N}]*
+    | \p{Unspaced}\p{M}*
+    | (?:(?!\p{Unspaced})[\p{L}\p{M}\p{N}])+(?:[+\#]+(?![\p{L}\p{N}]))?
+    | [%\p{Sc}]
+    """.replace(
+        # Scripts written without spaces: every character is a word.
+        r"\p{Unspaced}",
+        r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]",
+    ),
+    regex.VERBOSE,
+)
+
+
+def normalise_answer(text: str) -> str:
+    """The words of a text: NFKC, case-folded, accents folded, without punctuation and articles.
+
+    An article counts as one only before another word: the A of "vitamin A" stays.
+    """
+    return " ".join(_without_articles(_words(text)))
+
+
+def answers(output: str, target: str, wrong_output: str = "") -> bool:
+    """Whether the output gives the target: its words stand in a row in the output's words.
+
+    An output that still holds the wrong output is no answer, unless the target holds it too. A target
+    without words (a sign, an emoji) is looked for as it stands; an empty one is never given.
+    """
+    if wrong_output.strip() and _holds(output, wrong_output) and not _holds(target, wrong_output):
+        return False
+    return _holds(output, target)
+
+
+def starts_with(output: str, target: str) -> bool:
+    """Whether the output's first words are the target's."""
+    wanted = _without_articles(_words(target))
+    if not wanted:
+        return bool(target.strip()) and output.strip().startswith(target.strip())
+    return _run_ends(_words(output), wanted, 0) is not None
+
+
+def exact(output: str, target: str) -> bool:
+    """Whether the output is the target and nothing else."""
+    return bool(target.strip()) and same_answer(output, target)
+
+
+def matches(output: str, target: str, *, chat: bool, wrong_output: str = "") -> bool:
+    """Whether the output is right: in a chat turn it gives the target, in raw text it continues with it."""
+    return answers(output, target, wrong_output) and (chat or starts_with(output, target))
+
+
+def same_answer(output: str, reference: str) -> bool:
+    """Whether two generations agree as whole texts, each to its natural stop (locality agreement)."""
+    ours, theirs = normalise_answer(output), normalise_answer(reference)
+    return ours == theirs if ours or theirs else output.strip() == reference.strip()
+
+
+def _words(text: str) -> list[str]:
+    for _ in range(2):  # Case folding can leave text that NFKC composes further, and the other way round.
+        text = unicodedata.normalize("NFKC", text).casefold()
+        text = _DIACRITICS.sub("", unicodedata.normalize("NFKD", text))
+        text = unicodedata.normalize("NFKC", text)
+    text = _IGNORABLE.sub("", text.replace("\u2212", "-"))
+    return _WORDS.findall(_THOUSANDS.sub("", text))
+
+
+def _without_articles(words: list[str]) -> list[str]:
+    last = len(words) - 1
+    return [word for place, word in enumerate(words) if place == last or word not in ARTICLES]
+
+
+def _holds(output: str, target: str) -> bool:
+    wanted = _without_articles(_words(target))
+    if not wanted:
+        return bool(target.strip()) and target.strip() in output
+    words = _words(output)
+    return any(_run_ends(words, wanted, start) is not None for start in range(len(words)))
+
+
+def _run_ends(words: list[str], wanted: list[str], start: int) -> int | None:
+    """Where the run of wanted words that begins at `start` ends, articles between them skipped."""
+    place = start
+    for word in wanted:
+        while place < len(words) and words[place] != word and words[place] in ARTICLES:
+            place += 1
+        if place >= len(words) or words[place] != word:
+            return None
+        place += 1
+    return place

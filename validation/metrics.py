@@ -1,0 +1,290 @@
+"""Metrics with their protocol in their name, each with n, a 95 % interval and the champion's value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+from validation import outcomes as rows_of
+from validation.parameters import ParameterChanges
+from validation.statistics import (
+    Interval,
+    bootstrap,
+    bootstrap_mean,
+    bootstrap_quantile,
+    bootstrap_ratio_of_sums,
+    wilson,
+)
+
+Direction = Literal["higher", "lower"]
+
+TEACHER_FORCED = "edit_success_teacher_forced"
+
+
+@dataclass(frozen=True)
+class MetricDefinition:
+    """What a metric measures, which way is better, and the rows of the outcomes frame it is taken over."""
+
+    direction: Direction
+    protocol: str
+    estimate: Literal["proportion", "mean", "summary"]
+    rows: str | None = None
+
+
+DEFINITIONS: dict[str, MetricDefinition] = {
+    rows_of.EDIT: MetricDefinition(
+        "higher", "share of corrections whose own prompt gives the target", "proportion", rows_of.EDIT
+    ),
+    rows_of.EQUIVALENCE: MetricDefinition(
+        "higher",
+        "share of held-out phrasings, seen by no editor, that give the target",
+        "proportion",
+        rows_of.EQUIVALENCE,
+    ),
+    rows_of.RETENTION: MetricDefinition(
+        "higher", "share of earlier corrections that still give their target", "proportion", rows_of.RETENTION
+    ),
+    "answers_kept": MetricDefinition(
+        "higher",
+        "of the prompts the champion is known to answer right, the share still answered right",
+        "proportion",
+    ),
+    rows_of.LOCALITY: MetricDefinition(
+        "higher",
+        "share of prompts that must not move whose whole answer is the champion's",
+        "proportion",
+        rows_of.LOCALITY,
+    ),
+    f"{rows_of.LOCALITY}_near": MetricDefinition(
+        "higher", "the same over near prompts: alike in form or meaning, other answer", "proportion"
+    ),
+    f"{rows_of.LOCALITY}_far": MetricDefinition("higher", "the same over unrelated prompts", "proportion"),
+    rows_of.DRAWDOWN: MetricDefinition(
+        "lower",
+        "share right with the champion minus share right with the candidate, same prompts",
+        "mean",
+        rows_of.DRAWDOWN,
+    ),
+    "locality_kl_mean": MetricDefinition(
+        "lower", "mean KL(champion || candidate) over the tokens of locality answers, nats", "mean"
+    ),
+    "locality_kl_p95": MetricDefinition("lower", "95th percentile over prompts of the same, nats", "summary"),
+    "perplexity_ratio": MetricDefinition(
+        "lower", "candidate's perplexity over the champion's, same neutral prose", "summary"
+    ),
+    "answer_length_ratio": MetricDefinition(
+        "lower",
+        "words in answers to corrected prompts, over the longer of champion's answer and target",
+        "summary",
+    ),
+    "non_finite_parameters": MetricDefinition("lower", "parameters holding NaN or infinity", "summary"),
+    "changed_parameters": MetricDefinition("higher", "parameters that differ from the base's", "summary"),
+    "undeclared_parameters": MetricDefinition(
+        "lower", "parameters changed, missing or added that the delta does not name", "summary"
+    ),
+    TEACHER_FORCED: MetricDefinition(
+        "higher", "share of target tokens ranked first given the ones before; a diagnostic, no gate", "mean"
+    ),
+}
+
+
+class Severity(StrEnum):
+    """What a failing gate does: a critical one refuses the candidate, a warning is shown."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+
+
+class Status(StrEnum):
+    """How a metric stands with its gate."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INSUFFICIENT = "insufficient"
+    NOT_APPLICABLE = "not_applicable"
+    DIAGNOSTIC = "diagnostic"
+
+
+class Metric(BaseModel):
+    """One figure of the validation, with everything needed to read it."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
+
+    name: str = Field(description="the metric, its protocol in its name")
+    value: float = Field(description="the candidate's figure; NaN where it could not be measured")
+    n: int = Field(description="observations behind it: prompts, texts or parameters")
+    low: float = Field(description="lower end of the 95 % interval; NaN for counts")
+    high: float = Field(description="upper end of the 95 % interval; NaN for counts")
+    direction: Direction = Field(description="which way is better")
+    champion: float | None = Field(default=None, description="the champion's figure on the same rows")
+    threshold: float | None = Field(default=None, description="the bound that decided, absolute or relative")
+    severity: Severity | None = Field(default=None, description="of the gate; none for a diagnostic")
+    status: Status = Field(default=Status.DIAGNOSTIC, description="how it stands with its gate")
+    reason: str = Field(default="", description="one sentence, where the gate did not pass")
+
+    @computed_field(description="whether the gate passed; none where there is none to pass")  # type: ignore[prop-decorator]
+    @property
+    def passed(self) -> bool | None:
+        """Whether the gate passed; None for a diagnostic and where there is nothing to measure."""
+        if self.status in (Status.DIAGNOSTIC, Status.NOT_APPLICABLE):
+            return None
+        return self.status is Status.PASSED
+
+    @property
+    def protocol(self) -> str:
+        """What was measured, in one line."""
+        return DEFINITIONS[self.name].protocol
+
+
+@dataclass(frozen=True)
+class Perplexities:
+    """(summed negative log-likelihood in nats, tokens) of the same texts under both models."""
+
+    champion: Sequence[tuple[float, int]]
+    candidate: Sequence[tuple[float, int]]
+
+    def __post_init__(self) -> None:
+        if [tokens for _, tokens in self.champion] != [tokens for _, tokens in self.candidate]:
+            raise ValueError(
+                "champion and candidate were given different texts; measure both on the same ones"
+            )
+
+
+def metric_rows(outcomes: pd.DataFrame, teacher_forced: Sequence[float] = ()) -> pd.DataFrame:
+    """What every metric that is a mean is the mean of: columns metric, id, value, champion (its own value).
+
+    A mark that is missing stays missing, so that the metric is NaN and its gate fails.
+    """
+    parts = []
+
+    def add(metric: str, frame: pd.DataFrame, value: pd.Series, champion: pd.Series | float) -> None:
+        parts.append(
+            pd.DataFrame({"id": frame["id"], "value": value, "champion": champion}).assign(metric=metric)
+        )
+
+    def of(metric: str) -> pd.DataFrame:
+        return outcomes[outcomes["metric"] == metric]
+
+    for metric in (rows_of.EDIT, rows_of.EQUIVALENCE, rows_of.RETENTION, rows_of.LOCALITY):
+        frame = of(metric)
+        add(metric, frame, frame["candidate_ok"], frame["champion_ok"])
+    for kind in ("near", "far"):
+        frame = of(rows_of.LOCALITY)
+        frame = frame[frame["kind"] == kind]
+        add(f"{rows_of.LOCALITY}_{kind}", frame, frame["candidate_ok"], frame["champion_ok"])
+    frame = of(rows_of.DRAWDOWN)
+    add(rows_of.DRAWDOWN, frame, frame["champion_ok"] - frame["candidate_ok"], 0.0)
+    frame = frame[frame["champion_ok"] != 0]
+    add(
+        "answers_kept", frame, frame["candidate_ok"].where(frame["champion_ok"].notna()), frame["champion_ok"]
+    )
+    frame = of(rows_of.LOCALITY)
+    frame = frame[frame["locality_kl"].notna()]
+    add("locality_kl_mean", frame, frame["locality_kl"], 0.0)
+    forced = pd.DataFrame({"id": [str(place) for place in range(len(teacher_forced))]})
+    add(TEACHER_FORCED, forced, pd.Series(list(teacher_forced), dtype="float64"), np.nan)
+    rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    return rows.astype({"value": "float64", "champion": "float64"})[["metric", "id", "value", "champion"]]
+
+
+def compute_metrics(
+    outcomes: pd.DataFrame,
+    *,
+    perplexities: Perplexities | None = None,
+    parameters: ParameterChanges | None = None,
+    teacher_forced: Sequence[float] = (),
+    seed: int = 0,
+) -> list[Metric]:
+    """Every metric of `DEFINITIONS` that was measured, in that order; ungated, see `validation.gates`.
+
+    Metrics over outcome rows are always there, with n = 0 and value NaN where there are no rows.
+
+    Args:
+        outcomes: the outcomes frame.
+        perplexities: of neutral prose, for perplexity_ratio.
+        parameters: what `parameter_changes` found.
+        teacher_forced: per correction, share of target tokens ranked first.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: the outcomes frame is not one (see `check_outcomes`).
+    """
+    rows_of.check_outcomes(outcomes)
+    rows = metric_rows(outcomes, teacher_forced)
+    metrics: dict[str, Metric] = {}
+
+    def put(name: str, interval: Interval, champion: float | None = None) -> None:
+        metrics[name] = Metric(
+            name=name,
+            value=interval.value,
+            n=interval.n,
+            low=interval.low,
+            high=interval.high,
+            direction=DEFINITIONS[name].direction,
+            champion=None if champion is None or math.isnan(champion) else champion,
+        )
+
+    for name, definition in DEFINITIONS.items():
+        if definition.estimate == "summary" or (name == TEACHER_FORCED and not teacher_forced):
+            continue
+        mine = rows[rows["metric"] == name]
+        values = mine["value"].to_numpy()
+        proportion = definition.estimate == "proportion" and not np.isnan(values).any()
+        interval = wilson(int(values.sum()), len(values)) if proportion else bootstrap_mean(values, seed)
+        put(name, interval, float(mine["champion"].mean(skipna=False)) if len(mine) else None)
+
+    divergences = rows.loc[rows["metric"] == "locality_kl_mean", "value"].to_numpy()
+    put("locality_kl_p95", bootstrap_quantile(divergences, 0.95, seed), 0.0)
+    put("answer_length_ratio", _length_ratio(outcomes, seed), 1.0)
+    if perplexities is not None:
+        put("perplexity_ratio", _perplexity_ratio(perplexities, seed), 1.0)
+    if parameters is not None:
+        for name, count in (
+            ("non_finite_parameters", len(parameters.non_finite)),
+            ("changed_parameters", len(parameters.changed)),
+            ("undeclared_parameters", len(parameters.undeclared)),
+        ):
+            put(name, Interval(float(count), math.nan, math.nan, parameters.compared))
+    return [metrics[name] for name in DEFINITIONS if name in metrics]
+
+
+def metrics_frame(metrics: Iterable[Metric]) -> pd.DataFrame:
+    """The metrics as a table, one row each, columns as the fields of `Metric`."""
+    columns = [*Metric.model_fields, *Metric.model_computed_fields]
+    return pd.DataFrame([metric.model_dump(mode="python") for metric in metrics], columns=columns)
+
+
+def _length_ratio(outcomes: pd.DataFrame, seed: int) -> Interval:
+    corrected = outcomes[outcomes["metric"].isin([rows_of.EDIT, rows_of.EQUIVALENCE, rows_of.RETENTION])]
+    words = {
+        column: corrected[column].map(lambda text: len(str(text).split())).to_numpy(dtype=np.float64)
+        for column in ("candidate_output", "champion_output", "expected")
+    }
+    allowed = np.maximum(np.maximum(words["champion_output"], words["expected"]), 1.0)
+    return bootstrap_ratio_of_sums(words["candidate_output"], allowed, seed)
+
+
+def _perplexity_ratio(perplexities: Perplexities, seed: int) -> Interval:
+    # Texts shorter than two tokens predict nothing and would leave a resample without tokens.
+    pairs = [
+        (before, after, tokens)
+        for (before, tokens), (after, _) in zip(perplexities.champion, perplexities.candidate, strict=True)
+        if tokens
+    ]
+    before, after, tokens = np.array(pairs, dtype=np.float64).reshape(-1, 3).T
+
+    def ratio(
+        before: NDArray[np.float64], after: NDArray[np.float64], tokens: NDArray[np.float64], axis: int = -1
+    ) -> NDArray[np.float64]:
+        with np.errstate(over="ignore"):
+            return np.exp((after.sum(axis=axis) - before.sum(axis=axis)) / tokens.sum(axis=axis))
+
+    return bootstrap((before, after, tokens), ratio, seed)

@@ -1,0 +1,116 @@
+"""The outcomes frame: one row for every prompt that champion and candidate both answered.
+
+Columns: `metric` (see `PROTOCOLS`), `id` (of the correction for edits, equivalents and retention, of the
+locality row otherwise), `prompt`, `expected`, `champion_output`, `candidate_output`, `champion_ok` and
+`candidate_ok` (0 or 1), `kind` ("near", "far" or ""), `locality_kl` (nats; NaN where not measured).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from validation.matching import matches, same_answer
+
+TEXT_COLUMNS = ("metric", "id", "prompt", "expected", "champion_output", "candidate_output", "kind")
+NUMBER_COLUMNS = ("champion_ok", "candidate_ok", "locality_kl")
+
+EDIT = "edit_success_greedy"
+EQUIVALENCE = "equivalence_success_greedy"
+LOCALITY = "locality_agreement_greedy"
+RETENTION = "retention_greedy"
+DRAWDOWN = "drawdown"
+
+PROTOCOLS = {
+    EDIT: "the correction's own prompt gives the target",
+    EQUIVALENCE: "a phrasing that was held out gives the target",
+    RETENTION: "an earlier correction's prompt gives its target",
+    LOCALITY: "a prompt that must not move gives the champion's answer, as a whole text",
+    DRAWDOWN: "a prompt whose right answer is known is answered right",
+}
+
+
+def outcome(
+    metric: str,
+    row_id: str,
+    prompt: str,
+    expected: str,
+    champion_output: str,
+    candidate_output: str,
+    *,
+    chat: bool,
+    wrong_output: str = "",
+    kind: str = "",
+    locality_kl: float = math.nan,
+) -> dict[str, Any]:
+    """One row of the frame, both outputs judged by the metric's protocol.
+
+    Args:
+        metric: one of `PROTOCOLS`.
+        row_id: the correction's id, or the locality row's.
+        prompt: what both were asked.
+        expected: the target; for locality the champion's reference; for drawdown the right answer if it is
+            known, else the champion's confirmed reference.
+        champion_output: greedy text of the champion, to its natural stop.
+        candidate_output: greedy text of the candidate.
+        chat: a chat turn has to give the target, raw text has to continue with it.
+        wrong_output: what must be gone; empty where nothing must.
+        kind: "near" or "far" for locality.
+        locality_kl: KL(champion || candidate) in nats, where measured.
+    """
+
+    def right(output: str) -> float:
+        if metric == LOCALITY:
+            return float(same_answer(output, expected))
+        kept = metric == DRAWDOWN and same_answer(output, expected)
+        return float(kept or matches(output, expected, chat=chat, wrong_output=wrong_output))
+
+    return {
+        "metric": metric,
+        "id": row_id,
+        "prompt": prompt,
+        "expected": expected,
+        "champion_output": champion_output,
+        "candidate_output": candidate_output,
+        "champion_ok": right(champion_output),
+        "candidate_ok": right(candidate_output),
+        "kind": kind,
+        "locality_kl": locality_kl,
+    }
+
+
+def outcomes_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows as a checked frame; no rows give an empty frame with all columns."""
+    frame = pd.DataFrame(list(rows), columns=[*TEXT_COLUMNS, *NUMBER_COLUMNS])
+    frame = frame.astype(dict.fromkeys(TEXT_COLUMNS, "object") | dict.fromkeys(NUMBER_COLUMNS, "float64"))
+    check_outcomes(frame)
+    return frame
+
+
+def check_outcomes(frame: pd.DataFrame) -> None:
+    """Refuse a frame whose figures would not mean what their names say.
+
+    Raises:
+        ValueError: a column is missing, a metric is unknown, or a mark is neither 0, 1 nor missing.
+    """
+    missing = [column for column in (*TEXT_COLUMNS, *NUMBER_COLUMNS) if column not in frame]
+    if missing:
+        raise ValueError(f"the outcomes frame lacks {', '.join(missing)}; build it with outcomes_frame()")
+    unknown = sorted(set(frame["metric"]) - set(PROTOCOLS))
+    if unknown:
+        raise ValueError(f"unknown metric {unknown[0]!r} in the outcomes; use one of {', '.join(PROTOCOLS)}")
+    for column in ("champion_ok", "candidate_ok"):
+        marks = frame[column].dropna()
+        if not marks.isin([0, 1]).all():
+            raise ValueError(f"{column} must be 0, 1 or missing, not {marks[~marks.isin([0, 1])].iloc[0]}")
+
+
+def outcomes_digest(frame: pd.DataFrame) -> str:
+    """SHA-256 over the frame's rows in order; extra columns and the index do not count."""
+    columns = [*TEXT_COLUMNS, *NUMBER_COLUMNS]
+    text = frame[columns].to_json(orient="values", double_precision=15)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,126 @@
+"""The thresholds file: one gate a metric, versioned, and refused where it would not gate what it says."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import math
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from validation.metrics import DEFINITIONS, TEACHER_FORCED, Metric, Severity
+
+
+class ChampionUnknownError(ValueError):
+    """A bound is relative to the champion, whose value was not measured."""
+
+
+class Gate(BaseModel):
+    """What one metric has to satisfy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    min: float | None = Field(default=None, description="least value that passes")
+    max: float | None = Field(default=None, description="greatest value that passes")
+    max_worse_than_champion: float | None = Field(
+        default=None, ge=0, description="how far behind the champion's value on the same rows still passes"
+    )
+    minimum_n: int = Field(ge=1, description="observations below which the metric decides nothing")
+    severity: Severity = Field(description="critical refuses the candidate, warning is shown")
+    may_be_empty: bool = Field(
+        default=False, description="not applicable, instead of insufficient, where no rows were to be asked"
+    )
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Gate:
+        if self.min is None and self.max is None and self.max_worse_than_champion is None:
+            raise ValueError("a gate needs min, max or max_worse_than_champion")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}: nothing can pass")
+        return self
+
+    def bounds(self, metric: Metric) -> tuple[float | None, float | None]:
+        """(least, greatest) value that passes for this metric, absolute and relative bounds combined.
+
+        Raises:
+            ChampionUnknownError: the bound is relative and the champion's value is not known.
+        """
+        least, greatest = self.min, self.max
+        if self.max_worse_than_champion is not None:
+            if metric.champion is None:
+                raise ChampionUnknownError(f"the champion's {metric.name} is not known; measure it too")
+            # Rounded, so that 0.97 - 0.05 is the 0.92 that a reader of the file expects.
+            if metric.direction == "higher":
+                relative = round(metric.champion - self.max_worse_than_champion, 12)
+                least = relative if least is None else max(least, relative)
+            else:
+                relative = round(metric.champion + self.max_worse_than_champion, 12)
+                greatest = relative if greatest is None else min(greatest, relative)
+        return least, greatest
+
+
+class GateFile(BaseModel):
+    """All gates of a validation, with the version of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = Field(ge=1, description="raised on any change, and written into every verdict")
+    gates: dict[str, Gate] = Field(min_length=1, description="metric name to gate")
+
+    @field_validator("gates")
+    @classmethod
+    def _gate_metrics(cls, gates: dict[str, Gate]) -> dict[str, Gate]:
+        for name, gate in gates.items():
+            if name not in DEFINITIONS:
+                near = difflib.get_close_matches(name, DEFINITIONS, n=1)
+                raise ValueError(
+                    f"no metric is called {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+                )
+            if name == TEACHER_FORCED:
+                raise ValueError(f"{name} is a diagnostic: teacher forcing overstates what users see")
+            good, bad = ("min", "max") if DEFINITIONS[name].direction == "higher" else ("max", "min")
+            if getattr(gate, bad) is not None and getattr(gate, good) is None:
+                raise ValueError(
+                    f"of {name}, {good} is the bound that guards: better is {DEFINITIONS[name].direction}"
+                )
+        if not any(gate.severity is Severity.CRITICAL for gate in gates.values()):
+            raise ValueError("no gate is critical, so nothing would ever be refused")
+        return gates
+
+    def digest(self) -> str:
+        """SHA-256 over the version and every gate; comments and order do not count."""
+        gates = sorted(f"{name}:{gate.model_dump_json()}" for name, gate in self.gates.items())
+        return hashlib.sha256("\n".join([str(self.version), *gates]).encode()).hexdigest()
+
+
+class GateFileError(ValueError):
+    """A thresholds file that cannot be used; the message names the key and what is wrong with it."""
+
+
+def load_gates(path: Path | None = None) -> GateFile:
+    """Read a thresholds file, or the one that comes with mendflow.
+
+    Raises:
+        GateFileError: unreadable, not YAML, an unknown key or metric, or a gate that could not refuse.
+    """
+    name = "validation/gates.yaml" if path is None else str(path)
+    try:
+        text = (files("validation") / "gates.yaml").read_text() if path is None else path.read_text()
+        return GateFile.model_validate(yaml.safe_load(text))
+    except OSError as error:
+        raise GateFileError(f"the gates file {name} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise GateFileError(f"the gates file {name} is not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        message = first["msg"].removeprefix("Value error, ")
+        raise GateFileError(f"the gates file {name} is refused at {where}: {message}") from error
+
+
+def describe(value: float) -> str:
+    """A figure as the sentences of a verdict write it."""
+    return "not a number" if math.isnan(value) else f"{value:.4g}"
