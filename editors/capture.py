@@ -57,9 +57,7 @@ def answer_loss(model: nn.Module, batch: TokenBatch) -> Tensor:
 
 
 @contextmanager
-def traced(
-    model: nn.Module, names: Sequence[str]
-) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+def traced(model: nn.Module, names: Sequence[str]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """Record inputs and outputs of the named modules during a forward pass; hooks are gone on leaving.
 
     Outputs are made to require a gradient where nothing before them does, so that a backward pass ends at

@@ -20,7 +20,7 @@ MANIFEST_FILE = "delta.json"
 
 @dataclass(frozen=True)
 class LowRank:
-    """A shift `left @ right`; `left` is (rows, rank), `right` is (rank, columns), as the parameter is laid out."""
+    """A shift `left @ right`, (rows, rank) and (rank, columns), as the parameter is laid out."""
 
     left: Tensor
     right: Tensor
@@ -58,7 +58,9 @@ class Delta:
         """Raise ValueError naming the first parameter whose shift is not finite."""
         for key, tensor in self._tensors().items():
             if not torch.isfinite(tensor).all():
-                raise ValueError(f"the shift of {key.rpartition('#')[0] or key} is not finite; it cannot be applied")
+                raise ValueError(
+                    f"the shift of {key.rpartition('#')[0] or key} is not finite; it cannot be applied"
+                )
 
     def save(self, folder: Path) -> None:
         """Write safetensors and JSON into `folder`."""
@@ -124,7 +126,9 @@ def add_in_place(model: nn.Module, delta: Delta) -> None:
     for name in delta.shifts:
         parameter, shift = model.get_parameter(name), delta.dense(name)
         if shift.shape != parameter.shape:
-            raise ValueError(f"the shift of {name} has shape {tuple(shift.shape)}, not {tuple(parameter.shape)}")
+            raise ValueError(
+                f"the shift of {name} has shape {tuple(shift.shape)}, not {tuple(parameter.shape)}"
+            )
         sum_ = parameter.detach().float() + shift.to(parameter.device).float()
         edited[name] = sum_.to(parameter.dtype)
         if not torch.isfinite(edited[name]).all():
@@ -135,7 +139,7 @@ def add_in_place(model: nn.Module, delta: Delta) -> None:
 
 
 def model_digest(model: nn.Module) -> str:
-    """SHA-256 over names, dtypes and bytes of all parameters and persistent buffers, tied ones once by name."""
+    """SHA-256 over names, dtypes, shapes and bytes of all parameters and persistent buffers."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())

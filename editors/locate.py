@@ -68,7 +68,9 @@ def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     longest: list[tuple[str, nn.Module]] = []
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len({type(child) for child in module}) == 1:
-            children = [(f"{name}.{index}" if name else str(index), child) for index, child in enumerate(module)]
+            children = [
+                (f"{name}.{index}" if name else str(index), child) for index, child in enumerate(module)
+            ]
             if len(children) > len(longest):
                 longest = children
     if not longest:

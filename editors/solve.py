@@ -3,25 +3,58 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Regulariser:
+    """A symmetric positive definite `matrix` C (d_in, d_in), with its inverse when it is first needed."""
+
+    matrix: Tensor
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """C^-1 (d_in, d_in)."""
+        return torch.cholesky_inverse(torch.linalg.cholesky(self.matrix))
+
+    @classmethod
+    def damped(cls, second_moment: Tensor, damping: float = 1e-3) -> Regulariser:
+        """C + damping * mean(diag C) * I: positive definite whatever the rank of C."""
+        mean = second_moment.diagonal().mean().clamp_min(torch.finfo(second_moment.dtype).tiny)
+        identity = torch.eye(len(second_moment), dtype=second_moment.dtype)
+        return cls(second_moment + damping * mean * identity)
+
+
+@dataclass(frozen=True)
 class RidgeSolution:
     """S = argmin |K S - V|^2 + strength * tr(S' C S), and what its adjoint needs.
 
-    `shift` is S (d_in, d_out). With C = I this is MALMEN's update (Tan et al. 2024, Eq. 5); with C the
-    second moment of inputs that must keep their outputs, tr(S' C S) is the mean squared change of those
-    outputs, which is what locality asks for.
+    `shift` is S (d_in, d_out). With C = I this is MALMEN's update (Tan et al. 2024); with C the second
+    moment of inputs that must keep their outputs, tr(S' C S) is the mean squared change of those outputs.
     """
 
     shift: Tensor
     keys: Tensor
-    second_moment: Tensor
+    regulariser: Regulariser
     strength: Tensor
-    factor: Tensor  # Cholesky factor of K'K + strength * C, (d_in, d_in)
+    factor: Tensor  # Cholesky factor of K'K + strength C, or of strength I + K C^-1 K' (the smaller one)
+
+    @property
+    def over_tokens(self) -> bool:
+        """Whether the smaller system was the one over tokens."""
+        return self.factor.shape[0] == self.keys.shape[0] and len(self.keys) < self.keys.shape[1]
+
+    def solve(self, right: Tensor) -> Tensor:
+        """(K'K + strength C)^-1 applied to `right` (d_in, columns)."""
+        if not self.over_tokens:
+            return torch.cholesky_solve(right, self.factor)
+        # Woodbury: A^-1 R = (P R - P K' (strength I + K P K')^-1 K P R) / strength, with P = C^-1.
+        projected = self.regulariser.inverse @ right
+        correction = torch.cholesky_solve(self.keys @ projected, self.factor)
+        return (projected - self.regulariser.inverse @ (self.keys.T @ correction)) / self.strength
 
     def adjoint(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of a loss with respect to V and to log(strength), from `gradient` = dL/dS.
@@ -31,30 +64,37 @@ class RidgeSolution:
         Returns:
             (tokens, d_out) and a scalar.
         """
-        solved = torch.cholesky_solve(gradient, self.factor)
-        by_strength = -self.strength * (solved * (self.second_moment @ self.shift)).sum()
+        solved = self.solve(gradient)
+        by_strength = -self.strength * (solved * (self.regulariser.matrix @ self.shift)).sum()
         return self.keys @ solved, by_strength
 
 
-def ridge_solve(keys: Tensor, values: Tensor, second_moment: Tensor, strength: Tensor) -> RidgeSolution:
+def ridge_solve(keys: Tensor, values: Tensor, regulariser: Regulariser, strength: Tensor) -> RidgeSolution:
     """Solve for the shift that gives `keys` (tokens, d_in) the changes `values` (tokens, d_out).
 
-    Args:
-        second_moment: C (d_in, d_in), symmetric positive definite.
-        strength: scalar > 0.
+    Works in tokens x tokens or inputs x inputs, whichever is smaller.
+
+    `strength` is a scalar > 0.
 
     Raises:
         ValueError: the system is not positive definite, or not finite.
     """
-    system = keys.T @ keys + strength * second_moment
+    if len(keys) < keys.shape[1]:
+        spread = regulariser.inverse @ keys.T  # P K'
+        system = keys @ spread
+        system.diagonal().add_(strength)
+        factor = _cholesky(system)
+        shift = spread @ torch.cholesky_solve(values, factor)
+    else:
+        factor = _cholesky(keys.T @ keys + strength * regulariser.matrix)
+        shift = torch.cholesky_solve(keys.T @ values, factor)
+    return RidgeSolution(shift, keys, regulariser, strength, factor)
+
+
+def _cholesky(system: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(system)
-    if failed or not torch.isfinite(factor).all():
-        raise ValueError("the least-squares system is singular or not finite; raise its strength")
-    shift = torch.cholesky_solve(keys.T @ values, factor)
-    return RidgeSolution(shift, keys, second_moment, strength, factor)
-
-
-def damped(second_moment: Tensor, damping: float = 1e-3) -> Tensor:
-    """C + damping * mean(diag C) * I: positive definite whatever the rank of C."""
-    mean = second_moment.diagonal().mean().clamp_min(torch.finfo(second_moment.dtype).tiny)
-    return second_moment + damping * mean * torch.eye(len(second_moment), dtype=second_moment.dtype)
+    if int(failed) or not torch.isfinite(factor).all():
+        raise ValueError(
+            "the least-squares system is singular or not finite: are the model's weights finite?"
+        )
+    return factor

@@ -1,0 +1,98 @@
+"""Captures over many examples: batched, and with the unedited part of the model computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from editors.capture import Captured, answer_logits, capture_gradients, capture_keys
+from editors.locate import EditableModule
+from editors.replay import PrefixCache
+from editors.requests import EditRequest, Example, TokenBatch, collate, encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BATCH = 64
+
+
+def encode_requests(tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest]) -> list[Example]:
+    """Every prompt and every equivalent of every request, with its target."""
+    return [
+        encode(tokenizer, prompt, request.target, chat=request.chat)
+        for request in requests
+        for prompt in (request.prompt, *request.equivalents)
+    ]
+
+
+def batches(
+    examples: Sequence[Example], pad: int, size: int = BATCH
+) -> Iterator[tuple[list[int], TokenBatch]]:
+    """Batches of examples of like length, each with the numbers of its examples."""
+    order = sorted(
+        range(len(examples)), key=lambda i: len(examples[i].prompt_ids) + len(examples[i].target_ids)
+    )
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        yield chosen, collate([examples[i] for i in chosen], pad)
+
+
+def gather(
+    model: nn.Module,
+    modules: Sequence[EditableModule],
+    examples: Sequence[Example],
+    pad: int,
+    cache: PrefixCache,
+) -> dict[str, Captured]:
+    """Keys and gradients of all examples, by module name."""
+    parts: list[dict[str, Captured]] = []
+    for _, batch in batches(examples, pad):
+        with cache.replayed(batch):
+            parts.append(capture_gradients(model, modules, batch))
+    return {
+        m.name: Captured(
+            torch.cat([part[m.name].keys for part in parts]),
+            torch.cat([part[m.name].gradients for part in parts]),
+        )
+        for m in modules
+    }
+
+
+def gather_keys(
+    model: nn.Module, modules: Sequence[EditableModule], examples: Sequence[Example], pad: int
+) -> dict[str, Tensor]:
+    """Keys at the answer positions of all examples, by module name: (tokens, d_in)."""
+    parts = [capture_keys(model, modules, batch) for _, batch in batches(examples, pad)]
+    return {m.name: torch.cat([part[m.name] for part in parts]) for m in modules}
+
+
+def answered_exactly(
+    model: nn.Module, examples: Sequence[Example], pad: int, cache: PrefixCache
+) -> list[bool]:
+    """Whether every answer token is the most probable one, which is when greedy decoding gives the answer."""
+    result = [False] * len(examples)
+    for numbers, batch in batches(examples, pad):
+        with torch.no_grad(), cache.replayed(batch):
+            right = answer_logits(model, batch).argmax(-1) == batch.labels[batch.answer_mask]
+        for number, row in zip(numbers, right.split(batch.answer_mask.sum(1).tolist()), strict=True):
+            result[number] = bool(row.all())
+    return result
+
+
+@contextmanager
+def restored(model: nn.Module, modules: Sequence[EditableModule]) -> Iterator[Mapping[str, Tensor]]:
+    """Within, weights of the modules may change; on leaving they are what they were, bit for bit.
+
+    Yields the originals by parameter name.
+    """
+    originals = {m.parameter: model.get_parameter(m.parameter).detach().clone() for m in modules}
+    try:
+        yield originals
+    finally:
+        with torch.no_grad():
+            for name, original in originals.items():
+                model.get_parameter(name).copy_(original)

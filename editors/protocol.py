@@ -1,0 +1,119 @@
+"""What every editor is: requests and a model in, a delta out; and how editors are named, saved and loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from editors.delta import Delta
+from editors.requests import EditRequest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EDITOR_FILE = "editor.json"
+WEIGHTS_FILE = "editor.safetensors"
+
+Progress = Callable[[int, int, str], None]
+
+
+def no_progress(done: int, total: int, note: str) -> None:
+    """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A prompt whose present answer must stay: locality, as an editor sees it."""
+
+    prompt: str
+    answer: str
+    chat: bool = True
+
+
+class Editor(Protocol):
+    """An editor never changes the model it is given; it answers with a delta."""
+
+    name: str
+
+    def edit(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Sequence[EditRequest],
+        keep: Sequence[Kept] = (),
+        *,
+        progress: Progress = no_progress,
+    ) -> Delta:
+        """One delta for all requests together; no requests give a delta without shifts."""
+
+    def configuration(self) -> dict[str, Any]:
+        """Everything that, with the weights, determines what `edit` does; plain JSON values."""
+
+    def digest(self) -> str:
+        """SHA-256 over configuration and weights."""
+
+
+class TrainableEditor(Editor, Protocol):
+    """An editor that learns before it edits, and is kept as safetensors and JSON."""
+
+    manifest: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write the editor and its manifest into `folder`."""
+
+    def check_base(self, digest: str) -> None:
+        """Raise EditorMismatchError unless the editor was trained on the base with this digest."""
+
+
+class EditorMismatchError(ValueError):
+    """The editor was trained for another base model."""
+
+
+def configuration_digest(configuration: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over a configuration and named tensors."""
+    digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The JSON beside an editor's weights.
+
+    Raises:
+        FileNotFoundError: the folder holds no editor.
+        ValueError: the manifest is damaged.
+    """
+    path = folder / EDITOR_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no editor: {EDITOR_FILE} is missing")
+    try:
+        manifest = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); train the editor again") from error
+    if not isinstance(manifest, dict) or "editor" not in manifest:
+        raise ValueError(f"{path} does not name its editor; train the editor again")
+    return manifest
+
+
+def load_editor(folder: Path) -> TrainableEditor:
+    """Load a trained editor of any kind from its folder.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, it is damaged, or its kind is not known.
+    """
+    manifest = read_manifest(folder)
+    if manifest["editor"] == "malmen":
+        from editors.malmen import Malmen
+
+        return Malmen.load(folder)
+    raise ValueError(
+        f"{folder} holds an editor of kind {manifest['editor']!r}, which this version does not know"
+    )
