@@ -37,7 +37,7 @@ class Phrasing:
 
 
 def wording(prompt: str) -> str:
-    """The prompt's words alone, without case, punctuation and spacing: what a held-out phrasing must change."""
+    """The prompt's words alone: no case, punctuation or spacing. A held-out phrasing must differ in these."""
     return " ".join(re.findall(r"[^\W_]+", normalise_prompt(prompt)))
 
 
@@ -58,7 +58,7 @@ def rephrase(prompt: str, *, chat: bool) -> list[Phrasing]:
     for form, rule in RULES:
         for text in rule(parsed):
             key = normalise_prompt(text)
-            if key not in seen:
+            if key and key not in seen:
                 seen.add(key)
                 phrasings.append(Phrasing(text, form))
     return phrasings

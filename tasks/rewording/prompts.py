@@ -172,7 +172,8 @@ def _is_english(text: str) -> bool:
     if words[-1] in _WEAK and all(grammar.is_name(word) for word in text.split()[:-1]):
         return True
     strong = sum(word in _STRONG or bool(grammar.finite_tense(word)) or _is_verbal(word) for word in words)
-    return strong + sum(word in _WEAK for word in set(words)) / 2 >= 1
+    hanging = (words[-1] in _WEAK) / 2
+    return strong + hanging + sum(word in _WEAK for word in set(words)) / 2 >= 1
 
 
 def _is_verbal(word: str) -> bool:

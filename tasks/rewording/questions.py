@@ -30,8 +30,8 @@ _LEFT_OUT |= {"belonged": "to", "originate": "in", "originates": "in", "originat
 class Question:
     """A wh-question's parts.
 
-    An inverted question ("What | is | the capital of Chad", "Where | was | Ada | born") has an auxiliary
-    and a subject; in a subject question ("Who | wrote Hamlet") the wh-phrase is the subject and `finite` the rest.
+    An inverted question ("What | is | the capital of Chad", "Where | was | Ada | born") has an auxiliary and
+    a subject. In a subject question ("Who | wrote Hamlet") the wh-phrase is the subject, `finite` the rest.
     """
 
     wh: str
