@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from editors.capture import Captured, answer_logits, capture_gradients, capture_keys
 from editors.locate import EditableModule
+from editors.protocol import Progress, no_progress
 from editors.replay import PrefixCache
 from editors.requests import EditRequest, Example, TokenBatch, collate, encode
 
@@ -60,6 +61,32 @@ def gather(
         )
         for m in modules
     }
+
+
+def gather_by_example(
+    model: nn.Module,
+    modules: Sequence[EditableModule],
+    examples: Sequence[Example],
+    pad: int,
+    cache: PrefixCache,
+    progress: Progress = no_progress,
+) -> list[dict[str, Captured]]:
+    """Keys and gradients of every example for itself, in half precision to keep thousands in memory."""
+    result: list[dict[str, Captured]] = [{} for _ in examples]
+    done = 0
+    for numbers, batch in batches(examples, pad):
+        with cache.replayed(batch):
+            captured = capture_gradients(model, modules, batch)
+        counts = batch.answer_mask.sum(1).tolist()
+        for module in modules:
+            rows = captured[module.name]
+            split = zip(rows.keys.half().split(counts), rows.gradients.split(counts), strict=True)
+            for number, (keys, gradients) in zip(numbers, split, strict=True):
+                # Gradients may be too small for fp16; bf16 keeps their range.
+                result[number][module.name] = Captured(keys.clone(), gradients.bfloat16())
+        done += len(numbers)
+        progress(done, len(examples), "capturing")
+    return result
 
 
 def gather_keys(

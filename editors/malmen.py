@@ -195,9 +195,7 @@ class Malmen(nn.Module):
                 for module, solution in self.solve(captured, len(requests), regularisers):
                     shift = module.shift_for_weight(solution.shift)
                     shifts[module.parameter] = shifts.get(module.parameter, 0) + shift
-                    _set_weight(
-                        model, module.parameter, originals[module.parameter], shifts[module.parameter]
-                    )
+                    set_weight(model, module.parameter, originals[module.parameter], shifts[module.parameter])
                 progress(number + 1, self.config.passes, "solved")
         delta = Delta(
             {name: shift.contiguous() for name, shift in shifts.items()},
@@ -226,6 +224,13 @@ class Malmen(nn.Module):
                 f"this editor was trained on the base {str(trained_on)[:12]}, not on {digest[:12]}: "
                 "train one for this base with `mendflow train-editor`"
             )
+
+    def observe(self, captured: Mapping[str, Captured]) -> None:
+        """Merge captured rows into the normalisers."""
+        for module in self.modules_edited:
+            key = _shape_key(module.d_in, module.d_out)
+            self.key_moments[key].update(captured[module.name].keys)
+            self.gradient_moments[key].update(captured[module.name].gradients)
 
     def store_moments(self, text_keys: Mapping[str, Tensor], kept_keys: Mapping[str, Tensor]) -> None:
         """Keep, compressed, the second moments of keys of ordinary text and of answers that must stay."""
@@ -295,6 +300,7 @@ def _kept_in_half(name: str) -> bool:
     return name.startswith("networks.") or "_factors_" in name
 
 
-def _set_weight(model: nn.Module, parameter: str, original: Tensor, shift: Tensor) -> None:
+def set_weight(model: nn.Module, parameter: str, original: Tensor, shift: Tensor) -> None:
+    """Make a parameter its original plus a shift, added in fp32."""
     with torch.no_grad():
         model.get_parameter(parameter).copy_(original.float() + shift)

@@ -80,7 +80,7 @@ def configuration_digest(configuration: dict[str, Any], tensors: dict[str, torch
     digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

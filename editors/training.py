@@ -1,0 +1,340 @@
+"""Train a MALMEN editor unattended: mixed batch sizes, no second-order graph, memory flat in the batch.
+
+The two-stage gradient of MALMEN (section 4): the keys and gradients of every training correction are captured
+once from the base; a step solves for a shift, runs the shifted model on equivalents and on prompts that must
+stay, keeps only dL/dW of the edited matrices, and carries it through the solve in closed form to the network.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from editors.capture import Captured, answer_logits, frozen
+from editors.delta import Delta, applied
+from editors.gather import answered_exactly, gather_by_example, gather_keys, restored
+from editors.malmen import Malmen, MalmenConfig, set_weight
+from editors.protocol import Kept, Progress, no_progress
+from editors.replay import PrefixCache
+from editors.requests import EditRequest, Example, collate, encode, pad_id
+from editors.training_state import load_checkpoint, save_checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and on what a training runs; the defaults need no tuning.
+
+    Attributes:
+        steps: most steps; the learning rate falls to zero over them.
+        minutes: most wall-clock minutes, or None for a run that depends on nothing but its inputs.
+        learning_rate: of Adam, for the networks and the scalars alike.
+        locality_weight: of the divergence on prompts that must stay, against the loss on corrections.
+        batch_sizes: numbers of corrections in a step, one drawn anew each step.
+        validate_every: steps between validations, each of which also writes a checkpoint.
+        patience: validations without a better score before training stops.
+        seed: of everything drawn.
+    """
+
+    steps: int = 240
+    minutes: float | None = None
+    learning_rate: float = 1e-3
+    locality_weight: float = 1.0
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    validate_every: int = 30
+    patience: int = 4
+    seed: int = 0
+
+
+@dataclass
+class TrainingResult:
+    """The best editor seen, and how validation went: one row a validation, the first one untrained."""
+
+    editor: Malmen
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def learned(self) -> bool:
+        """Whether training improved on the untrained editor."""
+        return len(self.history) > 1 and max(r["score"] for r in self.history[1:]) > self.history[0]["score"]
+
+    @property
+    def statement(self) -> str:
+        """One plain sentence on what was learned."""
+        if not self.history:
+            return "nothing was validated"
+        first, best = self.history[0]["score"], max(r["score"] for r in self.history)
+        if self.learned:
+            return f"training raised the validation score from {first:.3f} to {best:.3f}"
+        return (
+            f"training learned nothing: the untrained editor's validation score, {first:.3f}, was not beaten"
+        )
+
+
+class _Cases:
+    """Training corrections, encoded and captured; and prompts that must stay, in three parts."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        editor: Malmen,
+        requests: Sequence[EditRequest],
+        keep: Sequence[Kept],
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        rng = random.Random(seed)
+        self.model, self.editor, self.pad = model, editor, pad_id(tokenizer)
+        self.cache = PrefixCache(model, editor.modules_edited)
+        requests, keep = rng.sample(list(requests), len(requests)), rng.sample(list(keep), len(keep))
+        self.phrasings = [
+            [encode(tokenizer, p, r.target, chat=r.chat) for p in (r.prompt, *r.equivalents)]
+            for r in requests
+        ]
+        kept = [encode(tokenizer, k.prompt, k.answer, chat=k.chat) for k in keep]
+        # Part of what must stay enters the regulariser; another is only ever looked at, so that what is
+        # learned holds for prompts the solve was not told of.
+        half, held = len(kept) // 2, max(len(kept) // 5, 1)
+        self.kept_known, self.kept_unseen, self.kept_validation = (
+            kept[:half],
+            kept[half:-held],
+            kept[-held:][:64],
+        )
+        held = min(max(len(requests) // 6, 1), 64)
+        self.training = list(range(len(requests) - held))
+        self.validation = list(range(len(requests) - held, len(requests)))
+        flat = [example for phrasings in self.phrasings for example in phrasings]
+        captured = iter(gather_by_example(model, editor.modules_edited, flat, self.pad, self.cache, progress))
+        self.captured = [[next(captured) for _ in phrasings] for phrasings in self.phrasings]
+
+    def edit_rows(self, cases: Sequence[int], given: Mapping[int, int]) -> dict[str, Captured]:
+        """Captured rows of the cases' first `given[case]` phrasings, by module name."""
+        rows = [self.captured[case][i] for case in cases for i in range(given[case])]
+        return {
+            m.name: Captured(
+                torch.cat([row[m.name].keys for row in rows]).float(),
+                torch.cat([row[m.name].gradients for row in rows]).float(),
+            )
+            for m in self.editor.modules_edited
+        }
+
+
+def fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[EditRequest],
+    keep: Sequence[Kept],
+    text: Sequence[str],
+    *,
+    config: MalmenConfig | None = None,
+    training: TrainingConfig | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress = no_progress,
+) -> TrainingResult:
+    """Train an editor for `model`.
+
+    Args:
+        model: the base; left as it was.
+        tokenizer: its tokenizer.
+        requests: corrections to practise on; a sixth is kept for validation.
+        keep: prompts with the model's present answers, which must stay.
+        text: ordinary prose, for the second moment of the layers' inputs.
+        config: of the editor.
+        training: of the training.
+        checkpoint: a folder to resume from and to write to at every validation.
+        progress: called with (step, steps, note).
+
+    Raises:
+        ValueError: too few requests or kept prompts, or a base whose loss is not sane.
+    """
+    training = training or TrainingConfig()
+    if len(requests) < 12 or len(keep) < 12:
+        raise ValueError(
+            f"{len(requests)} corrections and {len(keep)} prompts to keep are too few to train on; "
+            "give at least 12 of each"
+        )
+    editor = Malmen.untrained(model, config)
+    _check_base(model, tokenizer, text)
+    cases = _Cases(model, tokenizer, editor, requests, keep, training.seed, progress)
+    for case in cases.training:
+        for captured in cases.captured[case]:
+            editor.observe(
+                {name: Captured(c.keys.float(), c.gradients.float()) for name, c in captured.items()}
+            )
+    editor.store_moments(
+        gather_keys(model, editor.modules_edited, _prose(tokenizer, text), cases.pad),
+        gather_keys(model, editor.modules_edited, cases.kept_known, cases.pad),
+    )
+    return _descend(cases, training, checkpoint, progress)
+
+
+def _descend(
+    cases: _Cases, training: TrainingConfig, checkpoint: Path | None, progress: Progress
+) -> TrainingResult:
+    editor, result = cases.editor, TrainingResult(cases.editor)
+    regularisers = editor.regularisers()
+    optimiser = torch.optim.Adam(editor.parameters(), training.learning_rate)
+    best = {name: tensor.clone() for name, tensor in editor.state_dict().items()}
+    first = load_checkpoint(checkpoint, editor, optimiser, best, result.history) if checkpoint else 0
+    started = time.monotonic()
+    note = ""
+    for step in range(first, training.steps + 1):
+        late = training.minutes is not None and time.monotonic() - started > 60 * training.minutes
+        if step % training.validate_every == 0 or step == training.steps or late:
+            row = {"step": step, **_validate(cases, regularisers)}
+            if not result.history or row["score"] > max(r["score"] for r in result.history):
+                best = {name: tensor.clone() for name, tensor in editor.state_dict().items()}
+            result.history.append(row)
+            note = "  ".join(f"{k} {row[k]:.2f}" for k in ("edit", "equivalence", "locality"))
+            if checkpoint:
+                save_checkpoint(checkpoint, editor, optimiser, best, result.history, step + 1)
+            scores = [r["score"] for r in result.history]
+            if late or len(scores) - 1 - scores.index(max(scores)) >= training.patience:
+                break
+        if step == training.steps:
+            break
+        share = step / training.steps
+        if training.minutes is not None:
+            share = max(share, (time.monotonic() - started) / (60 * training.minutes))
+        for group in optimiser.param_groups:
+            group["lr"] = training.learning_rate * min((step + 1) / 10, 0.5 * (1 + math.cos(math.pi * share)))
+        loss = _step(cases, training, regularisers, random.Random(f"{training.seed}-{step}"))
+        nn.utils.clip_grad_norm_(editor.parameters(), 1.0)
+        if all(p.grad is None or torch.isfinite(p.grad).all() for p in editor.parameters()):
+            optimiser.step()
+        optimiser.zero_grad()
+        progress(step + 1, training.steps, f"loss {loss:.2f}  {note}")
+    editor.load_state_dict(best)
+    return result
+
+
+def _step(
+    cases: _Cases, training: TrainingConfig, regularisers: Mapping[str, Any], rng: random.Random
+) -> float:
+    """Accumulate the gradient of one meta-loss into the editor's parameters; return the loss."""
+    editor, model = cases.editor, cases.model
+    n = min(rng.choice(training.batch_sizes), len(cases.training))
+    chosen = rng.sample(cases.training, n)
+    # Sometimes only the prompt is given, sometimes equivalents with it; one phrasing is always kept unseen.
+    given = {c: rng.randint(1, max(len(cases.phrasings[c]) - 1, 1)) for c in chosen}
+    unseen = [rng.choice(cases.phrasings[c][given[c] :] or cases.phrasings[c]) for c in chosen]
+    stay = rng.sample(cases.kept_unseen, min(max(n, 8), len(cases.kept_unseen)))
+    captured = cases.edit_rows(chosen, given)
+    solutions = {
+        module.name: (module, solution) for module, solution in editor.solve(captured, n, regularisers)
+    }
+    gradients: dict[str, Tensor] = {}
+    loss = 0.0
+    outer = [(e, 1.0 / n, True) for e in unseen]
+    outer += [(e, training.locality_weight / len(stay), False) for e in stay]
+    with restored(model, editor.modules_edited) as originals, frozen(model):
+        references = _log_probabilities(cases, stay)
+        for module, solution in solutions.values():
+            shift = module.shift_for_weight(solution.shift)
+            set_weight(model, module.parameter, originals[module.parameter], shift)
+            model.get_parameter(module.parameter).requires_grad_(True)
+        for start in range(0, len(outer), 64):
+            loss += _backward(cases, outer[start : start + 64], references)
+        for module, _ in solutions.values():
+            parameter = model.get_parameter(module.parameter)
+            if parameter.grad is not None:
+                gradients[module.name] = module.shift_from_weight(parameter.grad).float()
+            parameter.grad = None
+    for name, (module, solution) in solutions.items():
+        by_values, by_strength = solution.adjoint(gradients[name])
+        values = editor.values(module, captured[name], n)
+        surrogate = (by_values * values).sum() + by_strength * editor.log_strength_for(name, n)
+        surrogate.backward()
+    return loss
+
+
+def _log_probabilities(cases: _Cases, examples: Sequence[Example]) -> dict[Example, Tensor]:
+    """The base's log-probabilities at the answer positions: (answer tokens, vocabulary) by example."""
+    result = {}
+    for start in range(0, len(examples), 64):
+        chunk = list(examples[start : start + 64])
+        batch = collate(chunk, cases.pad)
+        with torch.no_grad(), cases.cache.replayed(batch):
+            rows = answer_logits(cases.model, batch).log_softmax(-1)
+        result.update(zip(chunk, rows.split([len(e.target_ids) for e in chunk]), strict=True))
+    return result
+
+
+def _backward(
+    cases: _Cases, weighted: Sequence[tuple[Example, float, bool]], references: Mapping[Example, Tensor]
+) -> float:
+    """Backward of weighted losses: NLL of corrections, KL(base || edited) of what must stay."""
+    batch = collate([example for example, _, _ in weighted], cases.pad)
+    with torch.enable_grad(), cases.cache.replayed(batch):
+        log_p = answer_logits(cases.model, batch).log_softmax(-1)
+        loss = log_p.new_zeros(())
+        rows = log_p.split([len(example.target_ids) for example, _, _ in weighted])
+        for (example, weight, corrected), row in zip(weighted, rows, strict=True):
+            if corrected:
+                loss = loss - weight * row.gather(1, torch.tensor(example.target_ids)[:, None]).sum()
+            else:
+                reference = references[example]
+                loss = loss + weight * (reference.exp() * (reference - row)).sum()
+        loss.backward()
+    return float(loss.detach())
+
+
+def _validate(cases: _Cases, regularisers: Mapping[str, Any]) -> dict[str, float]:
+    """Exact greedy success on validation corrections at several batch sizes, one solve each."""
+    rates: dict[str, list[float]] = {"edit": [], "equivalence": [], "locality": []}
+    count = len(cases.validation)
+    for n in sorted({1, min(8, count), count}):
+        for chosen in [
+            cases.validation[i * n : i * n + n] for i in range(max(1, min(4, 16 // n, count // n)))
+        ]:
+            given = {c: max(len(cases.phrasings[c]) - 1, 1) for c in chosen}
+            captured = cases.edit_rows(chosen, given)
+            shifts = {
+                module.parameter: module.shift_for_weight(solution.shift)
+                for module, solution in cases.editor.solve(captured, n, regularisers)
+            }
+            with applied(cases.model, Delta(shifts)):
+                groups = {
+                    "edit": [cases.phrasings[c][0] for c in chosen],
+                    "equivalence": [cases.phrasings[c][-1] for c in chosen],
+                    "locality": cases.kept_validation,
+                }
+                for name, examples in groups.items():
+                    right = answered_exactly(cases.model, examples, cases.pad, cases.cache)
+                    rates[name].append(sum(right) / len(right))
+    row = {name: sum(values) / len(values) for name, values in rates.items()}
+    row["score"] = 3 / sum(1 / max(value, 1e-3) for value in row.values())
+    return row
+
+
+def _prose(tokenizer: PreTrainedTokenizerBase, text: Sequence[str], longest: int = 128) -> list[Example]:
+    encoded = [tuple(tokenizer(t)["input_ids"][:longest]) for t in text]
+    return [Example(ids[:1], ids[1:]) for ids in encoded if len(ids) > 2]
+
+
+def _check_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: Sequence[str]) -> None:
+    """Refuse a base that does not read prose: training an editor for it would only learn its damage."""
+    examples = _prose(tokenizer, text)[:8]
+    if not examples:
+        raise ValueError("no prose was given to take the second moment of the layers' inputs from")
+    batch = collate(examples, pad_id(tokenizer))
+    with torch.no_grad():
+        logits = answer_logits(model, batch)
+    nll = float(nn.functional.cross_entropy(logits, batch.labels[batch.answer_mask]))
+    # A model that knows nothing is at log(vocabulary); a broken one is above.
+    if not math.isfinite(nll) or nll > math.log(logits.shape[-1]) + 1:
+        raise ValueError(
+            f"the base's loss on ordinary prose is {nll:.1f} nats a token, more than guessing would give: "
+            "is it the right checkpoint, loaded with its own tokenizer?"
+        )
