@@ -54,7 +54,7 @@ class ErrorReport(BaseModel):
 
 
 class Correction(BaseModel):
-    """A deduplicated report in the ledger. `id` is the digest of (task, normalised prompt, desired output)."""
+    """A deduplicated report in the ledger; `id` digests task, normalised prompt and desired output."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -97,9 +97,30 @@ def normalise_prompt(prompt: str) -> str:
 def correction_id(prompt: str, desired_output: str | None, *, chat: bool) -> str:
     """Identity of a correction: SHA-256 of task, normalised prompt and desired output (16 hex digits)."""
     task = "chat" if chat else "text"
-    wanted = "" if desired_output is None else " ".join(desired_output.split())
-    return hashlib.sha256("\x1f".join((task, normalise_prompt(prompt), wanted)).encode()).hexdigest()[:16]
+    parts = [task, normalise_prompt(prompt)]
+    if desired_output is not None:  # wanting an answer that is not known differs from wanting an empty one
+        parts.append(" ".join(desired_output.split()))
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
 class UserError(ValueError):
     """A mistake the user can mend; the message names the item and the remedy, and no traceback is shown."""
+
+
+class Rejected(BaseModel):
+    """Something collected that cannot even be read as a report: where it is, and why with the remedy."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    reason: str
+
+
+class Collected(BaseModel):
+    """What a source of production data holds: flagged errors, unflagged traffic, and what is unreadable."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reports: list[ErrorReport] = Field(default_factory=list)
+    traffic: list[TrafficRecord] = Field(default_factory=list)
+    rejected: list[Rejected] = Field(default_factory=list)
