@@ -1,0 +1,189 @@
+"""Who serves: moving the alias `champion`, one change at a time, each logged before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from tasks.ledger import Ledger, Phase, Promotion
+from tasks.records import UserError
+from tasks.registry import CANDIDATE, CHAMPION, PREVIOUS, aliases_of
+from tasks.tracking import tracking
+
+PROMOTE, ROLLBACK = "promote", "rollback"
+BY_TAG = "mendflow.promoted_by"
+AT_TAG = "mendflow.promoted_at"
+REASON_TAG = "mendflow.reason"
+
+
+def promote(
+    name: str,
+    version: str,
+    *,
+    expected_champion: str | None,
+    ledger: Ledger,
+    who: str,
+    why: str,
+    tracking_uri: str | None,
+    run_id: str = "",
+) -> None:
+    """Make a version the champion, the champion it was compared with `previous`; nothing if it is already.
+
+    An interrupted change is finished first. If this one is interrupted, the next change, or `recover`,
+    finishes it.
+
+    Args:
+        name: registered model.
+        version: number of the version to promote.
+        expected_champion: the champion that the version was compared with; None if there was none.
+        ledger: has the promotion log and the lease.
+        who: the person or flow that decides.
+        why: the reason, for the log and the version's tags.
+        tracking_uri: the MLflow store.
+        run_id: the run that decided.
+
+    Raises:
+        UserError: the champion is not the expected one, the version does not exist, or another change of
+            this model's champion is under way.
+    """
+    version, expected = str(version), None if expected_champion is None else str(expected_champion)
+    with _changing(name, ledger, who, tracking_uri) as client:
+        champion = aliases_of(client, name).get(CHAMPION)
+        if champion == version:
+            return
+        if champion != expected:
+            raise UserError(
+                f"{name} version {version} was compared with champion {expected or 'none'}, but now "
+                f"the champion is {champion or 'none'}; validate it again before promoting it"
+            )
+        _require(client, name, version)
+        change = Promotion(name, PROMOTE, champion, version, who, why, Phase.BEGUN, run_id, datetime.now(UTC))
+        _carry_out(client, ledger, change)
+
+
+def rollback(
+    name: str, *, ledger: Ledger, who: str, why: str, tracking_uri: str | None, run_id: str = ""
+) -> str:
+    """Put `previous` back as champion, and the champion as `previous`; the new champion's number.
+
+    A second rollback therefore goes forward again. One that was interrupted is finished, not repeated.
+
+    Raises:
+        UserError: there is nothing to go back to, or another change is under way.
+    """
+    finished: list[Promotion] = []
+    with _changing(name, ledger, who, tracking_uri, finished) as client:
+        aliases = aliases_of(client, name)
+        champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+        if any(change.action == ROLLBACK for change in finished) and champion is not None:
+            return champion
+        if champion is None or previous in (None, champion):
+            raise UserError(f"{name} has no version before its champion ({champion or 'none'}) to go back to")
+        previous = str(previous)
+        _require(client, name, previous)
+        change = Promotion(
+            name, ROLLBACK, champion, previous, who, why, Phase.BEGUN, run_id, datetime.now(UTC)
+        )
+        _carry_out(client, ledger, change)
+        return previous
+
+
+def recover(name: str, *, ledger: Ledger, tracking_uri: str | None) -> Promotion | None:
+    """Finish the change of champion that a killed process left, if there is one; to be called at every start.
+
+    A change whose version no longer exists, or whose champion someone has moved meanwhile, is logged as
+    failed, and the aliases that the change had touched are put back.
+
+    Raises:
+        UserError: another change of this model's champion is under way.
+    """
+    if ledger.unfinished_promotion(name) is None:
+        return None
+    finished: list[Promotion] = []
+    with _changing(name, ledger, "recovery", tracking_uri, finished):
+        return finished[0] if finished else None
+
+
+@contextmanager
+def _changing(
+    name: str, ledger: Ledger, who: str, tracking_uri: str | None, finished: list[Promotion] | None = None
+) -> Iterator[Any]:
+    """The right to move this model's aliases, with whatever was interrupted finished."""
+    # Its own lease: the flow that promotes may hold the model's while it runs.
+    with ledger.lease(f"{name}/champion", who, seconds=120), tracking(tracking_uri) as client:
+        change = ledger.unfinished_promotion(name)
+        if change is not None and _finish(client, ledger, change) and finished is not None:
+            finished.append(change)
+        yield client
+
+
+def _finish(client: Any, ledger: Ledger, change: Promotion) -> bool:
+    """Bring an interrupted change to its end; False if it could only be undone."""
+    name, before, after = change.model_name, change.from_version, change.to_version
+    champion = aliases_of(client, name).get(CHAMPION)
+    if after is None or champion not in (before, after) or not _exists(client, name, after):
+        _undo(client, ledger, change, champion)
+        _log(ledger, change, Phase.FAILED)
+        return False
+    _carry_out(client, ledger, change)
+    return True
+
+
+def _undo(client: Any, ledger: Ledger, change: Promotion, champion: str | None) -> None:
+    name, before, after = change.model_name, change.from_version, change.to_version
+    if before is not None and champion == after:
+        client.set_registered_model_alias(name, CHAMPION, before)
+    if before is not None and aliases_of(client, name).get(PREVIOUS) == before:
+        earlier = [row.from_version for row in ledger.promotion_log(name) if row.phase is Phase.DONE]
+        if earlier and earlier[-1] is not None and _exists(client, name, earlier[-1]):
+            client.set_registered_model_alias(name, PREVIOUS, earlier[-1])
+        else:
+            client.delete_registered_model_alias(name, PREVIOUS)
+
+
+def _carry_out(client: Any, ledger: Ledger, change: Promotion) -> None:
+    """Every step may be done twice, so a change that was killed anywhere is finished by doing it again."""
+    name, before, after = change.model_name, change.from_version, str(change.to_version)
+    _log(ledger, change, Phase.BEGUN)
+    # `previous` first: wherever this is killed, the version that served can still be named.
+    if before is not None:
+        client.set_registered_model_alias(name, PREVIOUS, before)
+    client.set_registered_model_alias(name, CHAMPION, after)
+    if aliases_of(client, name).get(CANDIDATE) == after:
+        client.delete_registered_model_alias(name, CANDIDATE)
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    for tag, value in ((BY_TAG, change.who), (AT_TAG, at), (REASON_TAG, change.why)):
+        client.set_model_version_tag(name, after, tag, value)
+    _log(ledger, change, Phase.DONE)
+
+
+def _log(ledger: Ledger, change: Promotion, phase: Phase) -> None:
+    ledger.log_promotion(
+        change.model_name,
+        change.action,
+        change.from_version,
+        change.to_version,
+        change.who,
+        change.why,
+        phase,
+        change.run_id,
+    )
+
+
+def _exists(client: Any, name: str, version: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return False
+        raise
+    return True
+
+
+def _require(client: Any, name: str, version: str) -> None:
+    if not _exists(client, name, version):
+        raise UserError(f"{name} has no version {version}; see `mendflow status` for those there are")

@@ -1,0 +1,108 @@
+"""Reaching MLflow at one tracking URI, with its failures said in words."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from tasks.records import UserError
+from tasks.urls import without_password
+
+_CONNECT_SECONDS = 5.0
+
+
+@contextmanager
+def tracking(tracking_uri: str | None, *, create: bool = False) -> Iterator[Any]:
+    """An `MlflowClient` for the store, whose URI is MLflow's own (for both stores) inside the block.
+
+    Many of MLflow's functions, even some of a client of another store, go by the global URI alone: no two
+    threads may use two stores at once. A SQLite store is only made where `create` says so, not out of a
+    misspelt path.
+
+    Raises:
+        UserError: the store cannot be reached or used.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    present = mlflow.get_tracking_uri()
+    before = present if mlflow.is_tracking_uri_set() else None
+    registry = mlflow.get_registry_uri()
+    uri = tracking_uri or present
+    _check_reachable(uri, create=create)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        with _no_transfer_bars():
+            yield mlflow.MlflowClient()
+    except (SQLAlchemyError, ConnectionError) as error:
+        raise _unusable(uri, error) from error
+    except MlflowException as error:
+        # What fails below MLflow it wraps; its own refusals are the caller's to tell.
+        below = error.__cause__ or error.__context__
+        if isinstance(below, (SQLAlchemyError, OSError)):
+            raise _unusable(uri, below) from error
+        raise
+    finally:
+        # An empty registry URI follows the tracking URI.
+        mlflow.set_registry_uri("" if registry == present else registry)
+        mlflow.set_tracking_uri(before)
+
+
+@contextmanager
+def _no_transfer_bars() -> Iterator[None]:
+    """Without a progress bar for every small file that MLflow copies, unless the user asked for them."""
+    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR as SETTING
+
+    if SETTING.is_set():
+        yield
+        return
+    SETTING.set(False)
+    try:
+        yield
+    finally:
+        SETTING.unset()
+
+
+def _check_reachable(uri: str, *, create: bool) -> None:
+    """Fail in seconds where MLflow would try again for minutes, or make an empty store."""
+    if uri.startswith("sqlite:///") and not create:
+        file = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+        if not file.is_file():
+            raise _unusable(uri, FileNotFoundError(f"there is no file {file}"))
+    address = urlsplit(uri)
+    if address.scheme not in ("http", "https"):
+        return
+    try:
+        port = address.port or {"http": 80, "https": 443}[address.scheme]
+        socket.create_connection((address.hostname or "", port), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise _unusable(uri, error) from error
+
+
+def _unusable(uri: str, error: Exception) -> UserError:
+    cause = without_password(" ".join(str(getattr(error, "orig", None) or error).split()))[:300]
+    return UserError(
+        f"MLflow at {without_password(uri)} cannot be used ({cause}); correct the tracking URI "
+        "(sqlite:///path/to/mlflow.db or http://host:port), or see that the server runs"
+    )
+
+
+def experiment_id(client: Any, name: str) -> str:
+    """The id of an experiment, made if there is none; a SQLite store's artifacts go beside its file.
+
+    MLflow would put them under the directory that the process happens to run in.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = None
+    if client.tracking_uri.startswith("sqlite:///"):
+        file = Path(client.tracking_uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
+        location = (file.parent / "artifacts" / quote(name, safe="")).as_uri()
+    return str(client.create_experiment(name, artifact_location=location))
