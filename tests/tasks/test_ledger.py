@@ -199,7 +199,7 @@ def _state(reports: list[ErrorReport], cuts: list[int]) -> tuple[list[Correction
         return ledger.corrections(MODEL), ledger.digest(MODEL, [State.ACCEPTED])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(drawn=_REPORTS, data=st.data())
 def test_any_order_and_repetition_of_the_same_reports_gives_the_same_ledger(
     drawn: list[tuple[str, str | None, str, int, int]], data: st.DataObject
