@@ -134,9 +134,9 @@ class Malmen(nn.Module):
         MALMEN's -rate * (u . u~) * d~, written so that an identity network gives -rate * d_i / |d|.
         """
         key = _shape_key(module.d_in, module.d_out)
-        moments = self.gradient_moments[key]
+        key_moments, moments = self._moments(key)
         norm = (moments.deviation.square() + moments.mean.square()).sum().sqrt().float()
-        normalised = torch.cat([self.key_moments[key](captured.keys), moments(captured.gradients)], dim=1)
+        normalised = torch.cat([key_moments(captured.keys), moments(captured.gradients)], dim=1)
         pseudo_keys, pseudo_gradients = self.networks[key](normalised, self._member[module.name])
         z_keys, z_gradients = normalised[:, : module.d_in], normalised[:, module.d_in :]
         weight = 1 + (z_keys * (pseudo_keys - z_keys)).mean(1, keepdim=True)
@@ -228,9 +228,15 @@ class Malmen(nn.Module):
     def observe(self, captured: Mapping[str, Captured]) -> None:
         """Merge captured rows into the normalisers."""
         for module in self.modules_edited:
-            key = _shape_key(module.d_in, module.d_out)
-            self.key_moments[key].update(captured[module.name].keys)
-            self.gradient_moments[key].update(captured[module.name].gradients)
+            key_moments, gradient_moments = self._moments(_shape_key(module.d_in, module.d_out))
+            key_moments.update(captured[module.name].keys)
+            gradient_moments.update(captured[module.name].gradients)
+
+    def _moments(self, key: str) -> tuple[RunningMoments, RunningMoments]:
+        keys, gradients = self.key_moments[key], self.gradient_moments[key]
+        assert isinstance(keys, RunningMoments)
+        assert isinstance(gradients, RunningMoments)
+        return keys, gradients
 
     def store_moments(self, text_keys: Mapping[str, Tensor], kept_keys: Mapping[str, Tensor]) -> None:
         """Keep, compressed, the second moments of keys of ordinary text and of answers that must stay."""

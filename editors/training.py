@@ -22,6 +22,7 @@ from editors.capture import Captured, answer_logits, frozen
 from editors.delta import Delta, applied
 from editors.gather import answered_exactly, gather_by_example, gather_keys, restored
 from editors.malmen import Malmen, MalmenConfig, set_weight
+from editors.objective import Weighted, log_probabilities, weighted_backward
 from editors.protocol import Kept, Progress, no_progress
 from editors.replay import PrefixCache
 from editors.requests import EditRequest, Example, collate, encode, pad_id
@@ -235,17 +236,15 @@ def _step(
         module.name: (module, solution) for module, solution in editor.solve(captured, n, regularisers)
     }
     gradients: dict[str, Tensor] = {}
-    loss = 0.0
-    outer = [(e, 1.0 / n, True) for e in unseen]
-    outer += [(e, training.locality_weight / len(stay), False) for e in stay]
     with restored(model, editor.modules_edited) as originals, frozen(model):
-        references = _log_probabilities(cases, stay)
+        references = log_probabilities(model, stay, cases.pad, cases.cache)
+        weighted: list[Weighted] = [(e, 1.0 / n, None) for e in unseen]
+        weighted += [(e, training.locality_weight / len(stay), references[e]) for e in stay]
         for module, solution in solutions.values():
             shift = module.shift_for_weight(solution.shift)
             set_weight(model, module.parameter, originals[module.parameter], shift)
             model.get_parameter(module.parameter).requires_grad_(True)
-        for start in range(0, len(outer), 64):
-            loss += _backward(cases, outer[start : start + 64], references)
+        loss = weighted_backward(model, weighted, cases.pad, cases.cache)
         for module, _ in solutions.values():
             parameter = model.get_parameter(module.parameter)
             if parameter.grad is not None:
@@ -257,37 +256,6 @@ def _step(
         surrogate = (by_values * values).sum() + by_strength * editor.log_strength_for(name, n)
         surrogate.backward()
     return loss
-
-
-def _log_probabilities(cases: _Cases, examples: Sequence[Example]) -> dict[Example, Tensor]:
-    """The base's log-probabilities at the answer positions: (answer tokens, vocabulary) by example."""
-    result = {}
-    for start in range(0, len(examples), 64):
-        chunk = list(examples[start : start + 64])
-        batch = collate(chunk, cases.pad)
-        with torch.no_grad(), cases.cache.replayed(batch):
-            rows = answer_logits(cases.model, batch).log_softmax(-1)
-        result.update(zip(chunk, rows.split([len(e.target_ids) for e in chunk]), strict=True))
-    return result
-
-
-def _backward(
-    cases: _Cases, weighted: Sequence[tuple[Example, float, bool]], references: Mapping[Example, Tensor]
-) -> float:
-    """Backward of weighted losses: NLL of corrections, KL(base || edited) of what must stay."""
-    batch = collate([example for example, _, _ in weighted], cases.pad)
-    with torch.enable_grad(), cases.cache.replayed(batch):
-        log_p = answer_logits(cases.model, batch).log_softmax(-1)
-        loss = log_p.new_zeros(())
-        rows = log_p.split([len(example.target_ids) for example, _, _ in weighted])
-        for (example, weight, corrected), row in zip(weighted, rows, strict=True):
-            if corrected:
-                loss = loss - weight * row.gather(1, torch.tensor(example.target_ids)[:, None]).sum()
-            else:
-                reference = references[example]
-                loss = loss + weight * (reference.exp() * (reference - row)).sum()
-        loss.backward()
-    return float(loss.detach())
 
 
 def _validate(cases: _Cases, regularisers: Mapping[str, Any]) -> dict[str, float]:

@@ -1,0 +1,121 @@
+"""Fine-tuning as an editor: FT-M with a divergence term on prompts that must stay (MEND's FT+KL).
+
+Cross-entropy on every answer token and on nothing else, on a few matrices, until each correction is the
+model's greedy answer. Nothing is trained beforehand; an edit costs more than a trained editor's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from editors.capture import frozen
+from editors.delta import Delta
+from editors.gather import answered_exactly, encode_requests, restored
+from editors.locate import default_modules
+from editors.objective import log_probabilities, weighted_backward
+from editors.protocol import Kept, Progress, configuration_digest, no_progress
+from editors.replay import PrefixCache
+from editors.requests import EditRequest, encode, pad_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """How fine-tuning is done.
+
+    Attributes:
+        modules: regular expression over module names; by default MLP outputs of late blocks.
+        epochs: most passes over the corrections.
+        learning_rate: of Adam.
+        batch: corrections in a step.
+        kept: prompts that must stay in a step.
+        locality_weight: of their divergence against the mean loss of the corrections.
+        seed: of the order.
+    """
+
+    modules: str | None = None
+    epochs: int = 25
+    learning_rate: float = 3e-4
+    batch: int = 32
+    kept: int = 16
+    locality_weight: float = 1.0
+    seed: int = 0
+
+
+class Finetune:
+    """The editor; it has no weights of its own."""
+
+    name = "finetune"
+
+    def __init__(self, config: FinetuneConfig | None = None) -> None:
+        self.config = config or FinetuneConfig()
+
+    def configuration(self) -> dict[str, Any]:
+        """The configuration."""
+        return {"config": asdict(self.config)}
+
+    def digest(self) -> str:
+        """SHA-256 over the configuration."""
+        return configuration_digest({"editor": self.name, **self.configuration()}, {})
+
+    def edit(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Sequence[EditRequest],
+        keep: Sequence[Kept] = (),
+        *,
+        progress: Progress = no_progress,
+    ) -> Delta:
+        """One delta for all requests together, equivalents included; the model is left as it was."""
+        manifest = {
+            "editor": self.name,
+            "editor_digest": self.digest(),
+            "editor_configuration": self.configuration(),
+        }
+        if not requests:
+            return Delta({}, manifest)
+        config, pad = self.config, pad_id(tokenizer)
+        modules = default_modules(model, config.modules)
+        cache = PrefixCache(model, modules)
+        examples = encode_requests(tokenizer, requests)
+        kept = [encode(tokenizer, k.prompt, k.answer, chat=k.chat) for k in keep]
+        references = log_probabilities(model, kept, pad, cache)
+        rng = random.Random(config.seed)
+        with restored(model, modules) as originals, frozen(model):
+            parameters = [model.get_parameter(m.parameter) for m in modules]
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            optimiser = torch.optim.Adam(parameters, config.learning_rate)
+            for epoch in range(config.epochs):
+                right = answered_exactly(model, examples, pad, cache)
+                progress(epoch, config.epochs, f"{sum(right)} of {len(right)} phrasings right")
+                # What is right already is left alone, which is what keeps the damage small.
+                wrong = [example for example, ok in zip(examples, right, strict=True) if not ok]
+                if not wrong:
+                    break
+                rng.shuffle(wrong)
+                for start in range(0, len(wrong), config.batch):
+                    chosen = wrong[start : start + config.batch]
+                    stay = rng.sample(kept, min(config.kept, len(kept)))
+                    weighted = [(e, 1.0 / len(chosen), None) for e in chosen]
+                    weighted += [(e, config.locality_weight / len(stay), references[e]) for e in stay]
+                    weighted_backward(model, weighted, pad, cache)
+                    optimiser.step()
+                    optimiser.zero_grad(set_to_none=True)
+            shifts = {
+                m.parameter: (
+                    model.get_parameter(m.parameter).detach().float() - originals[m.parameter].float()
+                )
+                for m in modules
+            }
+        delta = Delta(shifts, manifest)
+        delta.check_finite()
+        return delta

@@ -1,0 +1,53 @@
+"""The two losses of editing, at answer tokens: likelihood of what must change, divergence of what must not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from editors.capture import answer_logits
+from editors.replay import PrefixCache
+from editors.requests import Example, collate
+
+# An example, its weight, and the base's log-probabilities if its answer must stay (None if it must change).
+Weighted = tuple[Example, float, Tensor | None]
+
+
+def log_probabilities(
+    model: nn.Module, examples: Sequence[Example], pad: int, cache: PrefixCache
+) -> dict[Example, Tensor]:
+    """The model's log-probabilities at the answer positions: (answer tokens, vocabulary) by example."""
+    result: dict[Example, Tensor] = {}
+    for start in range(0, len(examples), 64):
+        chunk = list(examples[start : start + 64])
+        batch = collate(chunk, pad)
+        with torch.no_grad(), cache.replayed(batch):
+            rows = answer_logits(model, batch).log_softmax(-1)
+        result.update(zip(chunk, rows.split([len(e.target_ids) for e in chunk]), strict=True))
+    return result
+
+
+def weighted_backward(model: nn.Module, weighted: Sequence[Weighted], pad: int, cache: PrefixCache) -> float:
+    """Backward of weighted losses: NLL of what must change, KL(base || model) of what must stay.
+
+    Both are sums over answer tokens. Gradients accumulate in the parameters; the loss is returned.
+    """
+    total = 0.0
+    for start in range(0, len(weighted), 64):
+        chunk = weighted[start : start + 64]
+        batch = collate([example for example, _, _ in chunk], pad)
+        with torch.enable_grad(), cache.replayed(batch):
+            log_p = answer_logits(model, batch).log_softmax(-1)
+            loss = log_p.new_zeros(())
+            rows = log_p.split([len(example.target_ids) for example, _, _ in chunk])
+            for (example, weight, reference), row in zip(chunk, rows, strict=True):
+                if reference is None:
+                    answer = torch.tensor(example.target_ids, device=row.device)
+                    loss = loss - weight * row.gather(1, answer[:, None]).sum()
+                else:
+                    loss = loss + weight * (reference.exp() * (reference - row)).sum()
+            loss.backward()
+        total += float(loss.detach())
+    return total
