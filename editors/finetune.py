@@ -17,7 +17,7 @@ from editors.capture import frozen
 from editors.delta import Delta
 from editors.gather import answered_exactly, encode_requests, restored
 from editors.locate import default_modules
-from editors.objective import log_probabilities, weighted_backward
+from editors.objective import Weighted, log_probabilities, weighted_backward
 from editors.protocol import Kept, Progress, configuration_digest, no_progress
 from editors.replay import PrefixCache
 from editors.requests import EditRequest, encode, pad_id
@@ -105,16 +105,14 @@ class Finetune:
                 for start in range(0, len(wrong), config.batch):
                     chosen = wrong[start : start + config.batch]
                     stay = rng.sample(kept, min(config.kept, len(kept)))
-                    weighted = [(e, 1.0 / len(chosen), None) for e in chosen]
+                    weighted: list[Weighted] = [(e, 1.0 / len(chosen), None) for e in chosen]
                     weighted += [(e, config.locality_weight / len(stay), references[e]) for e in stay]
                     weighted_backward(model, weighted, pad, cache)
                     optimiser.step()
                     optimiser.zero_grad(set_to_none=True)
             shifts = {
-                m.parameter: (
-                    model.get_parameter(m.parameter).detach().float() - originals[m.parameter].float()
-                )
-                for m in modules
+                name: model.get_parameter(name).detach().float() - original.float()
+                for name, original in originals.items()
             }
         delta = Delta(shifts, manifest)
         delta.check_finite()

@@ -1,4 +1,4 @@
-"""The two losses of editing, at answer tokens: likelihood of what must change, divergence of what must not."""
+"""The two losses of editing: likelihood of answers that must change, divergence of those that must not."""
 
 from __future__ import annotations
 
