@@ -27,7 +27,6 @@ EDIT_COLUMNS = (
 LOCALITY_COLUMNS = ("id", "prompt", "reference", "confirmed", "kind", "role", "chat")
 
 _EDIT_FACTS = {
-    "row": "int64",
     "id": "object",
     "prompt_characters": "int64",
     "target_words": "int64",
@@ -43,7 +42,6 @@ _EDIT_FACTS = {
     "sources": "int64",
 }
 _LOCALITY_FACTS = {
-    "row": "int64",
     "prompt_characters": "int64",
     "reference": "object",
     "kind": "object",
@@ -67,21 +65,21 @@ class DataLimits:
 
 
 def edit_facts(edits: pd.DataFrame) -> pd.DataFrame:
-    """Facts of the edits frame; `row` is the position in it."""
+    """Facts of the edits frame, in its order."""
     rows = list(edits[list(EDIT_COLUMNS)].itertuples(index=False))
     firsts: dict[tuple[str, bool], tuple[str, str]] = {}
     targets: dict[tuple[str, bool], dict[str, str]] = {}
     given: dict[str, str] = {}
     for row in rows:
         prompt, target = _text(row.prompt), _text(row.target)
-        key = (_prompt_key(prompt), bool(row.chat))
+        key = (_prompt_key(prompt), _is_chat(row.chat))
         targets.setdefault(key, {}).setdefault(normalise_answer(target), str(row.id))
         for phrasing in (prompt, *_texts(row.equivalents)):
             given.setdefault(normalise_answer(phrasing), str(row.id))
     facts = []
-    for position, row in enumerate(rows):
+    for row in rows:
         prompt, target, wrong_output = _text(row.prompt), _text(row.target), _text(row.wrong_output)
-        key, answer = (_prompt_key(prompt), bool(row.chat)), normalise_answer(target)
+        key, answer = (_prompt_key(prompt), _is_chat(row.chat)), normalise_answer(target)
         other = next((owner for said, owner in targets[key].items() if said != answer), None)
         equivalents, held_out = _texts(row.equivalents), _texts(row.held_out)
         leaks = (
@@ -91,7 +89,6 @@ def edit_facts(edits: pd.DataFrame) -> pd.DataFrame:
         )
         facts.append(
             {
-                "row": position,
                 "id": _text(row.id).strip() or None,
                 "prompt_characters": len(prompt.strip()),
                 "target_words": len(target.split()),
@@ -112,13 +109,13 @@ def edit_facts(edits: pd.DataFrame) -> pd.DataFrame:
 
 
 def locality_facts(locality: pd.DataFrame, edits: pd.DataFrame) -> pd.DataFrame:
-    """Facts of the locality frame beside the edits it goes with; `row` is the position in it."""
+    """Facts of the locality frame beside the edits it goes with, in its order."""
     must_change: dict[tuple[str, bool], str] = {}
     for edit in edits[list(EDIT_COLUMNS)].itertuples(index=False):
         for phrasing in (_text(edit.prompt), *_texts(edit.equivalents), *_texts(edit.held_out)):
-            must_change.setdefault((normalise_answer(phrasing), bool(edit.chat)), str(edit.id))
+            must_change.setdefault((normalise_answer(phrasing), _is_chat(edit.chat)), str(edit.id))
     rows = list(locality[list(LOCALITY_COLUMNS)].itertuples(index=False))
-    keys = [(normalise_answer(_text(row.prompt)), bool(row.chat)) for row in rows]
+    keys = [(normalise_answer(_text(row.prompt)), _is_chat(row.chat)) for row in rows]
     editor_saw = {key: str(row.id) for key, row in zip(keys, rows, strict=True) if row.role == "editor"}
     firsts: dict[tuple[tuple[str, bool], Any], int] = {}
     facts = []
@@ -126,7 +123,6 @@ def locality_facts(locality: pd.DataFrame, edits: pd.DataFrame) -> pd.DataFrame:
         first = firsts.setdefault((key, row.role), position)
         facts.append(
             {
-                "row": position,
                 "prompt_characters": len(_text(row.prompt).strip()),
                 "reference": row.reference if isinstance(row.reference, str) else None,
                 "kind": _stated(row.kind),
@@ -152,6 +148,10 @@ def _typed(facts: list[dict[str, Any]], types: dict[str, str]) -> pd.DataFrame:
 def _stated(value: Any) -> Any:
     """The value, a missing one by name: an expectation of set membership passes over missing values."""
     return "missing" if value is None or value is pd.NA or value != value else value
+
+
+def _is_chat(value: Any) -> bool:
+    return _stated(value) == "missing" or bool(value)
 
 
 def _text(value: Any) -> str:

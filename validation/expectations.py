@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-INDEX = "row"
+_ROW = "row"
 _SITE = "docs"
 
 
 @dataclass(frozen=True)
 class ExpectationResult:
-    """What one expectation found; `rows` are the values of the `row` column where it failed."""
+    """What one expectation found; `rows` are the positions of the rows that failed it."""
 
     check: str
     subject: str
@@ -51,7 +51,7 @@ def run_suite(
     """Run the expectations over the frame and write Data Docs into `docs_dir`.
 
     Args:
-        frame: any frame; where it has a `row` column, failing rows are named by it.
+        frame: any frame without a column `row`, which is added: the position that names failing rows.
         name: of the suite, as the Data Docs show it.
         expectations: each with `meta={"check": ..., "subject": ...}`; results come back in this order.
         parameters: values of the thresholds written as {"$PARAMETER": name}; a missing one raises.
@@ -72,13 +72,10 @@ def run_suite(
         if docs_dir is not None:
             docs_dir.mkdir(parents=True, exist_ok=True)
             context.add_data_docs_site(site_name=_SITE, site_config=_site(docs_dir))
-        format_: dict[str, Any] = {"result_format": "COMPLETE"}
-        if INDEX in frame:
-            format_["unexpected_index_column_names"] = [INDEX]
         result = context.validation_definitions.add(validation).run(
-            batch_parameters={"dataframe": frame},
+            batch_parameters={"dataframe": frame.assign(**{_ROW: range(len(frame))})},
             expectation_parameters=dict(parameters or {}),
-            result_format=format_,
+            result_format={"result_format": "COMPLETE", "unexpected_index_column_names": [_ROW]},
         )
         if docs_dir is not None:
             context.build_data_docs(site_names=[_SITE])
@@ -111,7 +108,7 @@ def _result(raw: Any) -> ExpectationResult:
         success=bool(raw.success) and not messages,
         observed=_plain(result.get("observed_value")),
         unexpected=int(result.get("unexpected_count") or 0),
-        rows=tuple(sorted(int(each[INDEX]) for each in index)),
+        rows=tuple(sorted(int(each[_ROW]) for each in index)),
         error="; ".join(messages),
     )
 

@@ -108,7 +108,7 @@ def run_gates(
         elif name not in measured:
             gated.append(_unmeasured(name, gate_))
         elif name not in by_metric:
-            gated.append(_with(measured[name], gate_, Status.NOT_APPLICABLE, "there was nothing to ask"))
+            gated.append(_with(measured[name], gate_, Status.NOT_APPLICABLE, "has nothing to ask"))
         else:
             expected = expected_rows.get(DEFINITIONS[name].rows or "")
             gated.append(_judged(measured[name], gate_, by_metric[name], expected))
@@ -154,6 +154,7 @@ def _expectations(
 ) -> list[Any]:
     """The expectations of one gate; its thresholds are added to `thresholds` under their parameter names."""
     import great_expectations.expectations as gxe
+    from great_expectations.expectations.row_conditions import Column
 
     name, definition = metric.name, DEFINITIONS[metric.name]
 
@@ -162,8 +163,7 @@ def _expectations(
             "meta": {"check": check, "subject": name},
             "description": f"{name}: {description}",
             "severity": gate.severity.value,
-            "row_condition": f'metric=="{name}"',
-            "condition_parser": "pandas",
+            "row_condition": Column("metric") == name,
         }
 
     def parameter(kind: str, value: float | None) -> dict[str, str] | None:
@@ -208,21 +208,17 @@ def _judged(
     """The metric with the status that the results of its expectations give it."""
     threshold = found.get("threshold")
     if not found["enough"].success:
-        reason = f"only {metric.n} observations, at least {gate.minimum_n} are needed to decide"
+        reason = f"rests on {metric.n} observations, and needs {gate.minimum_n} to decide"
         # A figure that is broken is refused however few rows there are.
         status = Status.FAILED if metric.n and math.isnan(metric.value) else Status.INSUFFICIENT
         return _with(metric, gate, status, reason)
     if not found["measured"].success or math.isnan(metric.value):
-        return _with(
-            metric, gate, Status.FAILED, "the figure is not a number: part of it could not be measured"
-        )
+        return _with(metric, gate, Status.FAILED, "is not a number: part of it could not be measured")
     if "complete" in found and not found["complete"].success:
-        return _with(
-            metric, gate, Status.INSUFFICIENT, f"{metric.n} rows came back where {expected} were asked"
-        )
+        return _with(metric, gate, Status.INSUFFICIENT, f"has {metric.n} rows where {expected} were asked")
     if threshold is None:
         return _with(
-            metric, gate, Status.INSUFFICIENT, "the champion's value is not known, so nothing compares"
+            metric, gate, Status.INSUFFICIENT, "cannot be compared: the champion's value is not known"
         )
     if not isinstance(threshold.observed, (int, float)) or not math.isclose(
         threshold.observed, metric.value, rel_tol=1e-9, abs_tol=1e-12
@@ -234,7 +230,10 @@ def _judged(
         return _with(metric, gate, Status.PASSED, "")
     least, greatest = gate.bounds(metric)
     return _with(
-        metric, gate, Status.FAILED, f"{describe(metric.value)} is not {_bounds_in_words(least, greatest)}"
+        metric,
+        gate,
+        Status.FAILED,
+        f"is {describe(metric.value)}, and has to be {_bounds_in_words(least, greatest)}",
     )
 
 
@@ -257,7 +256,7 @@ def _with(metric: Metric, gate: Gate, status: Status, reason: str) -> Metric:
 def _unmeasured(name: str, gate: Gate) -> Metric:
     nan = math.nan
     metric = Metric(name=name, value=nan, n=0, low=nan, high=nan, direction=DEFINITIONS[name].direction)
-    return _with(metric, gate, Status.INSUFFICIENT, "it was not measured")
+    return _with(metric, gate, Status.INSUFFICIENT, "was not measured")
 
 
 def _bounds_in_words(least: float | None, greatest: float | None) -> str:

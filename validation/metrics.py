@@ -128,7 +128,10 @@ class Metric(BaseModel):
     threshold: float | None = Field(default=None, description="the bound that decided, absolute or relative")
     severity: Severity | None = Field(default=None, description="of the gate; none for a diagnostic")
     status: Status = Field(default=Status.DIAGNOSTIC, description="how it stands with its gate")
-    reason: str = Field(default="", description="one sentence, where the gate did not pass")
+    reason: str = Field(
+        default="",
+        description="where the gate did not pass, what to say of the metric: 'is 0.8, and has to be ...'",
+    )
 
     @computed_field(description="whether the gate passed; none where there is none to pass")  # type: ignore[prop-decorator]
     @property

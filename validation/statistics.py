@@ -48,10 +48,10 @@ def bootstrap_mean(values: ArrayLike, seed: int = 0) -> Interval:
 
 
 def bootstrap_quantile(values: ArrayLike, quantile: float, seed: int = 0) -> Interval:
-    """Quantile (0 to 1, linear between observations) with its percentile bootstrap interval."""
+    """Quantile (0 to 1; between two observations the higher) with its percentile bootstrap interval."""
 
     def statistic(sample: NDArray[np.float64], axis: int = -1) -> Any:
-        return np.quantile(sample, quantile, axis=axis)
+        return np.quantile(sample, quantile, axis=axis, method="higher")
 
     return bootstrap((values,), statistic, seed)
 
@@ -69,7 +69,7 @@ def bootstrap(samples: Sequence[ArrayLike], statistic: Callable[..., Any], seed:
     """A statistic of one or more paired samples, with the percentile bootstrap interval of resampled rows.
 
     Constant samples give an interval of no width and a single row gives its own value: how little that says
-    is what a gate's minimum number of rows is for.
+    is what a gate's minimum number of rows is for. An infinite value leaves the interval open above.
 
     Args:
         samples: arrays of one length, row i of each belonging together.
@@ -83,8 +83,10 @@ def bootstrap(samples: Sequence[ArrayLike], statistic: Callable[..., Any], seed:
     if n == 0 or any(np.isnan(array).any() for array in arrays):
         return Interval(float("nan"), float("nan"), float("nan"), n)
     value = float(statistic(*arrays, axis=-1))
-    # Resampling can only return the estimate itself, and SciPy warns of a degenerate distribution.
-    if not np.isfinite(value) or all(np.ptp(array) == 0 for array in arrays):
+    if not all(np.isfinite(array).all() for array in arrays):
+        return Interval(value, value, float("inf"), n)
+    # Resampling could only return the estimate itself, and SciPy warns of a degenerate distribution.
+    if all(np.ptp(array) == 0 for array in arrays):
         return Interval(value, value, value, n)
     limits = scipy_bootstrap(
         arrays,

@@ -123,4 +123,4 @@ def load_gates(path: Path | None = None) -> GateFile:
 
 def describe(value: float) -> str:
     """A figure as the sentences of a verdict write it."""
-    return "not a number" if math.isnan(value) else f"{value:.4g}"
+    return "not a number" if math.isnan(value) else f"{value:.4g}".replace("inf", "infinite")

@@ -110,7 +110,7 @@ def read_decision(path: Path) -> Decision:
 
 
 def _sentence(metrics: list[Metric]) -> str:
-    first = f"{metrics[0].name}, {metrics[0].reason}"
+    first = f"{metrics[0].name} {metrics[0].reason}"
     others = [metric.name for metric in metrics[1:]]
     return first + (f"; also {', '.join(others)}" if others else "")
 

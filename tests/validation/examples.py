@@ -1,0 +1,59 @@
+"""A candidate that passes every gate, and the pieces to spoil it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from validation.metrics import Perplexities
+from validation.outcomes import DRAWDOWN, EDIT, EQUIVALENCE, LOCALITY, RETENTION, outcome, outcomes_frame
+from validation.parameters import ParameterChanges
+
+WRONG = "It was written by Someone Else."
+EXPECTED_ROWS = {EDIT: 12, EQUIVALENCE: 24, RETENTION: 10, LOCALITY: 40, DRAWDOWN: 40}
+PERPLEXITIES = Perplexities([(90.0 + i, 30) for i in range(40)], [(90.1 + i, 30) for i in range(40)])
+PARAMETERS = ParameterChanges(("layer.weight",), (), (), 12)
+
+Answer = Callable[[str, str, str], str]
+
+
+def sound(metric: str, row_id: str, answer: str) -> str:
+    """What a candidate without fault says."""
+    return answer
+
+
+def outcomes(says: Answer = sound) -> pd.DataFrame:
+    """Outcomes of a candidate that gives `says(metric, id, right answer)` for every prompt."""
+    rows: list[dict[str, Any]] = []
+    for i in range(12):
+        right, cid = f"It was written by Author {i}.", f"c{i}"
+        rows.append(
+            outcome(
+                EDIT,
+                cid,
+                f"Who wrote book {i}?",
+                f"Author {i}",
+                WRONG,
+                says(EDIT, cid, right),
+                chat=True,
+                wrong_output=WRONG,
+            )
+        )
+        for form in ("By whom is book", "Name the author of book"):
+            said = says(EQUIVALENCE, cid, right)
+            rows.append(outcome(EQUIVALENCE, cid, f"{form} {i}?", f"Author {i}", WRONG, said, chat=True))
+    for i in range(10):
+        right, rid = f"The old answer is {i}.", f"r{i}"
+        said = says(RETENTION, rid, right)
+        rows.append(outcome(RETENTION, rid, f"Old question {i}?", f"answer is {i}", right, said, chat=True))
+    for i in range(40):
+        right, lid, prompt = f"It stands at place {i}.", f"l{i}", f"Where is thing {i}?"
+        said, kind = says(LOCALITY, lid, right), "near" if i % 2 else "far"
+        rows.append(
+            outcome(LOCALITY, lid, prompt, right, right, said, chat=True, kind=kind, locality_kl=i / 1000)
+        )
+        said = says(DRAWDOWN, lid, right)
+        rows.append(outcome(DRAWDOWN, lid, prompt, f"place {i}", right, said, chat=True))
+    return outcomes_frame(rows)

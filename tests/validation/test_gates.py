@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, WRONG, outcomes, sound
+from validation.gates import GateReport, run_gates
+from validation.metrics import Metric, Perplexities, Status
+from validation.outcomes import (
+    DRAWDOWN,
+    EDIT,
+    EQUIVALENCE,
+    LOCALITY,
+    RETENTION,
+    outcomes_digest,
+    outcomes_frame,
+)
+from validation.parameters import ParameterChanges
+from validation.thresholds import GateFile, load_gates
+from validation.verdict import Verdict, decide, read_decision, write_decision
+
+GATES = load_gates()
+
+
+def gate(frame: pd.DataFrame, **changes: Any) -> GateReport:
+    inputs: dict[str, Any] = {
+        "expected_rows": EXPECTED_ROWS,
+        "perplexities": PERPLEXITIES,
+        "parameters": PARAMETERS,
+        "teacher_forced": [1.0] * 12,
+    }
+    return run_gates(frame, changes.pop("gates", GATES), **{**inputs, **changes})
+
+
+def by_name(report: GateReport) -> dict[str, Metric]:
+    return {metric.name: metric for metric in report.metrics}
+
+
+def marked(metric: str, column: str, value: float, frame: pd.DataFrame | None = None) -> pd.DataFrame:
+    frame = outcomes() if frame is None else frame
+    frame.loc[frame.index[frame["metric"] == metric][0], column] = value
+    return frame
+
+
+def test_a_sound_candidate_is_promoted(tmp_path: Path) -> None:
+    report = gate(outcomes(), docs_dir=tmp_path / "docs")
+    decision = decide(report)
+    assert decision.verdict is Verdict.PROMOTE, decision.reason
+    assert not decision.warnings
+    metrics = by_name(report)
+    assert set(GATES.gates) <= set(metrics)
+    assert (metrics[EDIT].value, metrics[EDIT].n, metrics[EDIT].champion) == (1.0, 12, 0.0)
+    assert metrics["perplexity_ratio"].value == pytest.approx(math.exp(0.1 / 30))
+    assert metrics["locality_kl_p95"].value == 0.038
+    assert metrics["answer_length_ratio"].champion == 1.0
+    assert metrics["edit_success_teacher_forced"].passed is None
+    assert report.docs_index is not None
+    assert EDIT in next((tmp_path / "docs" / "validations").rglob("*.html")).read_text()
+
+
+def always_the_target(metric: str, row_id: str, answer: str) -> str:
+    return answer if metric in (EDIT, EQUIVALENCE) else "It was written by Author 3."
+
+
+def forgets_one(metric: str, row_id: str, answer: str) -> str:
+    return "I do not know that one." if (metric, row_id) == (RETENTION, "r4") else answer
+
+
+def rambles(metric: str, row_id: str, answer: str) -> str:
+    return " ".join([answer] * 5) if metric in (EDIT, EQUIVALENCE) else answer
+
+
+def moves_neighbours(metric: str, row_id: str, answer: str) -> str:
+    return answer.replace("stands", "lies") if metric == LOCALITY else answer
+
+
+def learned_nothing(metric: str, row_id: str, answer: str) -> str:
+    return WRONG if metric in (EDIT, EQUIVALENCE) else answer
+
+
+def learned_by_rote(metric: str, row_id: str, answer: str) -> str:
+    return WRONG if metric == EQUIVALENCE else answer
+
+
+def says_both(metric: str, row_id: str, answer: str) -> str:
+    return f"{WRONG} {answer}" if metric == EDIT else answer
+
+
+def forgets_what_it_knew(metric: str, row_id: str, answer: str) -> str:
+    return "Nobody knows." if metric == DRAWDOWN and row_id in ("l1", "l2", "l3") else answer
+
+
+# What is wrong with the candidate, and the critical gates that refuse it: those, and no others.
+DAMAGED: dict[str, tuple[Callable[..., str], dict[str, Any], tuple[str, ...]]] = {
+    "answers everything with the target": (
+        always_the_target,
+        {},
+        (RETENTION, "answers_kept", LOCALITY, DRAWDOWN),
+    ),
+    "forgets one earlier correction": (forgets_one, {}, (RETENTION,)),
+    "rambles on": (rambles, {}, ("answer_length_ratio",)),
+    "moves its neighbours": (moves_neighbours, {}, (LOCALITY,)),
+    "learned nothing": (learned_nothing, {}, (EDIT, EQUIVALENCE)),
+    "learned by rote": (learned_by_rote, {}, (EQUIVALENCE,)),
+    "still says what was wrong": (says_both, {}, (EDIT,)),
+    "forgets what it knew": (forgets_what_it_knew, {}, ("answers_kept", DRAWDOWN)),
+    "writes prose twice as badly": (
+        sound,
+        {
+            "perplexities": Perplexities(
+                PERPLEXITIES.champion, [(x + 30 * math.log(2), n) for x, n in PERPLEXITIES.champion]
+            )
+        },
+        ("perplexity_ratio",),
+    ),
+    "prose that is not a number": (
+        sound,
+        {
+            "perplexities": Perplexities(
+                PERPLEXITIES.champion, [(math.nan, n) for _, n in PERPLEXITIES.champion]
+            )
+        },
+        ("perplexity_ratio",),
+    ),
+    "prose infinitely unlikely": (
+        sound,
+        {
+            "perplexities": Perplexities(
+                PERPLEXITIES.champion, [(math.inf, n) for _, n in PERPLEXITIES.champion]
+            )
+        },
+        ("perplexity_ratio",),
+    ),
+    "holds NaN": (
+        sound,
+        {"parameters": dataclasses.replace(PARAMETERS, non_finite=("layer.weight",))},
+        ("non_finite_parameters",),
+    ),
+    "is the base": (sound, {"parameters": ParameterChanges((), (), (), 12)}, ("changed_parameters",)),
+    "changed more than it says": (
+        sound,
+        {"parameters": ParameterChanges(("head", "layer.weight"), ("head",), (), 12)},
+        ("undeclared_parameters",),
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_candidate_is_refused_by_the_gate_that_should(damage: str) -> None:
+    says, inputs, responsible = DAMAGED[damage]
+    decision = decide(gate(outcomes(says), **inputs))
+    assert decision.verdict is Verdict.REJECT
+    assert decision.failing == responsible
+    assert decision.failing[0] in decision.reason
+
+
+def test_a_mark_that_is_missing_is_not_a_pass() -> None:
+    frame = marked(EDIT, "candidate_ok", math.nan)
+    frame = marked(DRAWDOWN, "champion_ok", math.nan, frame)
+    decision = decide(gate(frame))
+    assert decision.verdict is Verdict.REJECT
+    assert decision.failing == (EDIT, "answers_kept", DRAWDOWN)
+    assert "not a number" in decision.reason
+
+
+def test_infinite_divergence_warns() -> None:
+    report = gate(marked(LOCALITY, "locality_kl", math.inf))
+    assert by_name(report)["locality_kl_mean"].status is Status.FAILED
+    decision = decide(report)
+    assert decision.verdict is Verdict.PROMOTE
+    assert "locality_kl_mean" in decision.warnings
+
+
+def test_nothing_asked_is_insufficient() -> None:
+    decision = decide(gate(outcomes_frame([]), expected_rows=dict.fromkeys(EXPECTED_ROWS, 0)))
+    assert decision.verdict is Verdict.INSUFFICIENT
+    assert EDIT in decision.insufficient
+    assert RETENTION not in decision.insufficient, "there may be no earlier corrections"
+
+
+def test_rows_that_went_missing_are_not_a_pass() -> None:
+    frame = outcomes()
+    firsts = frame.drop_duplicates("metric").index
+    decision = decide(gate(frame.drop(firsts)))
+    assert decision.verdict is Verdict.INSUFFICIENT
+    assert set(decision.insufficient) == set(EXPECTED_ROWS)
+
+
+def test_what_was_not_measured_is_not_a_pass() -> None:
+    frame = outcomes()
+    unmeasured = frame[~frame["metric"].isin([EDIT, RETENTION])]
+    decision = decide(gate(unmeasured, perplexities=None, parameters=None))
+    assert decision.verdict is Verdict.INSUFFICIENT
+    assert {EDIT, RETENTION, "perplexity_ratio", "non_finite_parameters"} <= set(decision.insufficient)
+    assert all(metric.passed is False for metric in decision.metrics if metric.name in decision.insufficient)
+
+
+def test_too_few_rows_decide_nothing() -> None:
+    frame = outcomes()
+    few = frame[~frame["metric"].isin([LOCALITY, DRAWDOWN]) | frame["id"].isin([f"l{i}" for i in range(15)])]
+    decision = decide(gate(few, expected_rows={**EXPECTED_ROWS, LOCALITY: 15, DRAWDOWN: 15}))
+    assert decision.verdict is Verdict.INSUFFICIENT
+    assert {LOCALITY, "answers_kept"} <= set(decision.insufficient)
+    assert "15" in decision.reason
+    assert "20" in decision.reason
+
+
+def test_a_known_failure_outweighs_what_is_unknown() -> None:
+    decision = decide(gate(outcomes(learned_nothing), perplexities=None))
+    assert decision.verdict is Verdict.REJECT
+    assert decision.insufficient == ("perplexity_ratio",)
+
+
+def test_no_earlier_corrections_is_no_obstacle() -> None:
+    frame = outcomes()
+    report = gate(frame[frame["metric"] != RETENTION], expected_rows={**EXPECTED_ROWS, RETENTION: 0})
+    assert by_name(report)[RETENTION].status is Status.NOT_APPLICABLE
+    assert decide(report).verdict is Verdict.PROMOTE
+
+
+def test_a_person_is_waited_for() -> None:
+    report = gate(outcomes())
+    assert decide(report, needs_approval=True).verdict is Verdict.HOLD
+    failed = [metric.model_copy(update={"status": Status.FAILED}) for metric in report.metrics[:1]]
+    spoiled = dataclasses.replace(report, metrics=(*failed, *report.metrics[1:]))
+    assert decide(spoiled, needs_approval=True).verdict is Verdict.REJECT
+    with pytest.raises(ValueError, match="another name"):
+        decide(report, digests={"gates": "mine"})
+
+
+def test_the_same_candidate_twice_gives_the_same_decision(tmp_path: Path) -> None:
+    files = []
+    for name in ("first", "second"):
+        decision = decide(gate(outcomes(), docs_dir=tmp_path / name / "docs"), digests={"base": "abc"})
+        write_decision(decision, tmp_path / f"{name}.json")
+        files.append((tmp_path / f"{name}.json").read_bytes())
+        assert read_decision(tmp_path / f"{name}.json").digest() == decision.digest()
+    assert files[0] == files[1]
+    assert outcomes_digest(outcomes()) != outcomes_digest(marked(LOCALITY, "locality_kl", 0.5))
+
+
+def test_a_decision_carries_its_inputs(tmp_path: Path) -> None:
+    decision = decide(gate(outcomes(), perplexities=None), digests={"base": "abc"})
+    write_decision(decision, tmp_path / "verdict.json")
+    again = read_decision(tmp_path / "verdict.json")
+    assert again.digests == {"base": "abc", "outcomes": decision.digests["outcomes"], "gates": GATES.digest()}
+    assert again.gates_version == GATES.version
+    assert math.isnan(next(m for m in again.metrics if m.name == "perplexity_ratio").value)
+
+
+def test_relative_bounds_compare_with_the_champion() -> None:
+    relative = {"max_worse_than_champion": 0.05, "minimum_n": 1, "severity": "critical"}
+    gates = GateFile.model_validate({"version": 7, "gates": {RETENTION: relative}})
+    report = gate(outcomes(forgets_one), gates=gates)
+    metric = by_name(report)[RETENTION]
+    assert (metric.threshold, metric.value, metric.status) == (0.95, 0.9, Status.FAILED)
+    unknown = outcomes()
+    unknown.loc[unknown["metric"] == RETENTION, "champion_ok"] = math.nan
+    assert decide(gate(unknown, gates=gates)).verdict is Verdict.INSUFFICIENT
+
+
+def test_the_number_of_rows_asked_must_be_stated() -> None:
+    with pytest.raises(ValueError, match="says nothing of retention_greedy"):
+        gate(outcomes(), expected_rows={k: v for k, v in EXPECTED_ROWS.items() if k != RETENTION})
+    with pytest.raises(ValueError, match="'retention'"):
+        gate(outcomes(), expected_rows={**EXPECTED_ROWS, "retention": 3})

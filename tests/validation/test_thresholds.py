@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from validation.thresholds import GateFileError, load_gates
+
+GATE = "{min: 0.9, minimum_n: 1, severity: critical}"
+
+
+def test_the_defaults_are_the_safe_ones() -> None:
+    gates = load_gates().gates
+    assert gates["edit_success_greedy"].min == 0.9
+    assert gates["equivalence_success_greedy"].min == 0.6
+    assert gates["locality_agreement_greedy"].min == 0.7
+    assert gates["answers_kept"].min == 0.95
+    assert gates["retention_greedy"].min == 0.95
+    assert gates["perplexity_ratio"].max == 1.05
+    assert gates["non_finite_parameters"].max == 0
+    assert gates["changed_parameters"].min == 1
+    assert gates["locality_kl_p95"].severity == "warning"
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "gates.yaml"
+    path.write_text(f"version: 3\ngates:\n  edit_success_greedy: {GATE}\n")
+    ours = load_gates(path)
+    assert (ours.version, list(ours.gates)) == (3, ["edit_success_greedy"])
+    path.write_text(f"# why\nversion: 3\ngates: {{edit_success_greedy: {GATE}}}\n")
+    assert load_gates(path).digest() == ours.digest()
+    path.write_text(f"version: 3\ngates: {{edit_success_greedy: {GATE.replace('0.9', '0.8')}}}\n")
+    assert load_gates(path).digest() != ours.digest()
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (f"version: 1\ngates: {{edit_sucess_greedy: {GATE}}}", "did you mean 'edit_success_greedy'"),
+        ("version: 1\ngates: {drawdown: {maximum: 1, max: 1, minimum_n: 1, severity: critical}}", "maximum"),
+        ("version: 1\ngates: {drawdown: {minimum_n: 1, severity: critical}}", "needs min, max"),
+        ("version: 1\ngates: {drawdown: {min: 0.1, minimum_n: 1, severity: critical}}", "max is the bound"),
+        (
+            "version: 1\ngates: {drawdown: {max: .nan, minimum_n: 1, severity: critical}}",
+            "gates.drawdown.max",
+        ),
+        ("version: 1\ngates: {drawdown: {max: 0.1, minimum_n: 0, severity: critical}}", "minimum_n"),
+        ("version: 1\ngates: {drawdown: {max: 0.1, minimum_n: 1, severity: fatal}}", "severity"),
+        (
+            "version: 1\ngates: {drawdown: {min: 2, max: 1, minimum_n: 1, severity: critical}}",
+            "nothing can pass",
+        ),
+        ("version: 1\ngates: {drawdown: {max: 0.1, minimum_n: 1, severity: warning}}", "no gate is critical"),
+        (f"version: 1\ngates: {{edit_success_teacher_forced: {GATE}}}", "diagnostic"),
+        ("gates: {drawdown: {max: 0.1, minimum_n: 1, severity: critical}}", "version"),
+        ("version: 1\ngates: {}", "gates"),
+        ("version: [", "not YAML"),
+        ("", "refused"),
+    ],
+)
+def test_a_file_that_would_not_gate_is_refused(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "gates.yaml"
+    path.write_text(text)
+    with pytest.raises(GateFileError) as refusal:
+        load_gates(path)
+    assert named in str(refusal.value)
+    assert str(path) in str(refusal.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(GateFileError, match=r"none\.yaml cannot be read"):
+        load_gates(tmp_path / "none.yaml")

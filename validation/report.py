@@ -1,0 +1,217 @@
+"""The report a person reads in one minute: one HTML file that loads nothing from anywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pandas as pd
+
+from validation import plots
+from validation.metrics import DEFINITIONS, Metric, Severity, Status
+from validation.outcomes import EDIT, EQUIVALENCE, LOCALITY, RETENTION
+from validation.verdict import Decision, Verdict
+
+_TONES = {
+    Verdict.PROMOTE: "good",
+    Verdict.REJECT: "bad",
+    Verdict.HOLD: "wait",
+    Verdict.INSUFFICIENT: "wait",
+}
+_WORDS = {
+    Status.PASSED: "pass",
+    Status.FAILED: "fail",
+    Status.INSUFFICIENT: "too little data",
+    Status.NOT_APPLICABLE: "not asked",
+    Status.DIAGNOSTIC: "no gate",
+}
+_LINK_SCHEMES = frozenset({"", "http", "https", "file"})
+_BAR_WIDTH = 170.0
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A correction that was not applied, or not kept, and why."""
+
+    id: str
+    prompt: str
+    state: str
+    reason: str
+
+
+def write_report(
+    path: Path,
+    *,
+    title: str,
+    summary: Mapping[str, str],
+    verdict: Decision,
+    metrics: Sequence[Metric],
+    outcomes: pd.DataFrame,
+    set_aside: Sequence[SetAside] = (),
+    stages_seconds: Mapping[str, float] | None = None,
+    commands: Mapping[str, str] | None = None,
+    links: Mapping[str, str] | None = None,
+) -> None:
+    """Write the report.
+
+    Args:
+        path: of the HTML file; its folder is made.
+        title: for example "demo-model, version 3".
+        summary: facts in the head, label to value: model, champion, editor, how many corrections.
+        verdict: from `decide`.
+        metrics: from `run_gates`.
+        outcomes: the outcomes frame.
+        set_aside: corrections that were quarantined, held or failed.
+        stages_seconds: stage to seconds, in order.
+        commands: what it does to the exact command, in order: to promote, to undo.
+        links: label to address; http(s), file and relative addresses become links, others stay text.
+    """
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((files("validation") / "report.html.j2").read_text(encoding="utf-8"))
+    drawn = {
+        "Success by correction": plots.success_by_correction(outcomes),
+        "Movement where none is wanted": plots.locality_divergence(outcomes),
+        "Length of answers": plots.answer_lengths(outcomes),
+    }
+    corrections = _corrections(outcomes, EDIT)
+    earlier = _corrections(outcomes, RETENTION)
+    moved = outcomes[(outcomes["metric"] == LOCALITY) & (outcomes["candidate_ok"] != 1)]
+    text = template.render(
+        title=title,
+        summary=dict(summary),
+        decision=verdict,
+        tone=_TONES[verdict.verdict],
+        gates=[_gate(metric) for metric in metrics if metric.severity is not None],
+        diagnostics=[_gate(metric) for metric in metrics if metric.severity is None],
+        corrections=corrections,
+        holding=[row for row in earlier if row["ok"]],
+        forgotten=[row for row in earlier if not row["ok"]],
+        moved=moved.to_dict("records"),
+        locality_rows=int((outcomes["metric"] == LOCALITY).sum()),
+        set_aside=list(set_aside),
+        plots={name: Markup(svg) for name, svg in drawn.items() if svg},
+        stages=_stages(stages_seconds or {}),
+        total_seconds=sum((stages_seconds or {}).values()),
+        commands=dict(commands or {}),
+        links=[(label, address, _safe(address)) for label, address in (links or {}).items()],
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _gate(metric: Metric) -> dict[str, Any]:
+    count = metric.name.endswith("_parameters")
+    return {
+        "name": metric.name,
+        "protocol": metric.protocol,
+        "value": _figure(metric.value, count=count),
+        "interval": "" if math.isnan(metric.low) else f"{_figure(metric.low)} to {_figure(metric.high)}",
+        "n": metric.n,
+        "threshold": _threshold(metric),
+        "champion": "–" if metric.champion is None else _figure(metric.champion, count=count),
+        "status": metric.status.value,
+        "word": _WORDS[metric.status],
+        "warning": metric.severity is Severity.WARNING,
+        "reason": metric.reason,
+        "bar": _bar(metric),
+    }
+
+
+def _figure(value: float, *, count: bool = False) -> str:
+    """Three decimals, or none for a count."""
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞"
+    if count:
+        return f"{value:.0f}"
+    return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
+
+
+def _threshold(metric: Metric) -> str:
+    if metric.threshold is None:
+        return "–"
+    return f"{'≥' if metric.direction == 'higher' else '≤'} {metric.threshold:.4g}"
+
+
+def _bar(metric: Metric) -> dict[str, Any] | None:
+    """Places on a bar from 0 to `_BAR_WIDTH`; none for counts and what has no interval."""
+    figures = [metric.value, metric.low, metric.high]
+    if not all(math.isfinite(figure) for figure in figures):
+        return None
+    marks = [mark for mark in (metric.threshold, metric.champion) if mark is not None and math.isfinite(mark)]
+    if DEFINITIONS[metric.name].estimate == "proportion":
+        left, right = 0.0, 1.0
+    else:
+        left, right = min(figures + marks), max(figures + marks)
+        margin = 0.15 * (right - left) or 0.5
+        left, right = left - margin, right + margin
+
+    def place(figure: float | None) -> float | None:
+        return (
+            None
+            if figure is None or not math.isfinite(figure)
+            else round((figure - left) / (right - left) * _BAR_WIDTH, 1)
+        )
+
+    threshold = place(metric.threshold)
+    if threshold is None:
+        good = None
+    elif metric.direction == "higher":
+        good = (threshold, round(_BAR_WIDTH - threshold, 1))
+    else:
+        good = (0.0, threshold)
+    return {
+        "width": _BAR_WIDTH,
+        "low": place(metric.low),
+        "high": place(metric.high),
+        "value": place(metric.value),
+        "threshold": threshold,
+        "champion": place(metric.champion),
+        "good": good,
+    }
+
+
+def _corrections(outcomes: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
+    """Rows of the before-and-after table, what did not succeed first."""
+    equivalents = outcomes[outcomes["metric"] == EQUIVALENCE].groupby("id")["candidate_ok"]
+    right, total = equivalents.sum(), equivalents.size()
+    rows = [
+        {
+            "id": row.id,
+            "prompt": row.prompt,
+            "before": row.champion_output,
+            "after": row.candidate_output,
+            "wanted": row.expected,
+            "ok": row.candidate_ok == 1,
+            "right": int(right.get(row.id, 0)),
+            "total": int(total.get(row.id, 0)),
+        }
+        for row in outcomes[outcomes["metric"] == metric].itertuples(index=False)
+    ]
+    return sorted(rows, key=lambda row: (row["ok"], row["right"] == row["total"]))
+
+
+def _stages(seconds: Mapping[str, float]) -> list[dict[str, Any]]:
+    longest = max(seconds.values(), default=0.0) or 1.0
+    return [
+        {"name": name, "seconds": f"{value:.1f}", "share": round(100 * value / longest, 1)}
+        for name, value in seconds.items()
+    ]
+
+
+def _safe(address: str) -> bool:
+    try:
+        return urlsplit(address).scheme.lower() in _LINK_SCHEMES
+    except ValueError:
+        return False
