@@ -121,6 +121,8 @@ def _candidates(
     """One candidate a wording: the reporters' locality prompts, and the traffic."""
     records: dict[str, list[TrafficRecord]] = {}
     for record in traffic:
+        if not _is_storable(record.prompt + record.output):
+            continue
         records.setdefault(wording(record.prompt), []).append(record)
     rows: dict[str, _Candidate] = {}
     for key in sorted(records.keys() - barred - {""}):
@@ -137,6 +139,15 @@ def _candidates(
             row.given = True
     note = f"{refused} locality prompts of reporters left out: empty, or asking what a correction asks"
     return list(rows.values()), [note] if refused else []
+
+
+def _is_storable(text: str) -> bool:
+    """Whether a text can be written as UTF-8; half of a surrogate pair, from a cut-off emoji, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _most_trusted(records: Sequence[TrafficRecord]) -> TrafficRecord:

@@ -45,8 +45,8 @@ class _Fields:
 def read_requests(path: Path, *, chat: bool) -> tuple[list[EditRequest], list[Rejected]]:
     """Read edit data in any known format: a JSON list, JSON lines, or a folder.
 
-    A malformed entry is rejected with its place and reason, entries that contradict each other are all rejected,
-    and the rest is read.
+    A malformed entry is rejected with its place and reason, so are all that contradict each other; the rest
+    is read.
 
     Args:
         path: The file or folder.

@@ -87,6 +87,7 @@ def near_and_far(
     near: int,
     far: int,
     seed: int,
+    least: float = 0.1,
     exclude: Iterable[str] = (),
     restating: Sequence[str] | None = None,
     search: Search = tfidf_search,
@@ -102,6 +103,7 @@ def near_and_far(
         near: How many near prompts for each edit prompt; one prompt may be near to several.
         far: How many far prompts in all.
         seed: Decides between equally far prompts.
+        least: Closeness below which a prompt is near to nothing.
         exclude: Prompts that must not be chosen, compared by their words.
         restating: Prompts of which no other wording may be chosen; the edit prompts unless given.
         search: Where similarity comes from.
@@ -111,7 +113,8 @@ def near_and_far(
     closeness = np.full(len(candidates), np.nan)
     hits = search(edit_prompts, [candidates[i] for i in usable], near)
     closeness[usable] = hits.closeness
-    chosen = {usable[i] for i in hits.nearest.ravel().tolist() if i >= 0}
+    found = {usable[i] for i in hits.nearest.ravel().tolist() if i >= 0}
+    chosen = {index for index in found if closeness[index] >= least}
     by_text = {index: _hash(seed, normalise_prompt(candidates[index])) for index in usable}
     rest = sorted((i for i in usable if i not in chosen), key=lambda i: (closeness[i], by_text[i]))
     return Neighbours(sorted(chosen, key=lambda i: (-closeness[i], by_text[i])), rest[:far], closeness)
@@ -175,10 +178,12 @@ def _usable(edit_prompts: Sequence[str], candidates: Sequence[str], exclude: Ite
 
 def _vectors(texts: Sequence[str]) -> Any:
     """(texts, features) sparse; rows of unit length over both kinds of features."""
-    from scipy.sparse import hstack
+    from scipy.sparse import csr_matrix, hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.preprocessing import normalize
 
+    if not any(wording(text) for text in texts):
+        return csr_matrix((len(texts), 1))
     words = TfidfVectorizer(
         analyzer="word", ngram_range=(1, 2), token_pattern=r"\w+", preprocessor=normalise_prompt
     )

@@ -61,7 +61,7 @@ class Prompt:
         plain = len(whole.split()) <= _LONGEST_IN_WORDS and not re.search(r"[\n`{}<>|]|https?:", whole)
         lead, core = _last_sentence(whole) if plain else ("", whole)
         question = _question(core) if plain else None
-        if question is None and not _is_english(core):
+        if question is None and not _is_english(whole):
             return cls(whole, "", whole, "foreign", None)
         if not plain:
             return cls(whole, "", whole, "other", None)
@@ -160,7 +160,7 @@ def _last_sentence(text: str) -> tuple[str, str]:
     start = 0
     for match in re.finditer(r"(\S+[.!?])\s+(?=[\"“'(]?[^\W\d_a-z])", text):
         word = match[1]
-        if word.lower() not in _ABBREVIATIONS and not re.fullmatch(r"\W*\w\.", word):
+        if word.lower() not in _ABBREVIATIONS and not re.fullmatch(r"\W*(?:\w\.)+", word):
             start = match.end()
     return text[:start].strip(), text[start:]
 

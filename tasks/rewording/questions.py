@@ -127,9 +127,10 @@ def _wh_boundary(tokens: list[str], start: int) -> int | None:
     word, after = tokens[start], tokens[start + 1]
     if after in AUXILIARIES:
         return start + 1
-    if word in {"who", "what"} and grammar.finite_tense(after):
-        # "What plays did Shakespeare write?" asks after plays; "Who plays Ada?" does not.
-        return None if word == "what" and any(t in DO for t in tokens[2:6]) else start + 1
+    # "What plays did Shakespeare write?" asks after plays; "Who plays Ada?" does not.
+    asks_after_noun = word == "what" and any(token in DO for token in tokens[2:6])
+    if word in {"who", "what"} and grammar.finite_tense(after) and not asks_after_noun:
+        return start + 1
     if word in {"who", "whom", "when", "where", "why"}:
         return start + 1 if word == "who" and after in grammar.ADVERBS else None
     window = range(start + 2, min(len(tokens), start + 9))
