@@ -50,7 +50,8 @@ class Question:
         """The question in statement order, "what the capital of Chad is", or a long noun phrase by itself."""
         if self.noun_phrase and len(self.subject.split()) > 6 and re.search(_CLAUSE, self.subject):
             return self.subject
-        return " ".join(part for part in (self.wh, self.subject, self.finite) if part)
+        wh = "what" if self.wh == "which" and self.noun_phrase else self.wh
+        return " ".join(part for part in (wh, self.subject, self.finite) if part)
 
     @property
     def noun_phrase(self) -> str:
@@ -160,7 +161,12 @@ def _after_auxiliary(wh: str, auxiliary: str, rest: list[str]) -> Question | Non
     else:
         if first in grammar.BASE_VERBS or grammar.is_participle(first) or first in {"be", "been", "not"}:
             return Question(wh, "", "", " ".join([auxiliary, *rest]))
-        split = _first(rest, lambda w: w in grammar.BASE_VERBS | {"be", "been"} or grammar.is_participle(w))
+        perfect = auxiliary in {"has", "have", "had"}
+        verbs = {"been"} if perfect else grammar.BASE_VERBS | {"be"}
+        split = _first(rest, lambda word: word in verbs or (perfect and grammar.is_participle(word)))
+        if split is None and perfect and (wh in {"who", "what"} or not bare) and first in DETERMINERS:
+            # "Who has the highest average?": the auxiliary is the verb.
+            return Question(wh, "", "", " ".join([auxiliary, *rest]))
     if split is None:
         return None
     if split == len(rest) and (wh in {"why", "whether"} or rest[-1] == "like"):
