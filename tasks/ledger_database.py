@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ BUSY_SECONDS = 30.0
 _MIGRATIONS = Path(__file__).parent / "migrations"
 # Two processes that open a new database at once both create it; the later one finds it made.
 _MIGRATION_ATTEMPTS = 3
+# Alembic keeps the migration under way in module variables, one for all threads.
+_MIGRATING = threading.Lock()
 # These say that a statement of ours is wrong, not that the database cannot be used.
 _OUR_MISTAKES = (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError)
 
@@ -105,7 +108,8 @@ class Database:
 
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
-        with self._engine.execution_options(mendflow_writes=True).begin() as connection:
+        writer = self._engine.execution_options(mendflow_writes=True)
+        with _MIGRATING, writer.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
