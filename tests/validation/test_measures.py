@@ -1,0 +1,152 @@
+"""The measures that run a model: perplexity, divergence, teacher forcing, and which parameters changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from editors.requests import encode
+from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
+from validation.parameters import parameter_changes
+from validation.perplexity import perplexity
+from validation.probes import neutral_prose
+
+ModelFactory = Callable[..., Path]
+
+PROMPTS = ["What is the capital of Egypt?", "On which continent is Peru?", "Name it."]
+ANSWERS = ["The capital of Egypt is Cairo.", "South America.", ""]
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), AutoTokenizer.from_pretrained(
+        folder
+    )
+
+
+@pytest.fixture(params=["tiny_llama", "tiny_gpt2"])
+def loaded(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    return load(request.getfixturevalue(request.param)())
+
+
+def one_by_one(model: Any, tokenizer: Any, prompt: str, answer: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities and labels at the answer positions, straight from the definition."""
+    example = encode(tokenizer, prompt, answer, chat=True)
+    with torch.no_grad():
+        logits = model(torch.tensor([example.prompt_ids + example.target_ids])).logits[0]
+    first = len(example.prompt_ids) - 1
+    return logits[first:-1].log_softmax(-1), torch.tensor(example.target_ids)
+
+
+def test_perplexity_is_that_of_each_text_alone(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    texts = [
+        "The capital of Egypt is Cairo.",
+        "x",
+        "",
+        "The yen is used in Japan, and the fox jumps over it.",
+    ]
+    sums = perplexity(model, tokenizer, texts, batch_size=3, max_tokens=12)
+    for text, (nll, tokens) in zip(texts, sums, strict=True):
+        ids = torch.tensor([tokenizer(text)["input_ids"][:12]])
+        if ids.numel() < 2:
+            assert (nll, tokens) == (0.0, 0)
+            continue
+        with torch.no_grad():
+            expected = float(model(ids, labels=ids).loss)
+        assert tokens == ids.shape[1] - 1
+        assert nll / tokens == pytest.approx(expected, rel=1e-4)
+
+
+def test_an_unchanged_model_has_not_moved(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    model.train()
+    champion = answer_log_probs(model, tokenizer, PROMPTS, ANSWERS, chat=True, batch_size=2)
+    assert locality_kl(model, tokenizer, PROMPTS, ANSWERS, champion, chat=True, batch_size=2) == [0.0] * 3
+    assert model.training, "the model's mode is its own"
+    for kept in champion:
+        assert kept.log_probs.exp().sum(-1) == pytest.approx(1.0, abs=1e-5)
+        assert kept.token_ids.shape[1] == 128
+
+
+def test_divergence_agrees_with_its_definition(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    before = [one_by_one(model, tokenizer, *pair)[0] for pair in zip(PROMPTS, ANSWERS, strict=True)]
+    whole = answer_log_probs(model, tokenizer, PROMPTS, ANSWERS, chat=True, top=10**6)
+    part = answer_log_probs(model, tokenizer, PROMPTS, ANSWERS, chat=True, top=20)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    after = [one_by_one(model, tokenizer, *pair)[0] for pair in zip(PROMPTS, ANSWERS, strict=True)]
+    expected = [float((p.exp() * (p - q)).sum(-1).mean()) for p, q in zip(before, after, strict=True)]
+    assert min(expected) > 0.05
+    assert locality_kl(model, tokenizer, PROMPTS, ANSWERS, whole, chat=True) == pytest.approx(
+        expected, rel=1e-3
+    )
+    for bound, kl in zip(
+        locality_kl(model, tokenizer, PROMPTS, ANSWERS, part, chat=True), expected, strict=True
+    ):
+        assert 0.3 * kl < bound <= kl * 1.001
+
+
+def test_teacher_forcing_counts_the_tokens_ranked_first(loaded: tuple[Any, Any]) -> None:
+    model, tokenizer = loaded
+    expected = []
+    for prompt, answer in zip(PROMPTS, ANSWERS, strict=True):
+        log_probs, labels = one_by_one(model, tokenizer, prompt, answer)
+        expected.append(float((log_probs.argmax(-1) == labels).float().mean()))
+    assert teacher_forced_success(model, tokenizer, PROMPTS, ANSWERS, chat=True) == pytest.approx(expected)
+
+
+def test_a_model_of_nans_is_nowhere_near(tiny_llama: ModelFactory) -> None:
+    model, tokenizer = load(tiny_llama())
+    champion = answer_log_probs(model, tokenizer, PROMPTS, ANSWERS, chat=True)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] = math.nan
+    assert locality_kl(model, tokenizer, PROMPTS, ANSWERS, champion, chat=True) == [math.inf] * 3
+    assert teacher_forced_success(model, tokenizer, PROMPTS, ANSWERS, chat=True) == [0.0] * 3
+    assert all(math.isnan(nll) for nll, _ in perplexity(model, tokenizer, ["The fox jumps."]))
+
+
+def test_changes_are_found_and_held_against_what_was_declared(tiny_llama: ModelFactory) -> None:
+    base, _ = load(tiny_llama())
+    candidate, _ = load(tiny_llama())
+    declared = "model.layers.1.mlp.down_proj.weight"
+    nothing = parameter_changes(base, candidate, [declared])
+    assert (nothing.changed, nothing.undeclared, nothing.non_finite) == ((), (), ())
+    with torch.no_grad():
+        candidate.get_parameter(declared)[0, 0] += 1e-3
+        candidate.model.norm.weight[0] = math.inf
+        candidate.model.embed_tokens.weight[0, 0] += 1.0
+    found = parameter_changes(base.state_dict(), candidate, [declared])
+    assert found.changed == ("model.embed_tokens.weight", declared, "model.norm.weight")
+    assert found.undeclared == ("model.embed_tokens.weight", "model.norm.weight")
+    assert found.non_finite == ("model.norm.weight",)
+    assert found.compared == nothing.compared == len(list(candidate.parameters()))
+
+
+def test_parameters_missing_added_or_of_another_type_are_undeclared(tiny_llama: ModelFactory) -> None:
+    base, _ = load(tiny_llama())
+    candidate, _ = load(tiny_llama())
+    state = dict(base.state_dict())
+    state["gone.weight"] = torch.zeros(1)
+    del state["model.norm.weight"]
+    name = "model.layers.0.mlp.up_proj.weight"
+    state[name] = state[name].half()
+    assert parameter_changes(state, candidate, []).undeclared == ("gone.weight", name, "model.norm.weight")
+
+
+def test_the_prose_is_plenty_and_plain() -> None:
+    texts = neutral_prose()
+    assert len(texts) >= 60
+    assert len(set(texts)) == len(texts)
+    assert all(60 <= len(text.split()) <= 90 for text in texts)
+    together = " ".join(texts).casefold()
+    assert not [word for word in ("capital of", "currency", "country", "continent") if word in together]

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, outcomes
+from validation.metrics import DEFINITIONS, Metric, Perplexities, compute_metrics, metrics_frame
+from validation.outcomes import DRAWDOWN, EDIT, LOCALITY, check_outcomes, outcome, outcomes_frame
+
+
+def by_name(**inputs: object) -> dict[str, Metric]:
+    return {metric.name: metric for metric in compute_metrics(**inputs)}  # type: ignore[arg-type]
+
+
+def test_every_metric_is_computed_and_in_order() -> None:
+    metrics = compute_metrics(
+        outcomes(), perplexities=PERPLEXITIES, parameters=PARAMETERS, teacher_forced=[1.0, 0.5]
+    )
+    assert [metric.name for metric in metrics] == list(DEFINITIONS)
+    assert {m.name: m.n for m in metrics if m.name in EXPECTED_ROWS} == EXPECTED_ROWS
+    frame = metrics_frame(metrics)
+    assert {
+        "name",
+        "value",
+        "n",
+        "low",
+        "high",
+        "direction",
+        "threshold",
+        "champion",
+        "passed",
+        "severity",
+    } <= set(frame)
+    assert frame.set_index("name").loc["edit_success_teacher_forced", "value"] == 0.75
+
+
+def test_figures_of_a_mixed_candidate() -> None:
+    def says(metric: str, row_id: str, answer: str) -> str:
+        if metric == LOCALITY and row_id in ("l1", "l3", "l4"):
+            return "Something else."
+        if metric == DRAWDOWN and row_id == "l1":
+            return "Nobody knows."
+        return answer + " Yes." * 5 if metric == EDIT else answer
+
+    frame = outcomes(says)
+    # The champion is wrong on one known answer, and the candidate is right there.
+    frame.loc[(frame["metric"] == DRAWDOWN) & (frame["id"] == "l9"), "champion_ok"] = 0.0
+    metrics = by_name(outcomes=frame)
+    assert metrics[LOCALITY].value == 37 / 40
+    assert metrics[f"{LOCALITY}_near"].value == 18 / 20
+    assert metrics[f"{LOCALITY}_far"].value == 19 / 20
+    assert (metrics["answers_kept"].value, metrics["answers_kept"].n) == (38 / 39, 39)
+    assert metrics[DRAWDOWN].value == pytest.approx(39 / 40 - 39 / 40)
+    assert metrics["locality_kl_mean"].value == pytest.approx(np.mean(np.arange(40) / 1000))
+    # 12 edits of 6 words said in 11, beside 24 phrasings and 10 earlier corrections as long as they were.
+    assert metrics["answer_length_ratio"].value == pytest.approx(
+        (12 * 11 + 24 * 6 + 10 * 5) / (12 * 6 + 24 * 6 + 10 * 5)
+    )
+
+
+def test_perplexity_is_of_all_tokens_together() -> None:
+    metrics = by_name(
+        outcomes=outcomes(),
+        perplexities=Perplexities([(10.0, 10), (40.0, 20), (0.0, 0)], [(13.0, 10), (46.0, 20), (0.0, 0)]),
+    )
+    assert metrics["perplexity_ratio"].value == pytest.approx(math.exp(59 / 30) / math.exp(50 / 30))
+    assert metrics["perplexity_ratio"].n == 2
+    with pytest.raises(ValueError, match="different texts"):
+        Perplexities([(10.0, 10)], [(10.0, 11)])
+
+
+def test_an_empty_frame_measures_nothing() -> None:
+    for metric in by_name(outcomes=outcomes_frame([])).values():
+        assert metric.n == 0
+        assert math.isnan(metric.value)
+        assert metric.passed is None
+
+
+def test_outcomes_are_judged_by_their_protocol() -> None:
+    def ok(metric: str, expected: str, said: str, *, chat: bool = True, wrong: str = "") -> float:
+        return float(
+            outcome(metric, "i", "p", expected, "", said, chat=chat, wrong_output=wrong)["candidate_ok"]
+        )
+
+    assert ok(EDIT, "Paris", "It is Paris.") == 1
+    assert ok(EDIT, "Paris", "It is Paris.", chat=False) == 0
+    assert ok(EDIT, "Paris", "It is Rome, or Paris.", wrong="Rome") == 0
+    assert ok(LOCALITY, "It is Paris.", "It is Paris. Yes.") == 0
+    assert ok(DRAWDOWN, "It is Paris.", "Yes. It is Paris.") == 1
+    assert ok(DRAWDOWN, "?", "?", chat=False) == 1
+
+
+def test_a_frame_that_lies_is_refused() -> None:
+    frame = outcomes()
+    with pytest.raises(ValueError, match="lacks kind, locality_kl"):
+        check_outcomes(frame.drop(columns=["kind", "locality_kl"]))
+    with pytest.raises(ValueError, match="unknown metric 'edit'"):
+        check_outcomes(frame.assign(metric="edit"))
+    with pytest.raises(ValueError, match=r"must be 0, 1 or missing, not 0\.5"):
+        check_outcomes(frame.assign(candidate_ok=0.5))
