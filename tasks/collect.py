@@ -69,6 +69,7 @@ def from_traces(
                         output=one.output,
                         chat=chat if one.chat is None else one.chat,
                         confirmed=bool(right),
+                        model_version=trace.info.tags.get(VERSION_TAG) or "",
                         source=source,
                     )
                     for one in found

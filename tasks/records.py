@@ -86,6 +86,7 @@ class TrafficRecord(BaseModel):
     output: str
     chat: bool = True
     confirmed: bool = Field(default=False, description="a user or a check said the answer was right")
+    model_version: str = Field(default="", description="the version that answered, if it is known")
     source: str = ""
 
 

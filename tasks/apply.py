@@ -1,0 +1,165 @@
+"""Make one delta over the pristine base from all corrections together."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from editors.capture import answer_loss
+from editors.delta import MANIFEST_FILE, Delta
+from editors.finetune import Finetune
+from editors.gather import encode_requests
+from editors.protocol import Editor, EditorMismatchError, Kept, Progress, no_progress
+from editors.requests import EditRequest, Example, collate, pad_id, render_digest
+from tasks.models import ModelFolder, load
+from tasks.records import UserError
+from tasks.train import open_editor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+UNIT_EXAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A delta on disk, and what it cost.
+
+    `unit_seconds` is E for one correction: a forward and a backward pass over its tokens and those of its
+    equivalents, weight gradients included, measured in the same process.
+    """
+
+    folder: Path
+    digest: str
+    corrections: int
+    seconds: float
+    unit_seconds: float
+
+    @property
+    def seconds_per_edit(self) -> float:
+        """Wall-clock seconds for one correction."""
+        return self.seconds / max(self.corrections, 1)
+
+    @property
+    def cost_in_units(self) -> float:
+        """Seconds per edit as a multiple of E."""
+        return self.seconds_per_edit / self.unit_seconds if self.unit_seconds else 0.0
+
+
+def open_any_editor(name_or_path: str, base: ModelFolder) -> Editor:
+    """The editor a user names: `finetune`, or the folder of a trained one.
+
+    Raises:
+        UserError: there is none of that name, or it was trained for another base.
+    """
+    if name_or_path == Finetune.name:
+        return Finetune()
+    folder = Path(name_or_path)
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no editor {name_or_path!r}: name `finetune`, `malmen` or the folder of a trained one"
+        )
+    editor = open_editor(folder)
+    try:
+        editor.check_base(base.digest)
+    except EditorMismatchError as error:
+        raise UserError(f"{folder}: {error}") from error
+    return editor
+
+
+def apply(
+    base: ModelFolder,
+    editor: Editor,
+    requests: Sequence[EditRequest],
+    keep: Sequence[Kept],
+    out: Path,
+    *,
+    manifest: Mapping[str, Any] | None = None,
+    progress: Progress = no_progress,
+) -> Applied:
+    """Solve all requests in one delta from the pristine base and write it to `out`.
+
+    A delta that is already there for the same inputs is left as it is: what was interrupted is done again,
+    what was done is not.
+
+    Args:
+        base: the pristine base; a folder with a delta is refused.
+        editor: any editor.
+        requests: all active corrections, equivalents included.
+        keep: prompts whose answers must stay.
+        out: folder to write.
+        manifest: digests of ledger and data, ids, for the delta's manifest.
+        progress: called with (passes done, passes, note).
+
+    Raises:
+        UserError: the base is not pristine, or the edit is not finite.
+    """
+    if base.delta is not None:
+        raise UserError(f"{base.ref} is a corrected version; corrections are applied to the pristine base")
+    inputs = {**(manifest or {}), "base_digest": base.digest, "editor_digest": editor.digest()}
+    done = _finished(out, inputs)
+    if done is not None:
+        return done
+    model, tokenizer = load(base)
+    started = time.perf_counter()
+    try:
+        delta = editor.edit(model, tokenizer, requests, keep, progress=progress)
+    except ValueError as error:
+        raise UserError(f"the corrections cannot be applied: {error}") from error
+    seconds = time.perf_counter() - started
+    examples = encode_requests(tokenizer, requests)
+    unit = _unit_seconds(model, examples, pad_id(tokenizer)) / max(len(requests), 1)
+    cost = {"seconds": seconds, "unit_seconds": unit, "corrections": len(requests)}
+    chat = requests[0].chat if requests else True
+    full = {
+        **delta.manifest,
+        **inputs,
+        "inputs": inputs,
+        "cost": cost,
+        "correction_ids": [request.id for request in requests],
+        "render_digest": render_digest(tokenizer, chat=chat),
+        "versions": {"torch": torch.__version__},
+    }
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    written = Delta(delta.shifts, full)
+    written.save(partial)
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(partial, out)
+    return Applied(out, written.digest(), len(requests), seconds, unit)
+
+
+def _finished(out: Path, inputs: Mapping[str, Any]) -> Applied | None:
+    if not (out / MANIFEST_FILE).is_file():
+        return None
+    manifest = json.loads((out / MANIFEST_FILE).read_text())
+    if manifest.get("inputs") != json.loads(json.dumps(inputs)):
+        return None
+    cost = manifest["cost"]
+    return Applied(out, manifest["delta_digest"], cost["corrections"], cost["seconds"], cost["unit_seconds"])
+
+
+def _unit_seconds(model: PreTrainedModel, examples: Sequence[Example], pad: int) -> float:
+    """Seconds of a plain forward and backward pass over all examples, scaled from a sample by its tokens."""
+    if not examples:
+        return 0.0
+    stride = max(len(examples) // UNIT_EXAMPLES, 1)
+    sample = list(examples[::stride][:UNIT_EXAMPLES])
+    batch = collate(sample, pad)
+    model.requires_grad_(True)
+    started = time.perf_counter()
+    answer_loss(model, batch).backward()
+    seconds = time.perf_counter() - started
+    model.zero_grad(set_to_none=True)
+    model.requires_grad_(False)
+    tokens = sum(len(e.prompt_ids) + len(e.target_ids) for e in examples)
+    sampled = sum(len(e.prompt_ids) + len(e.target_ids) for e in sample)
+    return seconds * tokens / sampled

@@ -1,0 +1,164 @@
+"""Train an editor for a base model, or find one that was trained for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import editors
+from editors.generation import generate_greedy
+from editors.malmen import MalmenConfig
+from editors.protocol import Kept, Progress, TrainableEditor, load_editor, no_progress, read_manifest
+from editors.requests import EditRequest, render_digest
+from editors.training import TrainingConfig, fit
+from tasks.models import ModelFolder, load
+from tasks.records import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PRETRAINED = Path(editors.__file__).parent / "pretrained"
+ANSWER_TOKENS = 24
+
+
+@dataclass(frozen=True)
+class TrainedEditor:
+    """Where an editor is, its digest, and how it came to be there."""
+
+    folder: Path
+    digest: str
+    origin: str
+    statement: str
+
+
+def find_editor(base_digest: str, places: Iterable[Path], *, name: str = "malmen") -> TrainedEditor | None:
+    """The first editor in `places` trained for this base; its own digest is verified by loading it.
+
+    Raises:
+        UserError: the editor that fits is damaged.
+    """
+    for place in places:
+        for manifest_path in sorted(place.glob("*/editor.json")):
+            folder = manifest_path.parent
+            manifest = read_manifest(folder)
+            if manifest.get("base_digest") == base_digest and manifest["editor"] == name:
+                digest = open_editor(folder).digest()
+                return TrainedEditor(folder, digest, "reused", manifest.get("statement", ""))
+    return None
+
+
+def open_editor(folder: Path) -> TrainableEditor:
+    """Load an editor, telling a user plainly what is wrong with it.
+
+    Raises:
+        UserError: there is no editor, or it is damaged.
+    """
+    try:
+        return load_editor(folder)
+    except (FileNotFoundError, ValueError, TypeError, KeyError, OSError) as error:
+        raise UserError(f"the editor in {folder} cannot be used: {error}") from error
+
+
+def train_editor(
+    base: ModelFolder,
+    requests: Sequence[EditRequest],
+    stay: Sequence[str],
+    out: Path,
+    *,
+    chat: bool,
+    config: MalmenConfig | None = None,
+    training: TrainingConfig | None = None,
+    checkpoint: Path | None = None,
+    progress: Progress = no_progress,
+) -> TrainedEditor:
+    """Train a `malmen` editor on corrections and on prompts whose answers must stay; save it to `out`.
+
+    Only the base's own answers are used for what must stay, and its own writing for ordinary text.
+
+    Raises:
+        UserError: there is too little to train on, or the base's loss is not sane.
+    """
+    config, training = config or MalmenConfig(), training or TrainingConfig()
+    model, tokenizer = load(base)
+    keep = answers_to_keep(model, tokenizer, stay, chat=chat, progress=progress)
+    text = own_writing(model, tokenizer, seed=training.seed)
+    try:
+        result = fit(
+            model,
+            tokenizer,
+            requests,
+            keep,
+            text,
+            config=config,
+            training=training,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+    except ValueError as error:
+        raise UserError(f"no editor can be trained: {error}") from error
+    data = json.dumps([[asdict(r) for r in requests], list(stay)], sort_keys=True)
+    result.editor.manifest = {
+        "base_digest": base.digest,
+        "base": base.ref if base.ref.startswith("gguf:") else base.path.name,
+        "render_digest": render_digest(tokenizer, chat=chat),
+        "chat": chat,
+        "data_digest": hashlib.sha256(data.encode()).hexdigest(),
+        "corrections": len(requests),
+        "kept_prompts": len(keep),
+        "training": asdict(training),
+        "history": result.history,
+        "learned": result.learned,
+        "statement": result.statement,
+        "versions": _versions(),
+    }
+    result.editor.save(out)
+    return TrainedEditor(out, result.editor.digest(), "trained", result.statement)
+
+
+def answers_to_keep(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    chat: bool,
+    progress: Progress = no_progress,
+) -> list[Kept]:
+    """The model's own short answers to prompts that must keep them; empty answers are left out."""
+
+    def report(done: int, total: int) -> None:
+        progress(done, total, "answering what must stay")
+
+    answers = generate_greedy(
+        model, tokenizer, prompts, chat=chat, max_new_tokens=ANSWER_TOKENS, progress=report
+    )
+    return [Kept(p, a, chat) for p, a in zip(prompts, answers, strict=True) if a]
+
+
+def own_writing(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    passages: int = 48,
+    tokens: int = 80,
+    seed: int = 0,
+) -> list[str]:
+    """Text the model writes by itself at temperature 1: ordinary text for any model, from no data."""
+    openings = ("The", "In the", "A", "When", "It is", "During", "Many", "After", "One of", "She", "He")
+    prompts = [openings[i % len(openings)] for i in range(passages)]
+    encoded = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        written = model.generate(**encoded, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=tokens)
+    return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
+
+
+def _versions() -> dict[str, Any]:
+    import transformers
+
+    return {"torch": torch.__version__, "transformers": transformers.__version__}
