@@ -45,8 +45,8 @@ def take_in(
     touched = {digests[id_] for id_ in new}
     for id_, digest in (known | {id_: digests[id_] for id_ in new}).items():
         if digest in touched:
-            of_one = sorted([*known_reports.get(id_, ()), *new.get(id_, ())], key=rules.report_order)
-            groups[digest].append(Member(id_, tuple(of_one), tuple(new.get(id_, ())), standing.get(id_)))
+            of_one = (*known_reports.get(id_, ()), *new.get(id_, ()))
+            groups[digest].append(Member(id_, of_one, tuple(new.get(id_, ())), standing.get(id_)))
     for members in groups.values():
         settled = rules.settle(members, target_limit)
         steps = [step for member in members for step in _steps(member, settled[member.id])]

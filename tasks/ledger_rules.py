@@ -35,7 +35,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Member:
-    """One of the corrections about a prompt: its reports, oldest first, and where it stands so far."""
+    """One of the corrections about a prompt: its reports, in any order, and where it stands so far."""
 
     id: str
     reports: tuple[ErrorReport, ...]
@@ -84,11 +84,6 @@ def check_transition(correction_id: str, present: State | None, wanted: State) -
             f"correction {correction_id} is {present or 'new'} and cannot become {wanted}; "
             f"from here it can become {options}"
         )
-
-
-def report_order(report: ErrorReport) -> tuple[datetime, str]:
-    """The order in which reports count: oldest first, the source deciding among equals."""
-    return report.reported_at, report.source
 
 
 def fault(reports: Sequence[ErrorReport], target_limit: int) -> str:
