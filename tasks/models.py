@@ -84,7 +84,7 @@ def resolve(
         file, ref = _packaged(ref)
         return _gguf(file, ref, cache)
     path = Path(ref).expanduser()
-    if path.is_dir():
+    if ref and path.is_dir():
         path = path.resolve()
         return ModelFolder(path, weights_digest(path, ref, cache), str(path))
     if ref.lower().endswith(".gguf"):

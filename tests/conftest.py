@@ -35,14 +35,15 @@ def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     Give every test its own experiment and registered model names: making a database takes seconds.
     """
-    import mlflow
+    from tasks.tracking import tracking
 
     folder = tmp_path_factory.mktemp("mlflow")
     patch = pytest.MonkeyPatch()
     # SQLite stores put the artifacts of experiments made without a location under the working directory.
     patch.chdir(folder)
     uri = f"sqlite:///{folder / 'mlflow.db'}"
-    mlflow.MlflowClient(tracking_uri=uri).search_experiments()
+    with tracking(uri, create=True) as client:
+        client.search_experiments()
     patch.undo()
     return uri
 
