@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tasks.collect import MODEL_TAG, VERSION_TAG
 from tasks.models import SERVING_DEFAULTS
 from tasks.records import UserError
 from tasks.registry import resolve_version
+from tasks.tracing import Request, new_trace_id, write_traces
 from tasks.tracking import experiment_id, tracking
 from tasks.weights import quiet
 
@@ -101,38 +104,51 @@ def ask(
     options = {**SERVING_DEFAULTS, **params}
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]), reverse=True)
     answers: dict[int, Answer] = {}
-    with tracking(served.tracking_uri, create=True) as client:
-        import mlflow
-        from mlflow.entities import SpanType
-        from mlflow.tracing.constant import TraceMetadataKey
-
-        location = experiment_id(client, experiment)
-        tags = {MODEL_TAG: served.name, VERSION_TAG: served.version}
-        metadata = {TraceMetadataKey.TRACE_SESSION: session}
-        if served.model.model_id:
-            metadata[TraceMetadataKey.MODEL_ID] = served.model.model_id
+    with (
+        tracking(served.tracking_uri, create=True) as client,
+        ThreadPoolExecutor(max_workers=1) as writer,
+    ):
+        write = partial(
+            write_traces,
+            served.tracking_uri,
+            experiment_id(client, experiment),
+            tags={MODEL_TAG: served.name, VERSION_TAG: served.version},
+            metadata=_metadata(served, session),
+            attributes=options,
+        )
+        written: list[Future[None]] = []
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]
             started = time.time_ns()
             outputs = served.answer([prompts[row] for row in rows], **options)
             ended = time.time_ns()
-            for row, output in zip(rows, outputs, strict=True):
-                span = mlflow.start_span_no_context(
-                    "answer",
-                    span_type=SpanType.LLM,
-                    inputs={"prompt": prompts[row]},
-                    attributes={key: str(value) for key, value in options.items()},
-                    tags=tags,
-                    metadata=metadata,
-                    experiment_id=location,
-                    start_time_ns=started,
-                )
-                span.end(outputs=output, end_time_ns=ended)
-                answers[row] = Answer(span.trace_id, prompts[row], output)
+            requests = [
+                Request(new_trace_id(), prompts[row], output, started, ended)
+                for row, output in zip(rows, outputs, strict=True)
+            ]
+            written.append(writer.submit(write, requests))
+            for row, request in zip(rows, requests, strict=True):
+                answers[row] = Answer(request.trace_id, request.prompt, request.output)
             if progress is not None:
                 progress(len(answers), len(order))
-        mlflow.flush_trace_async_logging()
+        for batch in written:
+            batch.result()
     return [answers[row] for row in range(len(prompts))]
+
+
+def _metadata(served: ServedModel, session: str) -> dict[str, str]:
+    """What MLflow notes of every trace: session, model, and who ran what."""
+    from mlflow.tracing.constant import TraceMetadataKey
+    from mlflow.tracking.context.registry import resolve_tags
+    from mlflow.utils.mlflow_tags import MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
+
+    known = resolve_tags()
+    wanted = (MLFLOW_USER, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE)
+    metadata = {key: known[key] for key in wanted if key in known}
+    metadata[TraceMetadataKey.TRACE_SESSION] = session
+    if served.model.model_id:
+        metadata[TraceMetadataKey.MODEL_ID] = served.model.model_id
+    return metadata
 
 
 def feedback(

@@ -135,8 +135,10 @@ KILLED_AT = [
 ]
 
 
-@pytest.mark.parametrize("at", KILLED_AT, ids=lambda at: "-".join(map(str, at[1:])))
-@pytest.mark.parametrize("then", ["recover", "promote"])
+@pytest.mark.parametrize(
+    ("at", "then"),
+    [*((at, "recover") for at in KILLED_AT), (KILLED_AT[1], "promote"), (KILLED_AT[-1], "promote")],
+)
 def test_a_killed_promotion_is_finished_at_the_next_start(
     at: tuple[Any, ...],
     then: str,

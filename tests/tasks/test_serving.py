@@ -23,7 +23,8 @@ from tasks.promotion import promote, recover
 from tasks.records import UserError
 from tasks.register import register
 from tasks.registry import describe
-from tasks.tracking import tracking
+from tasks.tracing import Request, new_trace_id, write_traces
+from tasks.tracking import experiment_id, tracking
 from tasks.traffic import Feedback, ask, feedback, give_feedback, load_served
 from tests.conftest import ModelFactory
 
@@ -188,6 +189,20 @@ def test_every_request_has_its_trace_and_every_click_its_assessment(
     assert (first.model_name, first.model_version) == (name, "2")
     assert first.source == f"trace:{answers[0].trace_id}"
     assert reports[PROMPTS[2]].desired_output is None
+
+
+def test_a_trace_keeps_any_prompt_whole(name: str, mlflow_store: str) -> None:
+    prompt = "Qu'est-ce que « \U0001f600 »? \x00 " + 5000 * "x"
+    request = Request(new_trace_id(), prompt, "", 1_000_000_000, 3_500_000_000)
+    with tracking(mlflow_store) as client:
+        where = experiment_id(client, name)
+        write_traces(mlflow_store, where, [request], tags={}, metadata={}, attributes={})
+        write_traces(mlflow_store, where, [], tags={}, metadata={}, attributes={})
+        trace = client.get_trace(request.trace_id)
+    assert trace.data.spans[0].inputs == {"prompt": prompt}
+    assert trace.data.spans[0].outputs == ""
+    assert (trace.info.request_time, trace.info.execution_duration) == (1000, 2500)
+    assert len(trace.info.request_preview) == 1000
 
 
 def test_answers_nobody_complains_of_are_traffic(
