@@ -64,7 +64,7 @@ class MalmenConfig:
     rank: int = 256
     depth: int = 2
     passes: int = 2
-    rate: float = 0.1
+    rate: float = 0.15
     strength: float = 1.0
     kept_weight: float = 10.0
     text_rank: int = 48
@@ -231,6 +231,11 @@ class Malmen(nn.Module):
             key_moments, gradient_moments = self._moments(_shape_key(module.d_in, module.d_out))
             key_moments.update(captured[module.name].keys)
             gradient_moments.update(captured[module.name].gradients)
+
+    def parameter_groups(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """Parameters with the factor on their learning rate: scalars have further to go than weights."""
+        scalars = [self.log_rate, self.log_strength, self.rate_slope, self.strength_slope]
+        return [(1.0, list(self.networks.parameters())), (10.0, scalars)]
 
     def _moments(self, key: str) -> tuple[RunningMoments, RunningMoments]:
         keys, gradients = self.key_moments[key], self.gradient_moments[key]

