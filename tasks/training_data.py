@@ -9,7 +9,7 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from editors.requests import EditRequest
 from tasks.formats import read_requests
 from tasks.records import TrafficRecord, UserError, correction_id, normalise_prompt
 from tasks.rephrase import rephrase
+
+RELATIONS_FOLDER = "pararel/tuples"
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def practice_statements(
 
 
 def _facts(folder: Path, relation: str) -> list[tuple[str, str]]:
-    path = folder / "pararel" / "tuples" / f"{relation}.jsonl"
+    path = folder / RELATIONS_FOLDER / f"{relation}.jsonl"
     if not path.is_file():
         raise UserError(f"{path} is missing; point --data at a folder with ParaRel's tuples in it")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -201,3 +203,18 @@ def first_sentence(answer: str) -> str:
     """The first sentence of an answer, as short as a person would put a correction; "" if it has no end."""
     found = re.match(r".*?[^\W\d]{3,}[.!?](?=\s|$)", answer, flags=re.DOTALL)
     return found.group(0) if found else ""
+
+
+def with_equivalents(requests: Sequence[EditRequest], *, seed: int = 0) -> list[EditRequest]:
+    """The corrections, each with as many as four phrasings: its own first, then rewordings by rule."""
+    rng = random.Random(seed)
+    completed = []
+    for request in requests:
+        taken = {normalise_prompt(text) for text in (request.prompt, *request.equivalents)}
+        reworded = [p.text for p in rephrase(request.prompt, chat=request.chat)]
+        fresh = [text for text in reworded if normalise_prompt(text) not in taken]
+        wanted = max(4 - len(request.equivalents), 0)
+        added = rng.sample(fresh, min(wanted, len(fresh)))
+        # A phrasing by a person comes last: it is the one that validation holds back.
+        completed.append(replace(request, equivalents=(*added, *request.equivalents)[-4:]))
+    return completed

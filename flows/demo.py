@@ -1,0 +1,252 @@
+"""The demo: a real model, its real mistakes, corrected, gated, promoted, rolled back and forward again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from flows.console import Narrator
+from flows.correct import CorrectionRun, correct
+from flows.promote import rollback
+from flows.questions import Question, demo_questions
+from flows.settings import DEMO_MODEL, CorrectSettings
+from flows.stages import find_champion
+from tasks.edit_dataset import EditDataset
+from tasks.ledger import Ledger
+from tasks.models import load, resolve
+from tasks.records import UserError
+from tasks.register import export_checkpoint
+from tasks.registry import describe
+from tasks.traffic import Answer, Feedback, ask, give_feedback, load_served
+
+MODEL_NAME = "demo-model"
+EXPERIMENT = "demo-traffic"
+TRAFFIC_FILE = "traffic.json"
+SUMMARY_FILE = "summary.json"
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What the demo asks, and where it keeps everything."""
+
+    home: Path
+    retrain: bool
+    resume: bool
+    capitals: int
+    cities: int
+    seed: int
+
+
+def run_demo(demo: DemoSettings) -> CorrectionRun:
+    """Run the demo from beginning to end and write `summary.json`.
+
+    Raises:
+        UserError: nothing was promoted, with the reason.
+    """
+    started = time.perf_counter()
+    home = demo.home.absolute()
+    _prepare(home, resume=demo.resume)
+    settings = CorrectSettings(
+        model_name=MODEL_NAME,
+        home=home,
+        experiment=EXPERIMENT,
+        retrain=demo.retrain,
+        held_out=2,
+        equivalents=4,
+        far=40,
+        keep_confirmed=120,
+        seed=demo.seed,
+    )
+    narrator = Narrator()
+    with narrator.stage("model", "Load SmolLM2-135M-Instruct and register it as the first champion"):
+        base = resolve(DEMO_MODEL, cache=home / "models")
+        with Ledger(settings.ledger) as ledger:
+            find_champion.fn(settings, ledger)
+    questions = demo_questions(capitals=demo.capitals, cities=demo.cities, seed=demo.seed)
+    answers = _production(settings, questions, narrator)
+    wrong = [(q, a) for q, a in zip(questions, answers, strict=True) if not q.is_answered_by(a.output)]
+    narrator.say(f"{len(questions)} questions, {len(wrong)} answered wrongly and flagged by users")
+
+    run = correct(settings)
+    if run.outcome == "nothing to do":
+        run = CorrectionRun(**json.loads(_last_result(home).read_text()))
+    elif run.outcome != "promoted":
+        raise UserError(f"the candidate was {run.outcome}: {run.reason} (report: {run.report})")
+    _show(run, narrator)
+
+    folders = {"base": base.path, "champion": home / "champion"}
+    with narrator.stage("export", "Write the champion as a Hugging Face checkpoint"):
+        champion = resolve(
+            f"models:/{MODEL_NAME}@champion", cache=home / "models", tracking_uri=settings.tracking
+        )
+        export_checkpoint(champion, None, folders["champion"])
+    with narrator.stage("rollback", "Roll back, and forward again"):
+        there_and_back = _roll(settings, [q for q, _ in wrong[:3]], champion.digest)
+    for line in there_and_back["story"]:
+        narrator.say(line)
+
+    seconds = {**narrator.seconds, **run.seconds, "total": time.perf_counter() - started}
+    summary = _summary(settings, run, folders, seconds, there_and_back)
+    (home / SUMMARY_FILE).write_text(json.dumps(summary, indent=2))
+    narrator.say(f"Report    {run.report}")
+    narrator.say(f"Summary   {home / SUMMARY_FILE}")
+    narrator.say(f"MLflow    .venv/bin/mlflow ui --backend-store-uri {settings.tracking}")
+    narrator.say(f"Undo      .venv/bin/mendflow rollback {MODEL_NAME} --home {demo.home}")
+    narrator.say(f"Total     {seconds['total']:.0f} s")
+    return run
+
+
+def _prepare(home: Path, *, resume: bool) -> None:
+    """An empty folder but for converted models, unless an interrupted demo goes on."""
+    if not resume and home.exists():
+        known = {"mlflow.db", "ledger.db", "models", "prefect", "runs", TRAFFIC_FILE}
+        if any(home.iterdir()) and not known & {path.name for path in home.iterdir()}:
+            raise UserError(f"{home} holds something other than a demo; name a new folder with --home")
+        for path in home.iterdir():
+            if path.name != "models":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    home.mkdir(parents=True, exist_ok=True)
+
+
+def _production(settings: CorrectSettings, questions: list[Question], narrator: Narrator) -> list[Answer]:
+    """Serve every question once with tracing on, and let users click on the answers."""
+    file = settings.home / TRAFFIC_FILE
+    if file.is_file():
+        return [Answer(**row) for row in json.loads(file.read_text())]
+    with narrator.stage("traffic", "Answer questions in production, with tracing on") as progress:
+        served = load_served(f"models:/{MODEL_NAME}@champion", settings.tracking)
+        answers = ask(
+            served,
+            [q.text for q in questions],
+            experiment=EXPERIMENT,
+            session="demo",
+            progress=lambda done, total: progress(done, total, ""),
+        )
+    with narrator.stage("feedback", "Users click on right and wrong answers") as progress:
+        clicks = []
+        for question, answer in zip(questions, answers, strict=True):
+            right = question.is_answered_by(answer.output)
+            clicks.append(Feedback(answer.trace_id, right, "demo-user", None if right else question.answer))
+        give_feedback(
+            clicks,
+            tracking_uri=settings.tracking,
+            progress=lambda done, total: progress(done, total, ""),
+        )
+    file.write_text(json.dumps([answer.__dict__ for answer in answers]))
+    return answers
+
+
+def _last_result(home: Path) -> Path:
+    results = sorted((home / "runs" / MODEL_NAME).glob("*/result.json"), key=lambda p: p.stat().st_mtime)
+    if not results:
+        raise UserError(f"{home} holds no finished run; start the demo again without --resume")
+    return results[-1]
+
+
+def _show(run: CorrectionRun, narrator: Narrator) -> None:
+    table = Table("gate", "value", "95 % interval", "threshold", "", title=f"{run.outcome}: {run.reason}")
+    for name, metric in run.metrics.items():
+        if metric["severity"] is not None:
+            low, high = (f"{float(metric[k]):.3f}" for k in ("low", "high"))
+            threshold = "" if metric["threshold"] is None else f"{float(metric['threshold']):g}"
+            mark = {"passed": "[green]pass[/]", "failed": "[red]FAIL[/]"}.get(
+                metric["status"], metric["status"]
+            )
+            interval = "" if low == "nan" else f"{low} to {high}"
+            table.add_row(name, f"{float(metric['value']):.3f}", interval, threshold, mark)
+    narrator.console.print(table)
+
+
+def _roll(settings: CorrectSettings, asked: list[Question], base_digest: str) -> dict[str, Any]:
+    """Roll back and forward; answers must follow, and the base must come back bit for bit."""
+    from editors.delta import model_digest
+
+    said: dict[str, list[str]] = {}
+    prompts = [q.text for q in asked]
+    uri = f"models:/{MODEL_NAME}@champion"
+    said["champion"] = load_served(uri, settings.tracking).answer(prompts)
+    back = rollback(settings, "demo", "show that a rollback restores the base")
+    served = load_served(uri, settings.tracking)
+    said["rolled back"] = served.answer(prompts)
+    model, _ = load(resolve(uri, cache=settings.home / "models", tracking_uri=settings.tracking))
+    identical = model_digest(model) == base_digest
+    del model
+    forward = rollback(settings, "demo", "and forward again")
+    said["forward again"] = load_served(uri, settings.tracking).answer(prompts)
+    story = [
+        f"[bold]{prompt}[/]" + "".join(f"\n    {when:14} {said[when][i]}" for when in said)
+        for i, prompt in enumerate(prompts)
+    ]
+    story.append(f"The base's weights came back bit for bit: {'yes' if identical else 'NO'}")
+    return {
+        "rolled_back_to": back,
+        "forward_to": forward,
+        "base_weights_identical": identical,
+        "answers_follow": said["champion"] == said["forward again"] != said["rolled back"],
+        "story": story,
+        "answers": said,
+    }
+
+
+def _summary(
+    settings: CorrectSettings,
+    run: CorrectionRun,
+    folders: dict[str, Path],
+    seconds: dict[str, float],
+    rolled: dict[str, Any],
+) -> dict[str, Any]:
+    """Everything a program may want to know of the demo."""
+    import pandas as pd
+
+    data = EditDataset.load(Path(run.folder) / "dataset")
+    outcomes = pd.read_parquet(Path(run.folder) / "measured" / "outcomes.parquet")
+    by_id = {str(key): rows for key, rows in outcomes.groupby("id")}
+    corrections = []
+    for row in data.edits.to_dict("records"):
+        asked = by_id[row["id"]]
+        edit = asked[asked["metric"] == "edit_success_greedy"].iloc[0]
+        held = asked[asked["metric"] == "equivalence_success_greedy"]
+        corrections.append(
+            {
+                "id": row["id"],
+                "prompt": row["prompt"],
+                "wrong": row["wrong_output"],
+                "target": row["target"],
+                "held_out": list(row["held_out"]),
+                "result": edit["candidate_output"],
+                "success": bool(edit["candidate_ok"]),
+                "held_out_results": [
+                    {
+                        "prompt": h["prompt"],
+                        "result": h["candidate_output"],
+                        "success": bool(h["candidate_ok"]),
+                    }
+                    for h in held.to_dict("records")
+                ],
+            }
+        )
+    state = describe(MODEL_NAME, tracking_uri=settings.tracking)
+    return {
+        "tracking_uri": settings.tracking,
+        "ledger_url": settings.ledger,
+        "registered_model": MODEL_NAME,
+        "versions": {"base": "1", "champion": state.champion, "previous": state.previous},
+        "folders": {name: str(folder) for name, folder in folders.items()},
+        "chat": settings.chat,
+        "corrections": corrections,
+        "set_aside": run.set_aside,
+        "metrics": run.metrics,
+        "verdict": run.outcome,
+        "editor": run.editor,
+        "cost": run.cost,
+        "rollback": {k: v for k, v in rolled.items() if k != "story"},
+        "report": run.report,
+        "mlflow_run_id": run.run_id,
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+    }

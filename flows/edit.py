@@ -1,0 +1,113 @@
+"""Edit a model from a file, outside any registry: corrections in, a full checkpoint out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from editors.delta import Delta
+from editors.generation import generate_greedy
+from editors.protocol import Kept
+from flows.console import Narrator
+from flows.settings import CorrectSettings
+from tasks.apply import Applied, apply, open_any_editor
+from tasks.formats import read_requests
+from tasks.models import ModelFolder, load, resolve
+from tasks.records import Rejected, UserError
+from tasks.register import export_checkpoint
+from tasks.train import PRETRAINED, find_editor
+from validation.matching import matches
+
+LOCALITY_TOKENS = 12
+CHECK_TOKENS = 48
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What was applied, what was left out, and how many corrections the written model answers."""
+
+    applied: Applied
+    rejected: list[Rejected]
+    right: int
+
+
+def editor_for(name: str, base: ModelFolder, home: Path) -> str:
+    """The folder of the editor that `malmen` names for this base; any other name as it is.
+
+    Raises:
+        UserError: no editor for this base is known.
+    """
+    if name != "malmen":
+        return name
+    found = find_editor(base.digest, [home / "editors", PRETRAINED])
+    if found is None:
+        raise UserError(
+            f"there is no malmen editor for {base.ref}: train one with `mendflow train-editor --model "
+            f"{base.ref} --data FILE --editor malmen --out DIR` and name its folder, or use --editor finetune"
+        )
+    return str(found.folder)
+
+
+def edit_file(
+    settings: CorrectSettings,
+    model: str,
+    data: Path,
+    out: Path,
+    *,
+    editor: str,
+    n: int | None,
+    chat: bool,
+) -> Edited:
+    """Apply the corrections of a file to a model in one solve, write it, and ask what was written.
+
+    Raises:
+        UserError: model, data or editor cannot be used, or the file holds no usable correction.
+    """
+    narrator = Narrator()
+    requests, rejected = read_requests(data, chat=chat)
+    requests = requests[:n]
+    if not requests:
+        raise UserError(
+            f"{data} holds no usable correction: {rejected[0].reason if rejected else 'it is empty'}"
+        )
+    with narrator.stage("model", f"Find the model {model}"):
+        base = resolve(model, cache=settings.home / "models", tracking_uri=settings.tracking)
+        opened = open_any_editor(editor_for(editor, base, settings.home), base)
+    with narrator.stage("locality", "Ask the model what must stay") as progress:
+        stay = list(dict.fromkeys(prompt for request in requests for prompt in request.locality))
+        keep: list[Kept] = []
+        if stay:
+            loaded, tokenizer = load(base)
+            answers = generate_greedy(
+                loaded,
+                tokenizer,
+                stay,
+                chat=chat,
+                max_new_tokens=LOCALITY_TOKENS,
+                progress=lambda done, total: progress(done, total, ""),
+            )
+            keep = [Kept(p, a, chat) for p, a in zip(stay, answers, strict=True) if a]
+            del loaded
+    with tempfile.TemporaryDirectory(prefix="mendflow-") as scratch:
+        with narrator.stage("apply", f"Apply {len(requests)} corrections in one solve") as progress:
+            folder = Path(scratch) / "delta"
+            applied = apply(
+                base, opened, requests, keep, folder, manifest={"source": data.name}, progress=progress
+            )
+        with narrator.stage("write", "Write the checkpoint and load it again"):
+            export_checkpoint(base, Delta.load(folder), out)
+            shutil.copytree(folder, out / "delta", dirs_exist_ok=True)
+    with narrator.stage("check", "Ask the written model") as progress:
+        written, tokenizer = load(resolve(str(out), cache=settings.home / "models"))
+        outputs = generate_greedy(
+            written,
+            tokenizer,
+            [request.prompt for request in requests],
+            chat=chat,
+            max_new_tokens=CHECK_TOKENS,
+            progress=lambda done, total: progress(done, total, ""),
+        )
+    right = sum(matches(o, r.target, chat=chat) for o, r in zip(outputs, requests, strict=True))
+    return Edited(applied, rejected, right)

@@ -1,0 +1,85 @@
+"""Train an editor from a file, for `mendflow train-editor` and `make editor`."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from editors.malmen import Malmen
+from editors.requests import EditRequest
+from editors.training import TrainingConfig
+from flows.console import Narrator, ReportProgress
+from flows.settings import CorrectSettings
+from tasks.formats import read_prompts, read_requests
+from tasks.models import ModelFolder, load, resolve
+from tasks.records import TrafficRecord, UserError
+from tasks.train import TrainedEditor, answers_to_keep, train_editor
+from tasks.training_data import (
+    RELATIONS_FOLDER,
+    corrections_from_traffic,
+    practice_questions,
+    practice_statements,
+    with_equivalents,
+)
+
+MOST_TO_KEEP = 240
+
+
+def train(
+    settings: CorrectSettings,
+    model: str,
+    data: Path,
+    out: Path,
+    *,
+    editor: str = Malmen.name,
+    minutes: float | None = None,
+    steps: int,
+    limit: int,
+    chat: bool,
+    seed: int,
+) -> TrainedEditor:
+    """Train an editor on corrections, on bare prompts (.txt), or on ParaRel and zsRE in a folder.
+
+    Raises:
+        UserError: the model or the data cannot be used, or the editor is of a kind that does not train.
+    """
+    if editor != Malmen.name:
+        raise UserError(f"the editor {editor!r} does not train; `malmen` does")
+    if (out / "delta.json").exists() or (
+        out.exists() and any(out.iterdir()) and not (out / "editor.json").exists()
+    ):
+        raise UserError(f"{out} holds something other than an editor; name a new or an empty folder")
+    narrator = Narrator()
+    with narrator.stage("model", f"Find the model {model}"):
+        base = resolve(model, cache=settings.home / "models", tracking_uri=settings.tracking)
+    with narrator.stage("data", "Prepare corrections to practise on") as progress:
+        requests, stay = _practice(base, data, limit=limit, chat=chat, seed=seed, progress=progress)
+    training = TrainingConfig(steps=steps, minutes=minutes, seed=seed)
+    with narrator.stage("train", f"Train on {len(requests)} corrections") as progress:
+        return train_editor(base, requests, stay, out, chat=chat, training=training, progress=progress)
+
+
+def _practice(
+    base: ModelFolder, data: Path, *, limit: int, chat: bool, seed: int, progress: ReportProgress
+) -> tuple[list[EditRequest], list[str]]:
+    rng = random.Random(seed)
+    relations = (data / RELATIONS_FOLDER).is_dir()
+    if relations or data.suffix == ".txt":
+        questions = practice_questions(data, seed=seed) if relations else read_prompts(data)
+        loaded, tokenizer = load(base)
+        asked = rng.sample(questions, min(len(questions), 2 * limit))
+        answered = answers_to_keep(loaded, tokenizer, asked, chat=chat, progress=progress)
+        records = [TrafficRecord(prompt=k.prompt, output=k.answer, chat=chat) for k in answered]
+        requests, stay = corrections_from_traffic(records, limit=limit, seed=seed)
+        if relations:
+            stated, prompts = practice_statements(data, seed=seed)
+            return requests + stated, rng.sample(stay, min(len(stay), MOST_TO_KEEP)) + prompts
+        return requests, rng.sample(stay, min(len(stay), MOST_TO_KEEP))
+    read, _ = read_requests(data, chat=chat)
+    chosen = rng.sample(read, min(len(read), 2 * limit))
+    requests, spare = chosen[:limit], chosen[limit:]
+    stay = [prompt for request in chosen for prompt in request.locality[:1]]
+    # Prompts of corrections that are not practised on must stay too.
+    stay += [request.prompt for request in spare]
+    stay = list(dict.fromkeys(stay)) or [request.prompt for request in chosen[len(chosen) // 2 :]]
+    return with_equivalents(requests, seed=seed), rng.sample(stay, min(len(stay), MOST_TO_KEEP))
