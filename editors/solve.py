@@ -17,13 +17,15 @@ class Regulariser:
 
     @cached_property
     def inverse(self) -> Tensor:
-        """C^-1 (d_in, d_in)."""
-        return torch.cholesky_inverse(torch.linalg.cholesky(self.matrix))
+        """C^-1 (d_in, d_in); ValueError where C is singular or not finite."""
+        return torch.cholesky_inverse(_cholesky(self.matrix))
 
     @classmethod
     def damped(cls, second_moment: Tensor, damping: float = 1e-3) -> Regulariser:
         """C + damping * mean(diag C) * I: positive definite whatever the rank of C."""
-        mean = second_moment.diagonal().mean().clamp_min(torch.finfo(second_moment.dtype).tiny)
+        mean = second_moment.diagonal().mean()
+        # Inputs that are all zero, or none at all, leave no scale to go by.
+        mean = torch.where(mean == 0, torch.ones_like(mean), mean)
         identity = torch.eye(len(second_moment), dtype=second_moment.dtype)
         return cls(second_moment + damping * mean * identity)
 
