@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -48,11 +49,7 @@ class Delta:
 
     def digest(self) -> str:
         """SHA-256 over names and bytes of the shifts; the manifest does not count."""
-        digest = hashlib.sha256()
-        for key, tensor in sorted(self._tensors().items()):
-            digest.update(key.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return _digest(self._tensors())
 
     def check_finite(self) -> None:
         """Raise ValueError naming the first parameter whose shift is not finite."""
@@ -77,8 +74,13 @@ class Delta:
         Raises:
             ValueError: the tensors are not those the manifest was written for.
         """
-        tensors = load_file(folder / TENSORS_FILE)
         manifest = json.loads((folder / MANIFEST_FILE).read_text())
+        try:
+            tensors = load_file(folder / TENSORS_FILE)
+        except SafetensorError as error:
+            raise ValueError(f"the delta in {folder} is damaged: {error}") from error
+        if _digest(tensors) != manifest.get("delta_digest"):
+            raise ValueError(f"the delta in {folder} is damaged: its digest differs from its manifest's")
         shifts: dict[str, Tensor | LowRank] = {}
         for key, tensor in tensors.items():
             name, _, part = key.rpartition("#")
@@ -86,10 +88,7 @@ class Delta:
                 shifts[key] = tensor
             elif part == "left":
                 shifts[name] = LowRank(tensor, tensors[f"{name}#right"])
-        delta = cls(shifts, manifest)
-        if delta.digest() != manifest.get("delta_digest"):
-            raise ValueError(f"the delta in {folder} is damaged: its digest differs from its manifest's")
-        return delta
+        return cls(shifts, manifest)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = {}
@@ -101,15 +100,22 @@ class Delta:
         return tensors
 
 
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for key, tensor in sorted(tensors.items()):
+        digest.update(key.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 @contextmanager
 def applied(model: nn.Module, delta: Delta) -> Iterator[nn.Module]:
     """The model with the delta added; leaving restores the saved originals bit for bit, in any dtype.
 
     Raises:
-        ValueError: a shift is not finite, or does not fit its parameter.
-        KeyError: the model has no parameter of that name.
+        ValueError: a shift is not finite, does not fit its parameter, or has none in this model.
     """
-    originals = {name: model.get_parameter(name).detach().clone() for name in delta.shifts}
+    originals = {name: _parameter(model, name).detach().clone() for name in delta.shifts}
     try:
         add_in_place(model, delta)
         yield model
@@ -124,7 +130,7 @@ def add_in_place(model: nn.Module, delta: Delta) -> None:
     delta.check_finite()
     edited: dict[str, Tensor] = {}
     for name in delta.shifts:
-        parameter, shift = model.get_parameter(name), delta.dense(name)
+        parameter, shift = _parameter(model, name), delta.dense(name)
         if shift.shape != parameter.shape:
             raise ValueError(
                 f"the shift of {name} has shape {tuple(shift.shape)}, not {tuple(parameter.shape)}"
@@ -136,6 +142,13 @@ def add_in_place(model: nn.Module, delta: Delta) -> None:
     with torch.no_grad():
         for name, value in edited.items():
             model.get_parameter(name).copy_(value)
+
+
+def _parameter(model: nn.Module, name: str) -> nn.Parameter:
+    try:
+        return model.get_parameter(name)
+    except AttributeError as error:
+        raise ValueError(f"the model has no parameter {name}; the delta is for another model") from error
 
 
 def model_digest(model: nn.Module) -> str:
