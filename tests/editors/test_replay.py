@@ -1,0 +1,116 @@
+"""A model that skips its unedited blocks says exactly what the whole model says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from editors.capture import answer_logits, answer_loss
+from editors.locate import editable
+from editors.replay import PrefixCache
+from editors.requests import collate, encode, pad_id
+from tests.editors.tools import PROMPTS, TARGETS, folder_of, load, same_structure
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def case(request: pytest.FixtureRequest) -> Any:
+    model, tokenizer = load(folder_of(request.param, request))
+    name = {"llama": "model.layers.2.mlp.down_proj", "gpt2": "transformer.h.2.mlp.c_proj"}[request.param]
+    examples = [encode(tokenizer, p, t, chat=True) for p, t in zip(PROMPTS, TARGETS, strict=True)]
+    return model, editable(model, name), examples, pad_id(tokenizer)
+
+
+def calls(model: Any) -> list[int]:
+    """Counts, from now on, the runs of every block."""
+    blocks = model.model.layers if hasattr(model, "model") else model.transformer.h
+    counts = [0] * len(blocks)
+    for number, block in enumerate(blocks):
+
+        def count(*_: Any, number: int = number) -> None:
+            counts[number] += 1
+
+        block.register_forward_pre_hook(count)
+    return counts
+
+
+def test_a_replayed_run_is_the_full_run(case: Any) -> None:
+    model, module, examples, pad = case
+    cache = PrefixCache(model, [module])
+    assert len(cache.below) == 2
+    compositions = [[0, 1, 2, 3], [0, 1, 2, 3], [5, 1], [4, 5, 0, 2, 3, 1], [2], [2, 2]]
+    counts = calls(model)
+    for chosen in compositions:
+        batch = collate([examples[i] for i in chosen], pad)
+        with torch.no_grad():
+            full = answer_logits(model, batch)
+            before = list(counts)
+            with cache.replayed(batch):
+                replayed = answer_logits(model, batch)
+        torch.testing.assert_close(replayed, full, rtol=1e-4, atol=1e-4)
+        assert counts[2] == before[2] + 1
+    # Six full runs, and new rows in the first, the third and the fourth batch.
+    assert counts == [9, 9, 12]
+
+
+def test_an_edit_above_is_seen_and_its_gradient_is_whole(case: Any) -> None:
+    model, module, examples, pad = case
+    cache, batch = PrefixCache(model, [module]), collate(examples, pad)
+    weight = model.get_parameter(module.parameter)
+    with torch.no_grad(), cache.replayed(batch):
+        before = answer_logits(model, batch)
+    with torch.no_grad():
+        weight *= 1.5
+    full = torch.autograd.grad(answer_loss(model, batch), weight)[0]
+    with cache.replayed(batch):
+        replayed = torch.autograd.grad(answer_loss(model, batch), weight)[0]
+        after = answer_logits(model, batch)
+    torch.testing.assert_close(replayed, full, rtol=1e-3, atol=1e-4 * float(full.abs().max()))
+    torch.testing.assert_close(after, answer_logits(model, batch), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(before, after, atol=1e-2)
+
+
+def test_the_model_is_whole_again_whatever_happens(case: Any) -> None:
+    model, module, examples, pad = case
+    cache, structure = PrefixCache(model, [module]), same_structure(model)
+    batch = collate(examples[:3], pad)
+    with cache.replayed(batch):
+        assert same_structure(model) != structure
+    assert same_structure(model) == structure
+    with pytest.raises(KeyError), cache.replayed(batch):
+        raise KeyError("inside")
+    assert same_structure(model) == structure
+    too_large = collate(examples[3:4], pad)
+    too_large.input_ids[0, 0] = 10_000
+    with pytest.raises(IndexError), cache.replayed(too_large):
+        pass
+    assert same_structure(model) == structure
+    with cache.replayed(batch), torch.no_grad():
+        replayed = answer_logits(model, batch)
+    with torch.no_grad():
+        torch.testing.assert_close(replayed, answer_logits(model, batch), rtol=1e-4, atol=1e-4)
+
+
+def test_nothing_is_skipped_below_an_edited_block(request: pytest.FixtureRequest) -> None:
+    model, tokenizer = load(folder_of("llama", request))
+    modules = [editable(model, f"model.layers.{n}.mlp.down_proj") for n in (2, 0)]
+    cache = PrefixCache(model, modules)
+    assert cache.below == []
+    counts = calls(model)
+    batch = collate([encode(tokenizer, PROMPTS[0], TARGETS[0], chat=True)], pad_id(tokenizer))
+    with torch.no_grad(), cache.replayed(batch):
+        answer_logits(model, batch)
+    assert counts == [1, 1, 1]
+
+
+def test_two_models_have_caches_of_their_own(request: pytest.FixtureRequest) -> None:
+    (first, tokenizer), (second, _) = (load(folder_of("llama", request, seed=s)) for s in (0, 1))
+    batch = collate([encode(tokenizer, PROMPTS[0], TARGETS[0], chat=True)], pad_id(tokenizer))
+    caches = [PrefixCache(m, [editable(m, "model.layers.2.mlp.down_proj")]) for m in (first, second)]
+    with torch.no_grad(), caches[0].replayed(batch), caches[1].replayed(batch):
+        replayed = [answer_logits(first, batch), answer_logits(second, batch)]
+    with torch.no_grad():
+        for model, logits in zip((first, second), replayed, strict=True):
+            torch.testing.assert_close(logits, answer_logits(model, batch), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(*replayed, atol=1e-2)
