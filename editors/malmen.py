@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -278,7 +279,8 @@ class Malmen(nn.Module):
             "modules": shapes,
             "editor_digest": self.digest(),
         }
-        (folder / EDITOR_FILE).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+        # Unsorted: as text block 10 comes before block 8, and the statistics go by the order of the modules.
+        (folder / EDITOR_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Malmen:
@@ -288,11 +290,14 @@ class Malmen(nn.Module):
             ValueError: the weights are not those the manifest was written for.
         """
         manifest = read_manifest(folder)
-        modules = [EditableModule(name, *shape) for name, shape in manifest["modules"].items()]
-        editor = cls(MalmenConfig(**manifest["config"]), modules)
-        current = editor.state_dict()
-        stored = load_file(folder / WEIGHTS_FILE)
-        editor.load_state_dict({name: tensor.to(current[name].dtype) for name, tensor in stored.items()})
+        try:
+            modules = [EditableModule(name, *shape) for name, shape in manifest["modules"].items()]
+            editor = cls(MalmenConfig(**manifest["config"]), modules)
+            current = editor.state_dict()
+            stored = load_file(folder / WEIGHTS_FILE)
+            editor.load_state_dict({name: tensor.to(current[name].dtype) for name, tensor in stored.items()})
+        except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            raise ValueError(f"the editor in {folder} is damaged, train it again: {error}") from error
         editor.manifest = manifest
         if editor.digest() != manifest["editor_digest"]:
             raise ValueError(f"the editor in {folder} is damaged: its digest differs from its manifest's")
