@@ -95,6 +95,22 @@ def frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(before[name])
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within, the model does not drop out and holds no gradients; on leaving it has its own again."""
+    modes = [(module, module.training) for module in model.modules()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    model.eval()
+    model.zero_grad(set_to_none=True)
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+
+
 def capture_gradients(
     model: nn.Module, modules: Sequence[EditableModule], batch: TokenBatch
 ) -> dict[str, Captured]:

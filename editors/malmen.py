@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from editors.capture import Captured
+from editors.capture import Captured, evaluating
 from editors.delta import Delta
 from editors.gather import encode_requests, gather, gather_keys, restored
 from editors.hypernetwork import HyperNetwork
@@ -186,11 +186,11 @@ class Malmen(nn.Module):
         pad = pad_id(tokenizer)
         examples = encode_requests(tokenizer, requests)
         kept = [encode(tokenizer, k.prompt, k.answer, chat=k.chat) for k in keep]
-        kept_keys = gather_keys(model, self.modules_edited, kept, pad) if kept else None
-        regularisers = self.regularisers(kept_keys)
         cache = PrefixCache(model, self.modules_edited)
         shifts: dict[str, Tensor] = {}
-        with restored(model, self.modules_edited) as originals:
+        with evaluating(model), restored(model, self.modules_edited) as originals:
+            kept_keys = gather_keys(model, self.modules_edited, kept, pad) if kept else None
+            regularisers = self.regularisers(kept_keys)
             for number in range(self.config.passes):
                 captured = gather(model, self.modules_edited, examples, pad, cache)
                 for module, solution in self.solve(captured, len(requests), regularisers):
