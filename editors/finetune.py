@@ -7,13 +7,14 @@ model's greedy answer. Nothing is trained beforehand; an edit costs more than a 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
-from editors.capture import frozen
+from editors.capture import evaluating, frozen
 from editors.delta import Delta
 from editors.gather import answered_exactly, encode_requests, restored
 from editors.locate import default_modules
@@ -33,7 +34,7 @@ class FinetuneConfig:
     Attributes:
         modules: regular expression over module names; by default MLP outputs of late blocks.
         epochs: most passes over the corrections.
-        learning_rate: of Adam.
+        learning_rate: of Adam, as a share of the root mean square of each matrix, which fits any model.
         batch: corrections in a step.
         kept: prompts that must stay in a step.
         locality_weight: of their divergence against the mean loss of the corrections.
@@ -41,8 +42,8 @@ class FinetuneConfig:
     """
 
     modules: str | None = None
-    epochs: int = 25
-    learning_rate: float = 3e-4
+    epochs: int = 60
+    learning_rate: float = 0.02
     batch: int = 32
     kept: int = 16
     locality_weight: float = 1.0
@@ -87,13 +88,19 @@ class Finetune:
         cache = PrefixCache(model, modules)
         examples = encode_requests(tokenizer, requests)
         kept = [encode(tokenizer, k.prompt, k.answer, chat=k.chat) for k in keep]
-        references = log_probabilities(model, kept, pad, cache)
         rng = random.Random(config.seed)
-        with restored(model, modules) as originals, frozen(model):
-            parameters = [model.get_parameter(m.parameter) for m in modules]
-            for parameter in parameters:
-                parameter.requires_grad_(True)
-            optimiser = torch.optim.Adam(parameters, config.learning_rate)
+        with evaluating(model), restored(model, modules) as originals, frozen(model):
+            references = log_probabilities(model, kept, pad, cache)
+            # Steps are taken in fp32: most are too small to change a weight of half precision by themselves.
+            wanted = {name: original.float().clone() for name, original in originals.items()}
+            for name in wanted:
+                model.get_parameter(name).requires_grad_(True)
+            optimiser = torch.optim.Adam(
+                [
+                    {"params": [weight], "lr": config.learning_rate * float(weight.square().mean().sqrt())}
+                    for weight in wanted.values()
+                ]
+            )
             for epoch in range(config.epochs):
                 right = answered_exactly(model, examples, pad, cache)
                 progress(epoch, config.epochs, f"{sum(right)} of {len(right)} phrasings right")
@@ -108,12 +115,20 @@ class Finetune:
                     weighted: list[Weighted] = [(e, 1.0 / len(chosen), None) for e in chosen]
                     weighted += [(e, config.locality_weight / len(stay), references[e]) for e in stay]
                     weighted_backward(model, weighted, pad, cache)
-                    optimiser.step()
-                    optimiser.zero_grad(set_to_none=True)
-            shifts = {
-                name: model.get_parameter(name).detach().float() - original.float()
-                for name, original in originals.items()
-            }
+                    _step(model, wanted, optimiser)
+            shifts = {name: wanted[name] - original.float() for name, original in originals.items()}
         delta = Delta(shifts, manifest)
         delta.check_finite()
         return delta
+
+
+def _step(model: PreTrainedModel, wanted: Mapping[str, Tensor], optimiser: torch.optim.Adam) -> None:
+    """Step the fp32 weights by the model's gradients, and round them into the model."""
+    for name, weight in wanted.items():
+        parameter = model.get_parameter(name)
+        weight.grad = None if parameter.grad is None else parameter.grad.float()
+        parameter.grad = None
+    optimiser.step()
+    with torch.no_grad():
+        for name, weight in wanted.items():
+            model.get_parameter(name).copy_(weight)
