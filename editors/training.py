@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from editors.capture import Captured, answer_logits, frozen
+from editors.capture import Captured, answer_logits, evaluating, frozen
 from editors.delta import Delta, applied
 from editors.gather import answered_exactly, gather_by_example, gather_keys, restored
 from editors.malmen import Malmen, MalmenConfig, set_weight
@@ -111,6 +111,10 @@ class _Cases:
         # An answer that was cut short is not one the base gives exactly, and would count as moved.
         whole = answered_exactly(model, kept[-held:], self.pad, self.cache)
         self.kept_validation = [e for e, exact in zip(kept[-held:], whole, strict=True) if exact][:64]
+        if not self.kept_validation:
+            raise ValueError(
+                f"none of {held} prompts to keep has the answer the base gives; take their answers from it"
+            )
         held = min(max(len(requests) // 6, 1), 64)
         self.training = list(range(len(requests) - held))
         self.validation = list(range(len(requests) - held, len(requests)))
@@ -165,18 +169,19 @@ def fit(
             "give at least 12 of each"
         )
     editor = Malmen.untrained(model, config)
-    _check_base(model, tokenizer, text)
-    cases = _Cases(model, tokenizer, editor, requests, keep, training.seed, progress)
-    for case in cases.training:
-        for captured in cases.captured[case]:
-            editor.observe(
-                {name: Captured(c.keys.float(), c.gradients.float()) for name, c in captured.items()}
-            )
-    editor.store_moments(
-        gather_keys(model, editor.modules_edited, _prose(tokenizer, text), cases.pad),
-        gather_keys(model, editor.modules_edited, cases.kept_known, cases.pad),
-    )
-    return _descend(cases, training, checkpoint, progress)
+    with evaluating(model):
+        _check_base(model, tokenizer, text)
+        cases = _Cases(model, tokenizer, editor, requests, keep, training.seed, progress)
+        for case in cases.training:
+            for captured in cases.captured[case]:
+                editor.observe(
+                    {name: Captured(c.keys.float(), c.gradients.float()) for name, c in captured.items()}
+                )
+        editor.store_moments(
+            gather_keys(model, editor.modules_edited, _prose(tokenizer, text), cases.pad),
+            gather_keys(model, editor.modules_edited, cases.kept_known, cases.pad),
+        )
+        return _descend(cases, training, checkpoint, progress)
 
 
 def _descend(
@@ -194,13 +199,16 @@ def _descend(
     for step in range(first, training.steps + 1):
         late = training.minutes is not None and time.monotonic() - started > 60 * training.minutes
         if step % training.validate_every == 0 or step == training.steps or late:
-            row = {"step": step, **_validate(cases, regularisers)}
-            if not result.history or row["score"] > max(r["score"] for r in result.history):
-                best = {name: tensor.clone() for name, tensor in editor.state_dict().items()}
-            result.history.append(row)
+            # A resumed run begins at a step that was validated, but not yet taken.
+            if not result.history or result.history[-1]["step"] != step:
+                row = {"step": step, **_validate(cases, regularisers)}
+                if not result.history or row["score"] > max(r["score"] for r in result.history):
+                    best = {name: tensor.clone() for name, tensor in editor.state_dict().items()}
+                result.history.append(row)
+                if checkpoint:
+                    save_checkpoint(checkpoint, editor, optimiser, best, result.history, step)
+            row = result.history[-1]
             note = "  ".join(f"{k} {row[k]:.2f}" for k in ("edit", "equivalence", "locality"))
-            if checkpoint:
-                save_checkpoint(checkpoint, editor, optimiser, best, result.history, step + 1)
             scores = [r["score"] for r in result.history]
             if late or len(scores) - 1 - scores.index(max(scores)) >= training.patience:
                 break

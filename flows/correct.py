@@ -106,11 +106,8 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             with narrator.stage("validate", "Validate it as it will be served") as progress:
                 judged = judge(settings, dataset, champion, candidate, applied, folder, progress)
             broken = _broken(judged.outcomes)
-            if (
-                judged.decision.verdict is not Verdict.REJECT
-                or not broken
-                or attempt + 1 == settings.attempts
-            ):
+            hopeful = 0 < len(broken) < len(dataset.edits) and attempt + 1 < settings.attempts
+            if judged.decision.verdict is not Verdict.REJECT or not hopeful:
                 break
             narrator.say(f"set aside {len(broken)} corrections that did not take, and solve the rest again")
             ledger.transition(broken, State.FAILED, "the edit did not take", run_id, model_name=name)

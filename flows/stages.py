@@ -25,6 +25,7 @@ from tasks.ledger import Ledger
 from tasks.models import ModelFolder, load, load_delta, resolve
 from tasks.records import Collected, Correction, State, TrafficRecord, UserError
 from tasks.registry import CHAMPION, describe, resolve_version
+from tasks.tracking import tracking
 from tasks.train import PRETRAINED, TrainedEditor, find_editor, train_editor
 from tasks.training_data import corrections_from_traffic
 from tasks.validate import GATE_TOKENS
@@ -66,6 +67,9 @@ def find_champion(settings: CorrectSettings, ledger: Ledger) -> Champion:
     from tasks.promotion import promote
 
     name, uri = settings.model_name, settings.tracking
+    # Only the home folder's own store is made here; one that a user named has to be there.
+    with tracking(uri, create=not settings.tracking_uri):
+        pass
     if describe(name, tracking_uri=uri).champion is None:
         base = resolve(settings.base, cache=settings.home / "models")
         version = register.register(name, tracking_uri=uri, base=base)

@@ -88,19 +88,17 @@ def measure(
 
 def _in_fresh_process(request_file: Path, progress: Progress | None) -> None:
     command = [sys.executable, "-m", "tasks.validate", str(request_file)]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ}
-    )
     said: list[str] = []
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("@progress "):
-            done, total, note = line.split(" ", 3)[1:]
-            if progress:
-                progress(int(done), int(total), note.strip())
-        else:
-            said.append(line.rstrip())
-    if process.wait() != 0:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("@progress "):
+                done, total, note = line.split(" ", 3)[1:]
+                if progress:
+                    progress(int(done), int(total), note.strip())
+            else:
+                said.append(line.rstrip())
+    if process.returncode != 0:
         raise UserError(f"the candidate could not be measured: {' / '.join(said[-3:]) or 'no output'}")
 
 

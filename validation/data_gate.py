@@ -88,13 +88,13 @@ def check_data(
     checks, facts = _edit_checks(limits), edit_facts(edits)
     found = _run(EDITS, facts, checks, docs_dir)
     edits_failed = _reasons(facts, checks, found)
-    kept_edits = edits[[position not in edits_failed for position in range(len(edits))]]
+    kept_edits = edits.iloc[[place for place in range(len(edits)) if place not in edits_failed]]
 
     # Against all edits: a prompt set aside as an edit is still none that must stay as it is.
     locality_checks, facts_of_locality = _locality_checks(), locality_facts(locality, edits)
     locality_found = _run(LOCALITY, facts_of_locality, locality_checks, docs_dir)
     locality_failed = _reasons(facts_of_locality, locality_checks, locality_found)
-    kept_locality = locality[[position not in locality_failed for position in range(len(locality))]]
+    kept_locality = locality.iloc[[place for place in range(len(locality)) if place not in locality_failed]]
 
     gate_rows = int((kept_locality["role"] == "gate").sum())
     reason = ""

@@ -1,0 +1,112 @@
+"""The main job from end to end on a tiny model: correct, promote, roll back, withdraw nothing, lose nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from editors.delta import model_digest
+from flows.correct import correct
+from flows.promote import rollback
+from tasks.ledger import Ledger
+from tasks.models import load, resolve
+from tasks.records import State, UserError
+from tasks.registry import describe
+from tests.flows.conftest import World
+
+
+def champion_digest(world: World) -> str:
+    folder = resolve("models:/tiny@champion", tracking_uri=world.settings.tracking)
+    model, _ = load(folder)
+    return model_digest(model)
+
+
+def test_reports_become_a_promoted_version_that_answers_rightly_and_can_be_undone(world: World):
+    run = correct(world.settings)
+    assert run.outcome == "promoted", run.reason
+    assert run.metrics["edit_success_greedy"]["value"] == 1.0
+    assert (run.previous, run.champion) == ("1", "2")
+    report = Path(run.report).read_text()
+    assert "What is the capital of Chad?" in report
+    assert "mendflow rollback tiny" in report
+
+    base, _ = load(resolve(world.settings.base))
+    assert champion_digest(world) != model_digest(base)
+    assert rollback(world.settings, "ann", "to see the base again") == "1"
+    assert champion_digest(world) == model_digest(base)
+    with Ledger(world.settings.ledger) as ledger:
+        assert not ledger.corrections("tiny", State.ACTIVE)
+    assert rollback(world.settings, "ann", "and forward") == "2"
+    with Ledger(world.settings.ledger) as ledger:
+        assert len(ledger.corrections("tiny", State.ACTIVE)) == 4
+
+
+def test_a_second_run_with_nothing_new_changes_nothing(world: World):
+    first = correct(world.settings)
+    assert first.outcome == "promoted", first.reason
+    again = correct(world.settings)
+    assert again.outcome == "nothing to do"
+    assert describe("tiny", tracking_uri=world.settings.tracking).champion == "2"
+
+
+def test_bad_reports_are_set_aside_with_reasons_and_the_rest_goes_on(world: World):
+    bad = [
+        "this is not json",
+        json.dumps({"prompt": "", "target": "Cairo"}),
+        json.dumps({"prompt": "What is the capital of Guam?", "target": ""}),
+        json.dumps({"prompt": "What is the capital of Cuba?", "target": "word " * 100}),
+        json.dumps({"prompt": "What is the capital of Iran?", "target": "Paris"}),
+        json.dumps({"prompt": "What is the capital of Iran?", "target": "Rome"}),
+        json.dumps({"prompt": "What is the capital of Chad?", "target": "Cairo"}),
+    ]
+    with world.reports.open("a") as file:
+        file.write("\n".join(bad) + "\n")
+    run = correct(world.settings)
+    assert run.outcome == "promoted", run.reason
+    assert run.counts["active"] == 4
+    assert run.counts["conflicting"] == 2
+    reasons = {entry["prompt"]: entry["reason"] for entry in run.set_aside}
+    assert "What is the capital of Cuba?" in reasons
+    with Ledger(world.settings.ledger) as ledger:
+        chad = [c for c in ledger.corrections("tiny") if "Chad" in c.prompt]
+    assert [c.reports for c in chad] == [2]
+
+
+def test_a_candidate_that_fails_its_gates_is_not_promoted(world: World, tmp_path: Path):
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(world.settings.gates.read_text() + "  answers_kept: {min: 0.95, minimum_n: 20, severity: critical}\n")
+    run = correct(world.settings.model_copy(update={"gates": strict}))
+    assert run.outcome == "insufficient"
+    state = describe("tiny", tracking_uri=world.settings.tracking)
+    assert (state.champion, state.candidate) == ("1", "2")
+
+
+def test_review_leaves_the_promotion_to_a_person(world: World):
+    from flows.promote import promote
+
+    run = correct(world.settings.model_copy(update={"promotion": "review"}))
+    assert run.outcome == "held"
+    assert describe("tiny", tracking_uri=world.settings.tracking).champion == "1"
+    assert promote(world.settings, None, "ann", "looked at the report") == "2"
+    with Ledger(world.settings.ledger) as ledger:
+        assert [p.who for p in ledger.promotion_log("tiny")][-1] == "ann"
+        assert len(ledger.corrections("tiny", State.ACTIVE)) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"base": "no/such/folder/here"}, "no/such"),
+        ({"tracking_uri": "http://127.0.0.1:9"}, "127.0.0.1"),
+        ({"ledger_url": "postgresql://nobody@127.0.0.1:9/none"}, "127.0.0.1"),
+        ({"source": Path("missing.jsonl")}, "missing.jsonl"),
+        ({"editor": "no-such-editor"}, "no-such-editor"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_that_names_it(world: World, change: dict, says: str):
+    with pytest.raises(UserError) as caught:
+        correct(world.settings.model_copy(update=change))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
