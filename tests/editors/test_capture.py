@@ -18,7 +18,7 @@ from editors.capture import (
 )
 from editors.locate import default_modules, editable
 from editors.requests import TokenBatch, collate, encode, pad_id
-from tests.editors.tools import PROMPTS, TARGETS, folder_of, load, same_bits, same_structure, snapshot
+from tests.editors.tools import PROMPTS, TARGETS, folder_of, load, same_bits, snapshot, structure_of
 
 # By architecture: an MLP output in the middle and one of the last block.
 MODULES = {
@@ -123,7 +123,7 @@ def test_nothing_is_left_behind(case: Any) -> None:
     some = next(model.parameters())
     some.requires_grad_(False)
     flags = [p.requires_grad for p in model.parameters()]
-    before, structure = snapshot(model), same_structure(model)
+    before, structure = snapshot(model), structure_of(model)
     capture_gradients(model, modules, batch)
     with torch.no_grad():  # a caller without gradients gets them none the less
         capture_gradients(model, modules, batch)
@@ -131,13 +131,13 @@ def test_nothing_is_left_behind(case: Any) -> None:
     assert [p.requires_grad for p in model.parameters()] == flags
     assert all(p.grad is None for p in model.parameters())
     assert same_bits(model, before)
-    assert same_structure(model) == structure
+    assert structure_of(model) == structure
 
 
 def test_nothing_is_left_behind_by_an_error(case: Any) -> None:
     model, modules, batch = case
     flags = [p.requires_grad for p in model.parameters()]
-    structure = same_structure(model)
+    structure = structure_of(model)
     beyond = TokenBatch(batch.input_ids + 10_000, batch.attention_mask, batch.labels)
     with pytest.raises(IndexError):
         capture_gradients(model, modules, beyond)
@@ -150,7 +150,7 @@ def test_nothing_is_left_behind_by_an_error(case: Any) -> None:
     ):
         raise KeyError("inside")
     assert [p.requires_grad for p in model.parameters()] == flags
-    assert same_structure(model) == structure
+    assert structure_of(model) == structure
 
 
 def test_half_precision_models_give_single_precision_rows(request: pytest.FixtureRequest) -> None:

@@ -27,7 +27,7 @@ from editors.protocol import (
     load_editor,
 )
 from editors.requests import EditRequest, collate, pad_id
-from tests.editors.tools import PROMPTS, folder_of, load, same_bits, same_structure, snapshot
+from tests.editors.tools import PROMPTS, folder_of, load, same_bits, snapshot, structure_of
 
 # Targets of one token and of many; equivalents for some; raw text and chat.
 REQUESTS = [
@@ -69,14 +69,14 @@ def test_the_edit_is_a_delta_and_improves_what_was_asked(loaded: Any, make: Any)
     editor: Editor = make(model)
     next(model.parameters()).requires_grad_(False)
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
-    before, structure = snapshot(model), same_structure(model)
+    before, structure = snapshot(model), structure_of(model)
     first = loss(model, tokenizer)
     seen: list[tuple[int, int]] = []
     delta = editor.edit(
         model, tokenizer, REQUESTS, KEPT, progress=lambda done, total, _: seen.append((done, total))
     )
     assert same_bits(model, before)
-    assert same_structure(model) == structure
+    assert structure_of(model) == structure
     assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
     assert all(p.grad is None for p in model.parameters())
     assert seen

@@ -46,12 +46,12 @@ def test_default_depth(depth: int, edited: list[int]) -> None:
 class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.attention = nn.ModuleDict({"query": nn.Linear(6, 6), "out": nn.Linear(6, 6)})
         self.widen, self.narrow, self.norm = nn.Linear(6, 20), nn.Linear(20, 6), nn.LayerNorm(6)
+        self.attention = nn.ModuleDict({"query": nn.Linear(6, 6), "out": nn.Linear(6, 6)})
 
 
 class Unusual(nn.Module):
-    """Blocks of no known name, beside a longer list of modules of different kinds."""
+    """Blocks of no known name, with attention after the MLP, beside a longer list of modules of different kinds."""
 
     def __init__(self) -> None:
         super().__init__()

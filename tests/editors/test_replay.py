@@ -11,7 +11,7 @@ from editors.capture import answer_logits, answer_loss
 from editors.locate import editable
 from editors.replay import PrefixCache
 from editors.requests import collate, encode, pad_id
-from tests.editors.tools import PROMPTS, TARGETS, folder_of, load, same_structure
+from tests.editors.tools import PROMPTS, TARGETS, folder_of, load, structure_of
 
 
 @pytest.fixture(params=["llama", "gpt2"])
@@ -73,19 +73,19 @@ def test_an_edit_above_is_seen_and_its_gradient_is_whole(case: Any) -> None:
 
 def test_the_model_is_whole_again_whatever_happens(case: Any) -> None:
     model, module, examples, pad = case
-    cache, structure = PrefixCache(model, [module]), same_structure(model)
+    cache, structure = PrefixCache(model, [module]), structure_of(model)
     batch = collate(examples[:3], pad)
     with cache.replayed(batch):
-        assert same_structure(model) != structure
-    assert same_structure(model) == structure
+        assert structure_of(model) != structure
+    assert structure_of(model) == structure
     with pytest.raises(KeyError), cache.replayed(batch):
         raise KeyError("inside")
-    assert same_structure(model) == structure
+    assert structure_of(model) == structure
     too_large = collate(examples[3:4], pad)
     too_large.input_ids[0, 0] = 10_000
     with pytest.raises(IndexError), cache.replayed(too_large):
         pass
-    assert same_structure(model) == structure
+    assert structure_of(model) == structure
     with cache.replayed(batch), torch.no_grad():
         replayed = answer_logits(model, batch)
     with torch.no_grad():

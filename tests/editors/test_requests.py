@@ -124,6 +124,12 @@ def test_without_a_chat_template_the_remedy_is_named() -> None:
     assert encode(plain, "Hi", "a", chat=False).target_ids[-1] == plain.eos_token_id
 
 
+def test_a_prompt_of_nothing_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match="the prompt '' has no tokens"):
+        encode(tokenizer, "", "a", chat=False)
+    assert encode(tokenizer, "", "a", chat=True).prompt_ids
+
+
 def test_the_digest_follows_the_rendering(tokenizer: Any) -> None:
     other = tiny_models.build_tokenizer()
     assert render_digest(other, chat=True) == render_digest(tokenizer, chat=True)

@@ -22,7 +22,7 @@ from editors.requests import encode, pad_id
 from editors.training import TrainingConfig, TrainingResult, _Cases, _prose, _step, fit
 from tests.conftest import ModelFactory
 from tests.editors.facts import Facts, learnt
-from tests.editors.tools import same_bits, same_structure, snapshot
+from tests.editors.tools import same_bits, snapshot, structure_of
 
 CONFIG = MalmenConfig(rank=16, rate=0.5)
 TRAINING = TrainingConfig(steps=30, validate_every=10, learning_rate=1e-2, batch_sizes=(1, 4, 8))
@@ -50,7 +50,7 @@ def test_the_base_knows_its_facts(facts: Facts) -> None:
 
 
 def test_training_beats_the_untrained_editor(facts: Facts) -> None:
-    before, structure = snapshot(facts.model), same_structure(facts.model)
+    before, structure = snapshot(facts.model), structure_of(facts.model)
     seen: list[tuple[int, int, str]] = []
     result = run(facts, progress=lambda *args: seen.append(args))
     assert [row["step"] for row in result.history] == [0, 10, 20, 30]
@@ -59,7 +59,7 @@ def test_training_beats_the_untrained_editor(facts: Facts) -> None:
     assert best > first + 0.2
     assert result.statement == f"training raised the validation score from {first:.3f} to {best:.3f}"
     assert same_bits(facts.model, before)
-    assert same_structure(facts.model) == structure
+    assert structure_of(facts.model) == structure
     assert all(p.grad is None and p.requires_grad for p in facts.model.parameters())
     assert seen[-1][:2] == (30, 30)
     assert "locality" in seen[-1][2]

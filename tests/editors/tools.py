@@ -59,7 +59,7 @@ def same_bits(model: nn.Module, before: dict[str, Tensor]) -> bool:
     )
 
 
-def same_structure(model: nn.Module) -> list[tuple[str, int, int]]:
+def structure_of(model: nn.Module) -> list[tuple[str, int, int]]:
     """Names, identities and numbers of hooks of all modules."""
     return [
         (name, id(module), len(module._forward_hooks) + len(module._forward_pre_hooks))
