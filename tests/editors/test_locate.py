@@ -51,7 +51,7 @@ class Block(nn.Module):
 
 
 class Unusual(nn.Module):
-    """Blocks of no known name, with attention after the MLP, beside a longer list of modules of different kinds."""
+    """Blocks of no known name, attention last, beside a longer list of modules of different kinds."""
 
     def __init__(self) -> None:
         super().__init__()
