@@ -132,7 +132,8 @@ def _production(settings: CorrectSettings, questions: list[Question], narrator: 
         clicks = []
         for question, answer in zip(questions, answers, strict=True):
             right = question.is_answered_by(answer.output)
-            clicks.append(Feedback(answer.trace_id, right, "demo-user", None if right else question.answer))
+            told = question.accepted[0] if right else question.answer
+            clicks.append(Feedback(answer.trace_id, right, "demo-user", told))
         give_feedback(
             clicks,
             tracking_uri=settings.tracking,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-import unicodedata
 from dataclasses import dataclass
+
+from validation.matching import answers
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,7 @@ class Question:
 
     def is_answered_by(self, output: str) -> bool:
         """Whether the answer names what was asked for."""
-        said = _plain(output)
-        return any(_plain(name) in said for name in self.accepted)
+        return any(answers(output, name) for name in self.accepted)
 
 
 def demo_questions(*, capitals: int, cities: int, seed: int) -> list[Question]:
@@ -46,9 +46,9 @@ def demo_questions(*, capitals: int, cities: int, seed: int) -> list[Question]:
         country = countries[city["countrycode"]]["name"]
         questions.append(
             Question(
-                f"Which country is {city['name']} in?",
+                f"What country is the city of {city['name']} in?",
                 (country, *_OTHER_NAMES.get(country, ())),
-                f"{city['name']} is a city in {country}.",
+                f"The city of {city['name']} is located in {country}.",
             )
         )
     rng.shuffle(questions)
@@ -61,8 +61,3 @@ _OTHER_NAMES = {
     "Democratic Republic of the Congo": ("Congo",),
     "The Netherlands": ("Netherlands",),
 }
-
-
-def _plain(text: str) -> str:
-    decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(char for char in decomposed if not unicodedata.combining(char))

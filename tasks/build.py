@@ -111,6 +111,7 @@ class _Candidate:
     chat: bool
     reference: str
     confirmed: bool
+    gold: str | None = None
     given: bool = False
     kind: str = field(default="")
 
@@ -127,7 +128,9 @@ def _candidates(
     rows: dict[str, _Candidate] = {}
     for key in sorted(records.keys() - barred - {""}):
         best = _most_trusted(records[key])
-        rows[key] = _Candidate(best.prompt.strip(), best.chat, best.output.strip(), best.confirmed)
+        rows[key] = _Candidate(
+            best.prompt.strip(), best.chat, best.output.strip(), best.confirmed, best.gold
+        )
     refused = 0
     for correction in edited:
         for prompt in sorted(correction.locality):
@@ -241,6 +244,7 @@ def _locality_row(row: _Candidate, gate_share: float, seed: int) -> dict[str, An
         "prompt": row.prompt,
         "reference": row.reference,
         "confirmed": row.confirmed,
+        "gold": row.gold,
         "kind": row.kind,
         "role": "gate" if share < gate_share else "editor",
         "chat": row.chat,

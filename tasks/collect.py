@@ -69,6 +69,7 @@ def from_traces(
                         output=one.output,
                         chat=chat if one.chat is None else one.chat,
                         confirmed=bool(right),
+                        gold=_expected(trace, expectation_name),
                         model_version=trace.info.tags.get(VERSION_TAG) or "",
                         source=source,
                     )
@@ -223,6 +224,13 @@ def _report(
         model_version=trace.info.tags.get(VERSION_TAG, ""),
         chat=chat if one.chat is None else one.chat,
     )
+
+
+def _expected(trace: Any, name: str) -> str | None:
+    """The trace's expectation, if it is one text."""
+    expectation = _latest(trace, "expectation", name)
+    told = [] if expectation is None else texts(expectation.expectation.value)
+    return told[0] if len(told) == 1 else None
 
 
 def _latest(trace: Any, kind: str, name: str) -> Any | None:

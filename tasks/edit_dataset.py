@@ -41,6 +41,7 @@ _LOCALITY: Mapping[str, str] = {
     "prompt": "text",
     "reference": "text",
     "confirmed": "bool",
+    "gold": "text",
     "kind": "text",
     "role": "text",
     "chat": "bool",

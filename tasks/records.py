@@ -86,6 +86,7 @@ class TrafficRecord(BaseModel):
     output: str
     chat: bool = True
     confirmed: bool = Field(default=False, description="a user or a check said the answer was right")
+    gold: str | None = Field(default=None, description="what a right answer has to say, if a user told")
     model_version: str = Field(default="", description="the version that answered, if it is known")
     source: str = ""
 

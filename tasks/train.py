@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,6 +86,11 @@ def train_editor(
         UserError: there is too little to train on, or the base's loss is not sane.
     """
     config, training = config or MalmenConfig(), training or TrainingConfig()
+    data = json.dumps([[asdict(r) for r in requests], list(stay)], sort_keys=True)
+    inputs = json.dumps([data, base.digest, asdict(config), asdict(training), chat], sort_keys=True)
+    if checkpoint is not None:
+        # A checkpoint is only ever resumed by the training that wrote it.
+        checkpoint = checkpoint / hashlib.sha256(inputs.encode()).hexdigest()[:16]
     model, tokenizer = load(base)
     keep = answers_to_keep(model, tokenizer, stay, chat=chat, progress=progress)
     text = own_writing(model, tokenizer, seed=training.seed)
@@ -102,7 +108,6 @@ def train_editor(
         )
     except ValueError as error:
         raise UserError(f"no editor can be trained: {error}") from error
-    data = json.dumps([[asdict(r) for r in requests], list(stay)], sort_keys=True)
     result.editor.manifest = {
         "base_digest": base.digest,
         "base": base.ref if base.ref.startswith("gguf:") else base.path.name,
@@ -118,6 +123,8 @@ def train_editor(
         "versions": _versions(),
     }
     result.editor.save(out)
+    if checkpoint is not None:
+        shutil.rmtree(checkpoint, ignore_errors=True)
     return TrainedEditor(out, result.editor.digest(), "trained", result.statement)
 
 

@@ -155,7 +155,8 @@ def _questions(data: EditDataset, earlier: Sequence[str]) -> list[_Question]:
         about = {"id": row["id"], "prompt": row["prompt"], "expected": row["reference"], "chat": row["chat"]}
         questions.append(_Question(rows.LOCALITY, kind=row["kind"], **about))
         if row["confirmed"]:
-            questions.append(_Question(rows.DRAWDOWN, kind=row["kind"], **about))
+            gold = row["gold"] or row["reference"]
+            questions.append(_Question(rows.DRAWDOWN, kind=row["kind"], **{**about, "expected": gold}))
     return questions
 
 
