@@ -53,7 +53,7 @@ class MalmenConfig:
         modules: regular expression over module names; by default MLP outputs of late blocks.
         rank: of the hypernetwork's low-rank maps.
         depth: its number of blocks.
-        passes: captures and solves per edit; a second one sees only what the first left undone.
+        passes: captures and solves per edit; a later one sees only what the earlier left undone.
         rate: initial size of a value change, as a share of what the matrices write together.
         strength: initial weight of the regulariser against the edits.
         kept_weight: weight of keys whose answers must stay, against ordinary text.
@@ -64,8 +64,8 @@ class MalmenConfig:
     modules: str | None = None
     rank: int = 256
     depth: int = 2
-    passes: int = 2
-    rate: float = 0.15
+    passes: int = 4
+    rate: float = 0.05
     strength: float = 1.0
     kept_weight: float = 10.0
     text_rank: int = 48

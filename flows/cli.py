@@ -311,6 +311,10 @@ def _settings(name: str, home: Path, *, tracking: str = "", ledger: str = "", **
 
 def _quieten() -> None:
     """Keep libraries from talking and counting, unless the user chose otherwise."""
+    import logging
+
+    for library in ("great_expectations", "mlflow", "alembic", "httpx"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     for variable, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
@@ -318,6 +322,7 @@ def _quieten() -> None:
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "TOKENIZERS_PARALLELISM": "false",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
     }.items():
         os.environ.setdefault(variable, value)
 

@@ -71,6 +71,15 @@ def same_answer(output: str, reference: str) -> bool:
     return ours == theirs if ours or theirs else output.strip() == reference.strip()
 
 
+def same_opening(output: str, reference: str, words: int = 5) -> bool:
+    """Whether two generations begin with the same words (locality agreement, after the field's five tokens).
+
+    Whole texts would mostly compare how long the two ramble on.
+    """
+    ours, theirs = (normalise_answer(text).split()[:words] for text in (output, reference))
+    return ours == theirs if ours or theirs else output.strip() == reference.strip()
+
+
 def _words(text: str) -> list[str]:
     for _ in range(2):  # Case folding can leave text that NFKC composes further, and the other way round.
         text = unicodedata.normalize("NFKC", text).casefold()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from validation.matching import matches, same_answer
+from validation.matching import matches, same_answer, same_opening
 
 TEXT_COLUMNS = ("metric", "id", "prompt", "expected", "champion_output", "candidate_output", "kind")
 NUMBER_COLUMNS = ("champion_ok", "candidate_ok", "locality_kl")
@@ -29,7 +29,7 @@ PROTOCOLS = {
     EDIT: "the correction's own prompt gives the target",
     EQUIVALENCE: "a phrasing that was held out gives the target",
     RETENTION: "an earlier correction's prompt gives its target",
-    LOCALITY: "a prompt that must not move gives the champion's answer, as a whole text",
+    LOCALITY: "a prompt that must not move is answered with the champion's first five words",
     DRAWDOWN: "a prompt whose right answer is known is answered right",
 }
 
@@ -65,7 +65,7 @@ def outcome(
 
     def right(output: str) -> float:
         if metric == LOCALITY:
-            return float(same_answer(output, expected))
+            return float(same_opening(output, expected))
         kept = metric == DRAWDOWN and same_answer(output, expected)
         return float(kept or matches(output, expected, chat=chat, wrong_output=wrong_output))
 
