@@ -59,8 +59,8 @@ def run_demo(demo: DemoSettings) -> CorrectionRun:
         retrain=demo.retrain,
         held_out=2,
         equivalents=4,
-        far=40,
-        keep_confirmed=120,
+        far=60,
+        keep_confirmed=200,
         seed=demo.seed,
     )
     narrator = Narrator()

@@ -33,6 +33,7 @@ class CorrectSettings(BaseModel):
     equivalents: int = Field(default=5, ge=0, description="phrasings of each correction for the editor")
     far: int = Field(default=60, ge=0, description="unrelated traffic prompts that must not move")
     keep_confirmed: int = Field(default=160, ge=0, description="prompts answered right that must stay right")
+    gate_share: float = Field(default=0.35, gt=0, lt=1, description="locality that only the gates see")
     attempts: int = Field(default=2, ge=1, description="solves in all, each without what broke the last")
     seed: int = 0
 

@@ -161,6 +161,7 @@ def build_dataset(
         equivalents=settings.equivalents,
         far=settings.far,
         keep_confirmed=settings.keep_confirmed,
+        gate_share=settings.gate_share,
         references=_asking(champion, settings.chat, progress),
         manifest={"model": settings.model_name, "champion": champion.version},
     )
@@ -264,6 +265,6 @@ def run_key(settings: CorrectSettings, ledger_digest: str, base_digest: str, edi
     """What makes two runs the same run: their inputs, whatever was interrupted."""
     parts = [settings.model_name, base_digest, editor_digest, ledger_digest]
     chosen = settings.model_dump(
-        mode="json", include={"held_out", "equivalents", "far", "keep_confirmed", "seed"}
+        mode="json", include={"held_out", "equivalents", "far", "keep_confirmed", "gate_share", "seed"}
     )
     return hashlib.sha256(json.dumps([parts, chosen], sort_keys=True).encode()).hexdigest()[:16]

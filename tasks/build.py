@@ -128,9 +128,7 @@ def _candidates(
     rows: dict[str, _Candidate] = {}
     for key in sorted(records.keys() - barred - {""}):
         best = _most_trusted(records[key])
-        rows[key] = _Candidate(
-            best.prompt.strip(), best.chat, best.output.strip(), best.confirmed, best.gold
-        )
+        rows[key] = _Candidate(best.prompt.strip(), best.chat, best.output.strip(), best.confirmed, best.gold)
     refused = 0
     for correction in edited:
         for prompt in sorted(correction.locality):

@@ -150,10 +150,11 @@ def _questions(data: EditDataset, earlier: Sequence[str]) -> list[_Question]:
         questions += [_Question(rows.EQUIVALENCE, prompt=p, **about) for p in edit["held_out"]]
         if edit["id"] in held:
             questions.append(_Question(rows.RETENTION, prompt=edit["prompt"], **about))
-    gate_rows = data.locality[data.locality["role"] == "gate"]
-    for row in gate_rows.to_dict("records"):
+    for row in data.locality.to_dict("records"):
         about = {"id": row["id"], "prompt": row["prompt"], "expected": row["reference"], "chat": row["chat"]}
-        questions.append(_Question(rows.LOCALITY, kind=row["kind"], **about))
+        # Agreement is asked of prompts that the editor did not see; right answers have to stay right anywhere.
+        if row["role"] == "gate":
+            questions.append(_Question(rows.LOCALITY, kind=row["kind"], **about))
         if row["confirmed"]:
             gold = row["gold"] or row["reference"]
             questions.append(_Question(rows.DRAWDOWN, kind=row["kind"], **{**about, "expected": gold}))
@@ -188,7 +189,7 @@ def _measure(request_file: Path) -> None:
     }
     champion, tokenizer = load(folders["champion"])
     # A reference is the champion's own greedy answer, so only the rest has to be asked.
-    known = dict(zip(prompts, references, strict=True))
+    known = dict(zip(data.locality["prompt"], data.locality["reference"], strict=True))
     asked = [q for q in questions if q.prompt not in known]
     before = known | _answers(champion, tokenizer, asked, "champion")
     _say(0, 1, "champion: log-probabilities")

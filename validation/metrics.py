@@ -57,9 +57,12 @@ DEFINITIONS: dict[str, MetricDefinition] = {
         "of the prompts the champion is known to answer right, the share still answered right",
         "proportion",
     ),
+    "answers_kept_unseen": MetricDefinition(
+        "higher", "the same over those prompts that the editor was not told to keep", "proportion"
+    ),
     rows_of.LOCALITY: MetricDefinition(
         "higher",
-        "share of prompts that must not move whose whole answer is the champion's",
+        "share of prompts unseen by the editor that begin with the champion's first five words",
         "proportion",
         rows_of.LOCALITY,
     ),
@@ -186,9 +189,10 @@ def metric_rows(outcomes: pd.DataFrame, teacher_forced: Sequence[float] = ()) ->
     frame = of(rows_of.DRAWDOWN)
     add(rows_of.DRAWDOWN, frame, frame["champion_ok"] - frame["candidate_ok"], 0.0)
     frame = frame[frame["champion_ok"] != 0]
-    add(
-        "answers_kept", frame, frame["candidate_ok"].where(frame["champion_ok"].notna()), frame["champion_ok"]
-    )
+    unseen = frame[frame["id"].isin(of(rows_of.LOCALITY)["id"])]
+    for metric, asked in (("answers_kept", frame), ("answers_kept_unseen", unseen)):
+        kept = asked["candidate_ok"].where(asked["champion_ok"].notna())
+        add(metric, asked, kept, asked["champion_ok"])
     frame = of(rows_of.LOCALITY)
     frame = frame[frame["locality_kl"].notna()]
     add("locality_kl_mean", frame, frame["locality_kl"], 0.0)

@@ -76,7 +76,9 @@ def test_bad_reports_are_set_aside_with_reasons_and_the_rest_goes_on(world: Worl
 
 def test_a_candidate_that_fails_its_gates_is_not_promoted(world: World, tmp_path: Path):
     strict = tmp_path / "strict.yaml"
-    strict.write_text(world.settings.gates.read_text() + "  answers_kept: {min: 0.95, minimum_n: 20, severity: critical}\n")
+    strict.write_text(
+        world.settings.gates.read_text() + "  answers_kept: {min: 0.95, minimum_n: 20, severity: critical}\n"
+    )
     run = correct(world.settings.model_copy(update={"gates": strict}))
     assert run.outcome == "insufficient"
     state = describe("tiny", tracking_uri=world.settings.tracking)
