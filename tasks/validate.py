@@ -152,7 +152,7 @@ def _questions(data: EditDataset, earlier: Sequence[str]) -> list[_Question]:
             questions.append(_Question(rows.RETENTION, prompt=edit["prompt"], **about))
     for row in data.locality.to_dict("records"):
         about = {"id": row["id"], "prompt": row["prompt"], "expected": row["reference"], "chat": row["chat"]}
-        # Agreement is asked of prompts that the editor did not see; right answers have to stay right anywhere.
+        # Agreement is asked of prompts unseen by the editor; right answers have to stay right anywhere.
         if row["role"] == "gate":
             questions.append(_Question(rows.LOCALITY, kind=row["kind"], **about))
         if row["confirmed"]:

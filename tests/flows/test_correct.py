@@ -1,4 +1,4 @@
-"""The main job from end to end on a tiny model: correct, promote, roll back, withdraw nothing, lose nothing."""
+"""The main job from end to end on a tiny model: correct, promote, roll back, lose nothing."""
 
 from __future__ import annotations
 
