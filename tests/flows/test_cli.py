@@ -1,0 +1,86 @@
+"""The command line: what a user types, and what a user's mistake looks like."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tasks.records import UserError
+
+run = CliRunner()
+
+
+def test_flag_and_status_show_a_correction_and_a_conflict(tmp_path: Path, mlflow_store: str):
+    common = ["my-model", "--home", str(tmp_path)]
+    first = run.invoke(app, ["flag", *common, "--prompt", "Capital of Togo?", "--expected", "Lome"])
+    assert first.exit_code == 0
+    assert "accepted" in first.output
+    rival = run.invoke(app, ["flag", *common, "--prompt", "capital of togo?", "--expected", "Lagos"])
+    assert "conflicting" in rival.output
+    status = run.invoke(app, ["status", *common, "--tracking", mlflow_store])
+    assert status.exit_code == 0
+    assert "conflicting" in status.output
+
+
+def test_edit_writes_a_checkpoint_that_plain_transformers_loads(tmp_path: Path, tiny_llama):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    data = tmp_path / "corrections.jsonl"
+    lines = [
+        {"prompt": "The capital of Chad is", "target": "Cairo"},
+        {"prompt": "The capital of Peru is", "target": "Paris", "locality": ["The yen is used in"]},
+        {"prompt": "", "target": "nothing"},
+    ]
+    data.write_text("\n".join(map(json.dumps, lines)))
+    out = tmp_path / "edited"
+    model = str(tiny_llama(hidden_size=64))
+    done = run.invoke(
+        app,
+        ["edit", "--model", model, "--data", str(data), "--editor", "finetune", "--out", str(out),
+         "--home", str(tmp_path / "home")],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "2 of 2 answered with the target" in done.output
+    assert "left out" in done.output
+    tokenizer, edited = AutoTokenizer.from_pretrained(out), AutoModelForCausalLM.from_pretrained(out)
+    asked = tokenizer("The capital of Chad is", return_tensors="pt")
+    said = tokenizer.decode(edited.generate(**asked, max_new_tokens=4, do_sample=False)[0])
+    assert "Cairo" in said
+    assert (out / "delta" / "delta.safetensors").is_file()
+    assert json.loads((out / "delta" / "delta.json").read_text())["correction_ids"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["edit", "--model", "no/such", "--data", "absent.jsonl", "--out", "x"], "absent.jsonl"),
+        (["rollback", "nobody"], "nobody"),
+        (["report", "nobody"], "nobody"),
+        (["train-editor", "--model", "x", "--data", "y", "--out", "z", "--editor", "finetune"], "finetune"),
+    ],
+)
+def test_a_users_mistake_raises_one_plain_sentence(
+    arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    result = run.invoke(app, [*arguments, "--home", str(tmp_path / "home")])
+    assert isinstance(result.exception, UserError)
+    assert says in str(result.exception)
+
+
+def test_the_installed_command_prints_no_traceback(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "report", "nobody", "--home", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("mendflow: there is no report of nobody")
+    assert "Traceback" not in done.stderr
