@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -270,7 +271,8 @@ class Malmen(nn.Module):
             name: (tensor.half() if _kept_in_half(name) else tensor).contiguous()
             for name, tensor in self.state_dict().items()
         }
-        save_file(state, folder / WEIGHTS_FILE)
+        weights_file, manifest_file = folder / f"{WEIGHTS_FILE}.new", folder / f"{EDITOR_FILE}.new"
+        save_file(state, weights_file)
         shapes = {m.name: [m.d_in, m.d_out, m.input_major] for m in self.modules_edited}
         manifest = {
             **self.manifest,
@@ -280,7 +282,10 @@ class Malmen(nn.Module):
             "editor_digest": self.digest(),
         }
         # Unsorted: as text block 10 comes before block 8, and the statistics go by the order of the modules.
-        (folder / EDITOR_FILE).write_text(json.dumps(manifest, indent=2) + "\n")
+        manifest_file.write_text(json.dumps(manifest, indent=2) + "\n")
+        # The manifest comes last: without it there is no editor, so a kill leaves no half of one.
+        os.replace(weights_file, folder / WEIGHTS_FILE)
+        os.replace(manifest_file, folder / EDITOR_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> Malmen:

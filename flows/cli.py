@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tasks.records import UserError
@@ -39,7 +40,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]mendflow:[/] {error}", markup=True)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]mendflow:[/] {escape(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -84,7 +85,7 @@ def flag(
         expected,
         name,
         ledger_url=settings.ledger,
-        reporter=reporter or getpass.getuser(),
+        reporter=reporter or _user(),
         chat=chat,
     )
     reason = f": {correction.reason}" if correction.reason else ""
@@ -115,7 +116,7 @@ def collect(
         typer.echo(f"{rejected.source}: {rejected.reason}", err=True)
     table = Table("correction", "state", "prompt", "reason")
     for correction in corrections:
-        table.add_row(correction.id, correction.state, correction.prompt, correction.reason)
+        table.add_row(correction.id, correction.state, escape(correction.prompt), escape(correction.reason))
     Console().print(table)
     typer.echo(
         f"{len(found.reports)} reports, {len(corrections)} corrections, {len(found.rejected)} unreadable"
@@ -233,7 +234,7 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
                 version.number,
                 ", ".join(version.aliases),
                 tags.get("mendflow.delta_digest", "")[:12],
-                tags.get("mendflow.promoted_by", ""),
+                escape(tags.get("mendflow.promoted_by", "")),
             )
         console.print(versions)
         states = Table("state", "corrections")
@@ -244,7 +245,8 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
         log = Table("when", "what", "from", "to", "who", "why", "phase")
         for row in book.promotion_log(name)[-8:]:
             when = f"{row.at:%Y-%m-%d %H:%M}"
-            log.add_row(when, row.action, row.from_version, row.to_version, row.who, row.why, row.phase)
+            who, why = escape(row.who), escape(row.why)
+            log.add_row(when, row.action, row.from_version, row.to_version, who, why, row.phase)
         console.print(log)
 
 
@@ -263,7 +265,7 @@ def promote(
 
     settings = _settings(name, home, tracking=tracking, ledger=ledger)
     with _prefect(home):
-        number = promote_flow(settings, version, who or getpass.getuser(), why)
+        number = promote_flow(settings, version, who or _user(), why)
     typer.echo(f"champion of {name} is version {number}")
 
 
@@ -281,7 +283,7 @@ def rollback(
 
     settings = _settings(name, home, tracking=tracking, ledger=ledger)
     with _prefect(home):
-        number = rollback_flow(settings, who or getpass.getuser(), why)
+        number = rollback_flow(settings, who or _user(), why)
     typer.echo(f"champion of {name} is version {number}")
 
 
@@ -307,6 +309,14 @@ def _settings(name: str, home: Path, *, tracking: str = "", ledger: str = "", **
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _user() -> str:
+    """The user at the machine; a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "unknown"
 
 
 def _quieten() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,14 +11,15 @@ from prefect import flow
 
 from flows import stages
 from flows.console import Narrator
-from flows.judge import judge
+from flows.judge import check_gates, judge
 from flows.settings import CorrectSettings
 from flows.show import publish, write_run_report
 from tasks import promotion, register
 from tasks.apply import open_any_editor
+from tasks.collect import NoExperiment
 from tasks.ledger import Ledger
 from tasks.models import resolve
-from tasks.records import State
+from tasks.records import Collected, State
 from tasks.runs import run_of
 from validation.verdict import Verdict
 
@@ -48,13 +50,14 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
     """Collect, build, train or reuse, apply, register, validate, promote; safe to kill and to run again."""
     narrator = Narrator()
     name = settings.model_name
-    with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/correct", "correct", seconds=3600):
+    with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/correct", "correct", seconds=3600) as lease:
+        check_gates(settings)
         promotion.recover(name, ledger=ledger, tracking_uri=settings.tracking)
         champion = stages.find_champion(settings, ledger)
         stages.reconcile(ledger, name, champion)
 
         with narrator.stage("collect", "Collect flagged errors"):
-            collected = stages.collect_errors(settings)
+            collected = _collected(settings, ledger)
             ledger.record(collected.reports)
         with narrator.stage("check", "Ask the champion whether they are errors still") as progress:
             stages.close_already_correct(settings, ledger, champion, progress)
@@ -73,6 +76,8 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         editor_digest = open_any_editor(editor_ref, base).digest()
 
         for attempt in range(settings.attempts):
+            # Training may have taken longer than the lease: nothing is changed after another run took it.
+            lease.renew()
             digest = ledger.digest(name, stages.OPEN)
             key = stages.run_key(settings, digest, base.digest, editor_digest)
             folder = settings.home / "runs" / name / key
@@ -157,7 +162,9 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
                 stages.reconcile(ledger, name, promoted)
             result.previous, result.champion = champion.version, promoted.version
         result.counts = _counts(ledger, name)
-        (folder / "result.json").write_text(json.dumps(result.__dict__, indent=2, default=str))
+        partial = folder / ".result.json"
+        partial.write_text(json.dumps(result.__dict__, indent=2, default=str))
+        os.replace(partial, folder / "result.json")
         publish(result, judged.decision, settings)
     return result
 
@@ -175,6 +182,17 @@ _SET_ASIDE = (
     State.NEEDS_ANSWER,
     State.ALREADY_CORRECT,
 )
+
+
+def _collected(settings: CorrectSettings, ledger: Ledger) -> Collected:
+    """What there is to collect; a ledger that was filled by hand or from files needs no traces."""
+    try:
+        return stages.collect_errors(settings)
+    except NoExperiment:
+        chosen = settings.experiment != CorrectSettings.model_fields["experiment"].default
+        if chosen or not ledger.corrections(settings.model_name):
+            raise
+        return Collected()
 
 
 def _broken(outcomes: Any) -> list[str]:

@@ -72,6 +72,10 @@ def edit_file(
         raise UserError(
             f"{data} holds no usable correction: {rejected[0].reason if rejected else 'it is empty'}"
         )
+    if any(request.chat != chat for request in requests):
+        raise UserError(
+            f"{data} holds {'raw text' if chat else 'chat turns'}; say {'--text' if chat else '--chat'}"
+        )
     with narrator.stage("model", f"Find the model {model}"):
         base = resolve(model, cache=settings.home / "models", tracking_uri=settings.tracking)
         opened = open_any_editor(editor_for(editor, base, settings.home), base)
@@ -80,14 +84,17 @@ def edit_file(
         keep: list[Kept] = []
         if stay:
             loaded, tokenizer = load(base)
-            answers = generate_greedy(
-                loaded,
-                tokenizer,
-                stay,
-                chat=chat,
-                max_new_tokens=LOCALITY_TOKENS,
-                progress=lambda done, total: progress(done, total, ""),
-            )
+            try:
+                answers = generate_greedy(
+                    loaded,
+                    tokenizer,
+                    stay,
+                    chat=chat,
+                    max_new_tokens=LOCALITY_TOKENS,
+                    progress=lambda done, total: progress(done, total, ""),
+                )
+            except ValueError as error:
+                raise UserError(f"{model} cannot be asked what must stay: {error}") from error
             keep = [Kept(p, a, chat) for p, a in zip(stay, answers, strict=True) if a]
             del loaded
     with tempfile.TemporaryDirectory(prefix="mendflow-") as scratch:

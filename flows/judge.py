@@ -12,11 +12,17 @@ from flows.stages import Champion, stage
 from tasks.apply import Applied
 from tasks.edit_dataset import EditDataset
 from tasks.records import UserError
+from tasks.registry import tag_version
 from tasks.validate import measure
 from validation.verdict import Decision, decide, write_decision
 
+VERDICT_TAG = "mendflow.verdict"
+COMPARED_TAG = "mendflow.compared_with"
+
 if TYPE_CHECKING:
     import pandas as pd
+
+    from validation.thresholds import GateFile
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,20 @@ class Judged:
     dataset: EditDataset
     verdict_file: Path
     docs: Path
+
+
+def check_gates(settings: CorrectSettings) -> GateFile:
+    """The gates that will decide; a file that cannot be used is refused before any work is done.
+
+    Raises:
+        UserError: the gate file cannot be used.
+    """
+    from validation.thresholds import GateFileError, load_gates
+
+    try:
+        return load_gates(settings.gates)
+    except GateFileError as error:
+        raise UserError(str(error)) from error
 
 
 @stage
@@ -42,12 +62,8 @@ def judge(
 ) -> Judged:
     """Measure the candidate reloaded from the registry in a fresh process, and decide."""
     from validation.gates import run_gates
-    from validation.thresholds import GateFileError, load_gates
 
-    try:
-        gates = load_gates(settings.gates)
-    except GateFileError as error:
-        raise UserError(str(error)) from error
+    gates = check_gates(settings)
     name = settings.model_name
     held = set(champion.correction_ids)
     measured = measure(
@@ -73,4 +89,7 @@ def judge(
     digests = {"base": champion.folder.digest, "delta": applied.digest, "dataset": dataset.digest}
     decision = decide(report, needs_approval=settings.promotion == "review", digests=digests)
     write_decision(decision, folder / "verdict.json")
+    # A promotion by hand looks at these: what the gates said, and beside which champion.
+    said = {VERDICT_TAG: decision.verdict.value, COMPARED_TAG: champion.version}
+    tag_version(name, candidate, said, tracking_uri=settings.tracking)
     return Judged(decision, measured.outcomes, dataset, folder / "verdict.json", docs)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.judge import COMPARED_TAG, VERDICT_TAG
 from flows.settings import CorrectSettings
 from flows.stages import find_champion, reconcile
 from tasks import promotion
 from tasks.ledger import Ledger
 from tasks.records import UserError
 from tasks.registry import CANDIDATE, describe, resolve_version
+from validation.verdict import Verdict
 
 
 @flow(name="promote", validate_parameters=False, persist_result=False)
@@ -17,7 +19,7 @@ def promote(settings: CorrectSettings, version: str | None, who: str, why: str) 
     """Make the candidate, or a named version, the champion; its number.
 
     Raises:
-        UserError: there is no candidate, or the champion moved since the version was measured.
+        UserError: there is no candidate, the gates refused it, or the champion moved since it was measured.
     """
     name, uri = settings.model_name, settings.tracking
     with Ledger(settings.ledger) as ledger:
@@ -26,6 +28,15 @@ def promote(settings: CorrectSettings, version: str | None, who: str, why: str) 
         if version is None and state.candidate is None:
             raise UserError(f"{name} has no candidate to promote; run `mendflow correct`, or name a version")
         number = resolve_version(name, version or CANDIDATE, tracking_uri=uri)
+        if version is None:
+            tags = next(found.tags for found in state.versions if found.number == number)
+            verdict, beside = tags.get(VERDICT_TAG, "none"), tags.get(COMPARED_TAG, "none")
+            if verdict not in (Verdict.PROMOTE.value, Verdict.HOLD.value) or beside != state.champion:
+                raise UserError(
+                    f"the candidate, version {number} of {name}, has the verdict {verdict} beside version "
+                    f"{beside}, and the champion is version {state.champion}: run `mendflow correct {name}` "
+                    f"again, or name it with --version {number} to promote it all the same"
+                )
         promotion.promote(
             name,
             number,

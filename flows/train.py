@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 from editors.malmen import Malmen
+from editors.protocol import EDITOR_FILE, WEIGHTS_FILE
 from editors.requests import EditRequest
 from editors.training import TrainingConfig
 from flows.console import Narrator, ReportProgress
@@ -45,9 +46,13 @@ def train(
     """
     if editor != Malmen.name:
         raise UserError(f"the editor {editor!r} does not train; `malmen` does")
-    if (out / "delta.json").exists() or (
-        out.exists() and any(out.iterdir()) and not (out / "editor.json").exists()
-    ):
+    # What an interrupted training left of an editor may be written over.
+    strange = out.is_file() or (
+        out.is_dir()
+        and not (out / EDITOR_FILE).exists()
+        and any(not path.name.startswith((EDITOR_FILE, WEIGHTS_FILE)) for path in out.iterdir())
+    )
+    if strange or (out / "delta.json").exists():
         raise UserError(f"{out} holds something other than an editor; name a new or an empty folder")
     narrator = Narrator()
     with narrator.stage("model", f"Find the model {model}"):

@@ -28,6 +28,10 @@ _PAGE = 100
 _CONNECT_SECONDS = 5.0
 
 
+class NoExperiment(UserError):  # noqa: N818
+    """The MLflow store has no experiment of that name."""
+
+
 def from_traces(
     tracking_uri: str,
     experiment_name: str,
@@ -172,7 +176,7 @@ def _traces(client: Any, tracking_uri: str, experiment_name: str) -> Iterator[An
 
     experiment = client.get_experiment_by_name(experiment_name)
     if experiment is None:
-        raise UserError(
+        raise NoExperiment(
             f"MLflow at {without_password(tracking_uri)} has no experiment {experiment_name!r}; "
             "check its name, or let the model answer with tracing on first"
         )

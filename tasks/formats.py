@@ -95,7 +95,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any]]:
             raise UserError(f"{path} is not valid JSON ({error}); mend it or give JSON lines") from error
         yield from ((f"{path.name}[{number}]", entry) for number, entry in enumerate(entries))
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 yield f"{path.name}:{number}", json.loads(line)
@@ -175,11 +175,15 @@ def _fault(fields: _Fields) -> str:
             return f"its {name} is not text; write it as a string"
         if not value.strip():
             return f"its {name} is empty; fill it in or remove the entry"
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            return f"its {name} holds half of a surrogate pair, which is no text; write the whole character"
     for name in ("rephrases", "locality"):
         value = getattr(fields, name)
         texts = value if isinstance(value, list) else [value]
         if any(not isinstance(text, str) for text in texts if text is not None):
             return f"its {name} are not texts; write a list of strings"
+        if any("\ud800" <= letter <= "\udfff" for text in texts if text for letter in text):
+            return f"its {name} hold half of a surrogate pair, which is no text; write the whole character"
     return "" if fields.subject is None or isinstance(fields.subject, str) else "its subject is not text"
 
 

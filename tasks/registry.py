@@ -67,6 +67,13 @@ def describe(name: str, *, tracking_uri: str | None = None) -> RegisteredModel:
     return RegisteredModel(name, aliases, tuple(sorted(versions, key=lambda version: int(version.number))))
 
 
+def tag_version(name: str, version: str, tags: dict[str, str], *, tracking_uri: str | None = None) -> None:
+    """Write tags on a version, over those of the same keys."""
+    with tracking(tracking_uri) as client:
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+
+
 def version_of(name: str, alias: str, *, tracking_uri: str | None = None) -> str | None:
     """The version with this alias, or None."""
     with tracking(tracking_uri) as client:

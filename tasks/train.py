@@ -16,7 +16,7 @@ import editors
 from editors.generation import generate_greedy
 from editors.malmen import MalmenConfig
 from editors.protocol import Kept, Progress, TrainableEditor, load_editor, no_progress, read_manifest
-from editors.requests import EditRequest, render_digest
+from editors.requests import EditRequest, pad_id, render_digest
 from editors.training import TrainingConfig, fit
 from tasks.models import ModelFolder, load
 from tasks.records import UserError
@@ -47,7 +47,10 @@ def find_editor(base_digest: str, places: Iterable[Path], *, name: str = "malmen
     for place in places:
         for manifest_path in sorted(place.glob("*/editor.json")):
             folder = manifest_path.parent
-            manifest = read_manifest(folder)
+            try:
+                manifest = read_manifest(folder)
+            except ValueError as error:
+                raise UserError(f"the editor in {folder} cannot be used: {error}") from error
             if manifest.get("base_digest") == base_digest and manifest["editor"] == name:
                 digest = open_editor(folder).digest()
                 return TrainedEditor(folder, digest, "reused", manifest.get("statement", ""))
@@ -141,9 +144,12 @@ def answers_to_keep(
     def report(done: int, total: int) -> None:
         progress(done, total, "answering what must stay")
 
-    answers = generate_greedy(
-        model, tokenizer, prompts, chat=chat, max_new_tokens=ANSWER_TOKENS, progress=report
-    )
+    try:
+        answers = generate_greedy(
+            model, tokenizer, prompts, chat=chat, max_new_tokens=ANSWER_TOKENS, progress=report
+        )
+    except ValueError as error:
+        raise UserError(f"the model cannot be asked what must stay: {error}") from error
     return [Kept(p, a, chat) for p, a in zip(prompts, answers, strict=True) if a]
 
 
@@ -158,10 +164,18 @@ def own_writing(
     """Text the model writes by itself at temperature 1: ordinary text for any model, from no data."""
     openings = ("The", "In the", "A", "When", "It is", "During", "Many", "After", "One of", "She", "He")
     prompts = [openings[i % len(openings)] for i in range(passages)]
-    encoded = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left")
+    # Padded by hand: a tokenizer without a padding token refuses to.
+    rows = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    length, padding = max(len(row) for row in rows), pad_id(tokenizer)
+    encoded = {
+        "input_ids": torch.tensor([[padding] * (length - len(row)) + row for row in rows]),
+        "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
+    }
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        written = model.generate(**encoded, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=tokens)
+        written = model.generate(
+            **encoded, pad_token_id=padding, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=tokens
+        )
     return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
 

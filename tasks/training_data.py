@@ -136,7 +136,7 @@ def practice_statements(
     for name, relation in RELATIONS.items():
         facts = _facts(folder, name)
         objects = sorted({obj for _, obj in facts})
-        for subject in rng.sample(sorted({s for s, _ in facts}), per_relation):
+        for subject in _some(sorted({s for s, _ in facts}), per_relation, rng):
             target = relation.statement.format(x=subject, y=rng.choice(objects))
             requests.append(_request(rng.choice(relation.questions).format(x=subject), target, rng))
     for path in sorted((folder / "zsre").glob("*.json")):
@@ -147,12 +147,19 @@ def practice_statements(
     return requests, sorted(set(stay))
 
 
+def _some(subjects: list[str], most: int, rng: random.Random) -> list[str]:
+    return rng.sample(subjects, min(most, len(subjects)))
+
+
 def _facts(folder: Path, relation: str) -> list[tuple[str, str]]:
     path = folder / RELATIONS_FOLDER / f"{relation}.jsonl"
     if not path.is_file():
         raise UserError(f"{path} is missing; point --data at a folder with ParaRel's tuples in it")
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [(row["sub_label"], row["obj_label"]) for row in rows]
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        return [(row["sub_label"], row["obj_label"]) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} does not hold ParaRel tuples ({error!r}); fetch it again") from error
 
 
 def _request(prompt: str, target: str, rng: random.Random, *, chat: bool = True) -> EditRequest:

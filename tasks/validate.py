@@ -77,10 +77,10 @@ def measure(
         "earlier": sorted(earlier),
     }
     request_file = folder / "request.json"
-    fresh = not request_file.is_file() or json.loads(request_file.read_text()) != request
-    if fresh:
+    wanted = json.dumps(request, indent=2, sort_keys=True)
+    if not request_file.is_file() or request_file.read_text() != wanted:
         (folder / MEASURED_FILE).unlink(missing_ok=True)
-        request_file.write_text(json.dumps(request, indent=2, sort_keys=True))
+        request_file.write_text(wanted)
     if not (folder / MEASURED_FILE).is_file():
         _in_fresh_process(request_file, progress)
     return _read(folder)
