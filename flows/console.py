@@ -38,7 +38,9 @@ class Narrator:
             TimeElapsedColumn(),
             TextColumn("[dim]{task.fields[note]}"),
         )
-        with Progress(*columns, console=self.console, transient=True) as bars:
+        with Progress(
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
+        ) as bars:
             bar = bars.add_task(told, total=None, note="")
 
             def report(done: int, total: int, note: str = "") -> None:

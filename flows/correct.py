@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -22,6 +23,8 @@ from tasks.models import resolve
 from tasks.records import Collected, State
 from tasks.runs import run_of
 from validation.verdict import Verdict
+
+RESULT_FILE = "result.json"
 
 
 @dataclass
@@ -147,6 +150,9 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         with narrator.stage("report", "Write the report"):
             result.report = write_run_report(settings, result, judged, folder)
         if judged.decision.verdict is Verdict.PROMOTE:
+            # Written first: a run that is killed after its promotion leaves its result all the same.
+            promises = replace(result, previous=champion.version, champion=candidate)
+            _write_result(promises, folder)
             with narrator.stage("promote", "Promote it"):
                 promotion.promote(
                     name,
@@ -162,9 +168,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
                 stages.reconcile(ledger, name, promoted)
             result.previous, result.champion = champion.version, promoted.version
         result.counts = _counts(ledger, name)
-        partial = folder / ".result.json"
-        partial.write_text(json.dumps(result.__dict__, indent=2, default=str))
-        os.replace(partial, folder / "result.json")
+        _write_result(result, folder)
         publish(result, judged.decision, settings)
     return result
 
@@ -193,6 +197,12 @@ def _collected(settings: CorrectSettings, ledger: Ledger) -> Collected:
         if chosen or not ledger.corrections(settings.model_name):
             raise
         return Collected()
+
+
+def _write_result(result: CorrectionRun, folder: Path) -> None:
+    partial = folder / f".{RESULT_FILE}"
+    partial.write_text(json.dumps(result.__dict__, indent=2, default=str))
+    os.replace(partial, folder / RESULT_FILE)
 
 
 def _broken(outcomes: Any) -> list[str]:

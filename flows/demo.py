@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ MODEL_NAME = "demo-model"
 EXPERIMENT = "demo-traffic"
 TRAFFIC_FILE = "traffic.json"
 SUMMARY_FILE = "summary.json"
+MARKER_FILE = ".mendflow-demo"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,9 @@ def run_demo(demo: DemoSettings) -> CorrectionRun:
     run = correct(settings)
     if run.outcome == "nothing to do":
         run = CorrectionRun(**json.loads(_last_result(home).read_text()))
+        if run.candidate != describe(MODEL_NAME, tracking_uri=settings.tracking).champion:
+            # The demo was interrupted between its rollback and the way forward.
+            rollback(settings, "demo", "go on with an interrupted demo")
     elif run.outcome != "promoted":
         raise UserError(f"the candidate was {run.outcome}: {run.reason} (report: {run.report})")
     _show(run, narrator)
@@ -105,20 +110,25 @@ def run_demo(demo: DemoSettings) -> CorrectionRun:
 def _prepare(home: Path, *, resume: bool) -> None:
     """An empty folder but for converted models, unless an interrupted demo goes on."""
     if not resume and home.exists():
-        known = {"mlflow.db", "ledger.db", "models", "prefect", "runs", TRAFFIC_FILE}
-        if any(home.iterdir()) and not known & {path.name for path in home.iterdir()}:
+        if any(home.iterdir()) and not (home / MARKER_FILE).is_file():
             raise UserError(f"{home} holds something other than a demo; name a new folder with --home")
         for path in home.iterdir():
-            if path.name != "models":
+            if path.name not in ("models", MARKER_FILE):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     home.mkdir(parents=True, exist_ok=True)
+    (home / MARKER_FILE).write_text("This folder belongs to `mendflow demo`, which empties it.\n")
 
 
 def _production(settings: CorrectSettings, questions: list[Question], narrator: Narrator) -> list[Answer]:
     """Serve every question once with tracing on, and let users click on the answers."""
     file = settings.home / TRAFFIC_FILE
     if file.is_file():
-        return [Answer(**row) for row in json.loads(file.read_text())]
+        saved = json.loads(file.read_text())
+        answers = [Answer(**row) for row in saved["answers"]]
+        if not saved["clicked"]:
+            _click(settings, questions, answers, narrator)
+            _save_traffic(file, answers, clicked=True)
+        return answers
     with narrator.stage("traffic", "Answer questions in production, with tracing on") as progress:
         served = load_served(f"models:/{MODEL_NAME}@champion", settings.tracking)
         answers = ask(
@@ -128,6 +138,16 @@ def _production(settings: CorrectSettings, questions: list[Question], narrator: 
             session="demo",
             progress=lambda done, total: progress(done, total, ""),
         )
+    _save_traffic(file, answers, clicked=False)
+    _click(settings, questions, answers, narrator)
+    _save_traffic(file, answers, clicked=True)
+    return answers
+
+
+def _click(
+    settings: CorrectSettings, questions: list[Question], answers: list[Answer], narrator: Narrator
+) -> None:
+    """What users say of every answer; a trace that is clicked on twice is one report all the same."""
     with narrator.stage("feedback", "Users click on right and wrong answers") as progress:
         clicks = []
         for question, answer in zip(questions, answers, strict=True):
@@ -139,8 +159,12 @@ def _production(settings: CorrectSettings, questions: list[Question], narrator: 
             tracking_uri=settings.tracking,
             progress=lambda done, total: progress(done, total, ""),
         )
-    file.write_text(json.dumps([answer.__dict__ for answer in answers]))
-    return answers
+
+
+def _save_traffic(file: Path, answers: list[Answer], *, clicked: bool) -> None:
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps({"answers": [answer.__dict__ for answer in answers], "clicked": clicked}))
+    os.replace(partial, file)
 
 
 def _last_result(home: Path) -> Path:

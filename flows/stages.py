@@ -42,23 +42,23 @@ class Champion:
     folder: ModelFolder
     correction_ids: tuple[str, ...]
 
-    @property
-    def uri(self) -> str:
-        """What loads it."""
-        return f"models:/{self.version}"
-
 
 @stage
 def collect_errors(settings: CorrectSettings) -> Collected:
-    """Flagged errors and unflagged traffic, from a file of reports or from traces."""
-    collected = (
-        collect.from_traces(settings.tracking, settings.experiment, settings.model_name, chat=settings.chat)
-        if settings.source is None
-        else Collected()
-    )
-    if settings.source is not None:
-        collected = report_files.from_file(settings.source, settings.model_name, chat=settings.chat)
-    return collected
+    """Flagged errors from a file of reports or from traces; unflagged traffic from traces."""
+    if settings.source is None:
+        return collect.from_traces(
+            settings.tracking, settings.experiment, settings.model_name, chat=settings.chat
+        )
+    collected = report_files.from_file(settings.source, settings.model_name, chat=settings.chat)
+    try:
+        # Locality needs traffic, and what was served is there even where reports come from elsewhere.
+        served = collect.from_traces(
+            settings.tracking, settings.experiment, settings.model_name, chat=settings.chat
+        )
+    except collect.NoExperiment:
+        return collected
+    return collected.model_copy(update={"traffic": served.traffic})
 
 
 @stage
