@@ -56,7 +56,7 @@ def collect_errors(settings: CorrectSettings) -> Collected:
         served = collect.from_traces(
             settings.tracking, settings.experiment, settings.model_name, chat=settings.chat
         )
-    except collect.NoExperiment:
+    except UserError:
         return collected
     return collected.model_copy(update={"traffic": served.traffic})
 

@@ -134,6 +134,8 @@ def _site(folder: Path) -> dict[str, Any]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Great Expectations logs its own bookkeeping at INFO and WARNING."""
+    import great_expectations  # noqa: F401  (it sets its logger's level when it is imported)
+
     logger = logging.getLogger("great_expectations")
     level = logger.level
     logger.setLevel(logging.ERROR)
