@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from editors.capture import Captured, evaluating
 from editors.delta import Delta
-from editors.gather import encode_requests, gather, gather_keys, restored
+from editors.gather import answered_exactly, encode_requests, gather, gather_keys, restored
 from editors.hypernetwork import HyperNetwork
 from editors.locate import EditableModule, default_modules
 from editors.normaliser import RunningMoments
@@ -38,12 +38,15 @@ from editors.protocol import (
     read_manifest,
 )
 from editors.replay import PrefixCache
-from editors.requests import EditRequest, encode, pad_id
+from editors.requests import EditRequest, Example, encode, pad_id
 from editors.second_moment import compress, expand, second_moment
 from editors.solve import Regulariser, RidgeSolution, ridge_solve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Tokens of an answer that must stay which are put back where they moved: enough to hold what it says.
+OPENING = 12
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class MalmenConfig:
         rank: of the hypernetwork's low-rank maps.
         depth: its number of blocks.
         passes: captures and solves per edit; a later one sees only what the earlier left undone.
+        share: of the learned step that each pass takes; small steps disturb less.
         rate: initial size of a value change, as a share of what the matrices write together.
         strength: initial weight of the regulariser against the edits.
         kept_weight: weight of keys whose answers must stay, against ordinary text.
@@ -65,7 +69,8 @@ class MalmenConfig:
     modules: str | None = None
     rank: int = 256
     depth: int = 2
-    passes: int = 2
+    passes: int = 4
+    share: float = 0.6
     rate: float = 0.08
     strength: float = 1.0
     kept_weight: float = 30.0
@@ -193,9 +198,10 @@ class Malmen(nn.Module):
             kept_keys = gather_keys(model, self.modules_edited, kept, pad) if kept else None
             regularisers = self.regularisers(kept_keys)
             for number in range(self.config.passes):
-                captured = gather(model, self.modules_edited, examples, pad, cache)
+                rows = examples + (_moved(model, kept, pad, cache) if number else [])
+                captured = gather(model, self.modules_edited, rows, pad, cache)
                 for module, solution in self.solve(captured, len(requests), regularisers):
-                    shift = module.shift_for_weight(solution.shift)
+                    shift = module.shift_for_weight(self.config.share * solution.shift)
                     shifts[module.parameter] = shifts.get(module.parameter, 0) + shift
                     set_weight(model, module.parameter, originals[module.parameter], shifts[module.parameter])
                 progress(number + 1, self.config.passes, "solved")
@@ -307,6 +313,13 @@ class Malmen(nn.Module):
         if editor.digest() != manifest["editor_digest"]:
             raise ValueError(f"the editor in {folder} is damaged: its digest differs from its manifest's")
         return editor
+
+
+def _moved(model: nn.Module, kept: Sequence[Example], pad: int, cache: PrefixCache) -> list[Example]:
+    """Openings of the answers that must stay and no longer do: what a later pass has to put back."""
+    openings = [Example(example.prompt_ids, example.target_ids[:OPENING]) for example in kept]
+    still = answered_exactly(model, openings, pad, cache)
+    return [opening for opening, stays in zip(openings, still, strict=True) if not stays]
 
 
 def _batch_feature(n: int) -> float:

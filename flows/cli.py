@@ -53,8 +53,8 @@ def demo(
         bool, typer.Option(help="Train an editor instead of reusing the shipped one.")
     ] = False,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted demo.")] = False,
-    capitals: Annotated[int, typer.Option(help="Capitals asked for.")] = 115,
-    cities: Annotated[int, typer.Option(help="Cities asked for.")] = 70,
+    capitals: Annotated[int, typer.Option(help="Capitals asked for.")] = 85,
+    cities: Annotated[int, typer.Option(help="Cities asked for.")] = 60,
     seed: Annotated[int, typer.Option(help="Of the choice of questions.")] = 0,
 ) -> None:
     """Watch a real model get its real mistakes corrected, validated, promoted and rolled back."""
