@@ -134,12 +134,9 @@ def _site(folder: Path) -> dict[str, Any]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Great Expectations logs its own bookkeeping at INFO and WARNING."""
-    import great_expectations  # noqa: F401  (it sets its logger's level when it is imported)
-
-    logger = logging.getLogger("great_expectations")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)
