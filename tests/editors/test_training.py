@@ -24,8 +24,10 @@ from tests.conftest import ModelFactory
 from tests.editors.facts import Facts, learnt
 from tests.editors.tools import same_bits, snapshot, structure_of
 
-CONFIG = MalmenConfig(rank=16, rate=0.5)
-TRAINING = TrainingConfig(steps=30, validate_every=10, learning_rate=1e-2, batch_sizes=(1, 4, 8))
+CONFIG = MalmenConfig(rank=16, rate=0.5, kept_weight=10.0)
+TRAINING = TrainingConfig(
+    steps=30, validate_every=10, learning_rate=1e-2, locality_weight=1.0, batch_sizes=(1, 4, 8)
+)
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def test_edit_writes_a_checkpoint_that_plain_transformers_loads(tmp_path: Path, 
     ("arguments", "says"),
     [
         (["edit", "--model", "no/such", "--data", "absent.jsonl", "--out", "x"], "absent.jsonl"),
-        (["rollback", "nobody"], "nobody"),
+        (["rollback", "nobody"], "mlflow.db"),
         (["report", "nobody"], "nobody"),
         (["train-editor", "--model", "x", "--data", "y", "--out", "z", "--editor", "finetune"], "finetune"),
     ],
