@@ -16,7 +16,7 @@ from flows.correct import correct
 from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
 from tasks.registry import describe
-from tests.flows.conftest import COUNTRIES, World
+from tests.flows.conftest import World
 
 # Runs the flow in a process of its own, which dies just before or just after a function was called.
 DIES = """
@@ -99,26 +99,3 @@ def test_killed_and_run_again_ends_the_same(
     run_and_die(world.settings, module, name, when)
     correct(world.settings)
     assert end_state(world.settings) == undisturbed
-
-
-@pytest.mark.slow
-def test_killed_while_training_goes_on_from_its_checkpoint(world: World, tmp_path: Path):
-    data = tmp_path / "practice.jsonl"
-    rows = [
-        {"prompt": f"Where is {a} {b}?", "target": "Cairo", "locality": [f"Who is {a} {b}?"]}
-        for a in COUNTRIES
-        for b in ("now", "then")
-    ]
-    data.write_text("\n".join(json.dumps(row) for row in rows))
-    trained = {"editor": "malmen", "training_data": data, "training_steps": 3, "attempts": 1}
-    states = []
-    for name in ("calm", "killed"):
-        home = tmp_path / name
-        home.mkdir()
-        settings = world.settings.model_copy(update={**trained, "home": home})
-        if name == "killed":
-            run_and_die(settings, "editors.training", "_step", "after")
-        correct(settings)
-        editors = sorted((home / "editors").glob("*/editor.safetensors"))
-        states.append((editors[0].read_bytes(), end_state(settings)["versions"]))
-    assert states[0] == states[1]
