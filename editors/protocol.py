@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from editors.catalogue import entry, is_trained
 from editors.delta import Delta
 from editors.requests import EditRequest
 
@@ -109,11 +110,8 @@ def load_editor(folder: Path) -> TrainableEditor:
     Raises:
         FileNotFoundError, ValueError: there is none, it is damaged, or its kind is not known.
     """
-    manifest = read_manifest(folder)
-    if manifest["editor"] == "malmen":
-        from editors.malmen import Malmen
-
-        return Malmen.load(folder)
-    raise ValueError(
-        f"{folder} holds an editor of kind {manifest['editor']!r}, which this version does not know"
-    )
+    name = read_manifest(folder)["editor"]
+    if not is_trained(name):
+        raise ValueError(f"{folder} holds an editor of kind {name!r}, which this version does not know")
+    editor: TrainableEditor = entry(name).editor_class().load(folder)
+    return editor

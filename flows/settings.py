@@ -23,7 +23,7 @@ class CorrectSettings(BaseModel):
     experiment: str = Field(default="mendflow", description="MLflow experiment of the production traces")
     source: Path | None = Field(default=None, description="a file of reports instead of traces")
     chat: bool = Field(default=True, description="prompts are chat turns; false for raw text")
-    editor: str = Field(default="malmen", description="`malmen`, `finetune`, or the folder of an editor")
+    editor: str = Field(default="malmen", description="name of an editor, or the folder of a trained one")
     retrain: bool = Field(default=False, description="train an editor even where one fits")
     training_steps: int = Field(default=120, ge=1, description="steps of a training inside the flow")
     training_data: Path | None = Field(default=None, description="edit data to train on; by default traffic")

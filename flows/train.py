@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from editors.malmen import Malmen
+from editors.catalogue import is_trained, listed
 from editors.protocol import EDITOR_FILE, WEIGHTS_FILE
 from editors.requests import EditRequest
 from editors.training import TrainingConfig
@@ -32,7 +32,7 @@ def train(
     data: Path,
     out: Path,
     *,
-    editor: str = Malmen.name,
+    editor: str,
     minutes: float | None = None,
     steps: int,
     limit: int,
@@ -44,8 +44,10 @@ def train(
     Raises:
         UserError: the model or the data cannot be used, or the editor is of a kind that does not train.
     """
-    if editor != Malmen.name:
-        raise UserError(f"the editor {editor!r} does not train; `malmen` does")
+    if not is_trained(editor):
+        raise UserError(
+            f"the editor {editor!r} is not one that is trained; name one of {listed(trained=True)}"
+        )
     # What an interrupted training left of an editor may be written over.
     strange = out.is_file() or (
         out.is_dir()

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from editors.capture import answer_loss
+from editors.catalogue import EDITORS, is_trained, listed, make
 from editors.delta import MANIFEST_FILE, Delta
-from editors.finetune import Finetune
 from editors.gather import encode_requests
 from editors.protocol import Editor, EditorMismatchError, Kept, Progress, no_progress
 from editors.requests import EditRequest, Example, collate, pad_id, render_digest
@@ -55,17 +55,17 @@ class Applied:
 
 
 def open_any_editor(name_or_path: str, base: ModelFolder) -> Editor:
-    """The editor a user names: `finetune`, or the folder of a trained one.
+    """The editor a user names: one that is not trained, or the folder of a trained one.
 
     Raises:
         UserError: there is none of that name, or it was trained for another base.
     """
-    if name_or_path == Finetune.name:
-        return Finetune()
+    if name_or_path in EDITORS and not is_trained(name_or_path):
+        return make(name_or_path)
     folder = Path(name_or_path)
     if not folder.is_dir():
         raise UserError(
-            f"there is no editor {name_or_path!r}: name `finetune`, `malmen` or the folder of a trained one"
+            f"there is no editor {name_or_path!r}: name the folder of a trained one, or one of {listed()}"
         )
     editor = open_editor(folder)
     try:

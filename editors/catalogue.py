@@ -1,0 +1,69 @@
+"""The editors by name: whether each is trained before it edits, and where it is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from editors.protocol import Editor
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One editor: its class as `module:Class`, imported when it is first used, and whether it is trained.
+
+    A class that is not trained makes a ready editor when it is called without arguments. One that is has
+    `untrained(model, config=None)`, is trained by `editors.training.fit`, and has `save` and `load`.
+    """
+
+    where: str
+    trained: bool = False
+
+    def editor_class(self) -> Any:
+        """The class itself."""
+        module, _, name = self.where.partition(":")
+        return getattr(import_module(module), name)
+
+
+# A line for each editor; its key is the class's `name`.
+EDITORS = {
+    "finetune": Entry("editors.finetune:Finetune"),
+    "malmen": Entry("editors.malmen:Malmen", trained=True),
+}
+
+
+def entry(name: str) -> Entry:
+    """The entry of an editor.
+
+    Raises:
+        ValueError: there is no editor of that name.
+    """
+    if name not in EDITORS:
+        raise ValueError(f"there is no editor {name!r}; there are {listed()}")
+    return EDITORS[name]
+
+
+def make(name: str) -> Editor:
+    """An editor that is not trained, at its defaults.
+
+    Raises:
+        ValueError: there is no editor of that name, or it has to be trained first.
+    """
+    found = entry(name)
+    if found.trained:
+        raise ValueError(f"the editor {name!r} has to be trained; name the folder of a trained one")
+    editor: Editor = found.editor_class()()
+    return editor
+
+
+def is_trained(name: str) -> bool:
+    """Whether `name` is that of an editor that is trained before it edits; false for what is no editor."""
+    return name in EDITORS and EDITORS[name].trained
+
+
+def listed(*, trained: bool | None = None) -> str:
+    """The names, for a person to read: all of them, or those that are (or are not) trained."""
+    names = [name for name, found in sorted(EDITORS.items()) if trained in (None, found.trained)]
+    return ", ".join(f"`{name}`" for name in names[:-1]) + (" and " if names[1:] else "") + f"`{names[-1]}`"
