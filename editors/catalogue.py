@@ -30,6 +30,9 @@ class Entry:
 # A line for each editor; its key is the class's `name`.
 EDITORS = {
     "finetune": Entry("editors.finetune:Finetune"),
+    "finetune-linf": Entry("editors.finetune:BoundedFinetune"),
+    "finetune-m": Entry("editors.finetune:PlainFinetune"),
+    "lora": Entry("editors.lora:Lora"),
     "malmen": Entry("editors.malmen:Malmen", trained=True),
 }
 

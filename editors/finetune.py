@@ -1,12 +1,14 @@
-"""Fine-tuning as an editor: FT-M with a divergence term on prompts that must stay (MEND's FT+KL).
+"""Fine-tuning as an editor: FT-M, with a divergence term on prompts that must stay, or within a box.
 
 Cross-entropy on every answer token and on nothing else, on a few matrices, until each correction is the
 model's greedy answer. Nothing is trained beforehand; an edit costs more than a trained editor's.
+
+The field's variants are settings of one editor: FT-M has no divergence term (`locality_weight` 0), FT+KL has
+one (Mitchell et al. 2022), and FT+L keeps every weight within a distance of its original (Zhu et al. 2020).
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,9 +18,9 @@ from torch import Tensor
 
 from editors.capture import evaluating, frozen
 from editors.delta import Delta
+from editors.descent import DescentConfig, descend
 from editors.gather import answered_exactly, encode_requests, restored
 from editors.locate import default_modules
-from editors.objective import Weighted, log_probabilities, weighted_backward
 from editors.protocol import Kept, Progress, configuration_digest, no_progress
 from editors.replay import PrefixCache
 from editors.requests import EditRequest, encode, pad_id
@@ -28,35 +30,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(DescentConfig):
     """How fine-tuning is done.
 
     Attributes:
-        modules: regular expression over module names; by default MLP outputs of late blocks.
-        epochs: most passes over the corrections.
-        learning_rate: of Adam, as a share of the root mean square of each matrix, which fits any model.
-        batch: corrections in a step.
-        kept: prompts that must stay in a step.
-        locality_weight: of their divergence against the mean loss of the corrections.
-        seed: of the order.
+        limit: the furthest any weight may move (the L-infinity norm of the shift), as a share of the root
+            mean square of its matrix; None for any distance.
     """
 
-    modules: str | None = None
-    epochs: int = 60
-    learning_rate: float = 0.02
-    batch: int = 32
-    kept: int = 16
-    locality_weight: float = 1.0
-    seed: int = 0
+    limit: float | None = None
 
 
 class Finetune:
     """The editor; it has no weights of its own."""
 
     name = "finetune"
+    default = FinetuneConfig()
 
     def __init__(self, config: FinetuneConfig | None = None) -> None:
-        self.config = config or FinetuneConfig()
+        self.config = config or self.default
 
     def configuration(self) -> dict[str, Any]:
         """The configuration."""
@@ -88,47 +80,63 @@ class Finetune:
         cache = PrefixCache(model, modules)
         examples = encode_requests(tokenizer, requests)
         kept = [encode(tokenizer, k.prompt, k.answer, chat=k.chat) for k in keep]
-        rng = random.Random(config.seed)
         with evaluating(model), restored(model, modules) as originals, frozen(model):
-            references = log_probabilities(model, kept, pad, cache)
             # Steps are taken in fp32: most are too small to change a weight of half precision by themselves.
             wanted = {name: original.float().clone() for name, original in originals.items()}
+            scales = {name: float(weight.square().mean().sqrt()) for name, weight in wanted.items()}
             for name in wanted:
                 model.get_parameter(name).requires_grad_(True)
             optimiser = torch.optim.Adam(
                 [
-                    {"params": [weight], "lr": config.learning_rate * float(weight.square().mean().sqrt())}
-                    for weight in wanted.values()
+                    {"params": [weight], "lr": config.learning_rate * scales[name]}
+                    for name, weight in wanted.items()
                 ]
             )
-            for epoch in range(config.epochs):
-                right = answered_exactly(model, examples, pad, cache)
-                progress(epoch, config.epochs, f"{sum(right)} of {len(right)} phrasings right")
-                # What is right already is left alone, which is what keeps the damage small.
-                wrong = [example for example, ok in zip(examples, right, strict=True) if not ok]
-                if not wrong:
-                    break
-                rng.shuffle(wrong)
-                for start in range(0, len(wrong), config.batch):
-                    chosen = wrong[start : start + config.batch]
-                    stay = rng.sample(kept, min(config.kept, len(kept)))
-                    weighted: list[Weighted] = [(e, 1.0 / len(chosen), None) for e in chosen]
-                    weighted += [(e, config.locality_weight / len(stay), references[e]) for e in stay]
-                    weighted_backward(model, weighted, pad, cache)
-                    _step(model, wanted, optimiser)
+
+            def step() -> None:
+                _take_gradients(model, wanted)
+                optimiser.step()
+                with torch.no_grad():
+                    for name, weight in wanted.items():
+                        if config.limit is not None:
+                            original, furthest = originals[name].float(), config.limit * scales[name]
+                            weight.clamp_(original - furthest, original + furthest)
+                        model.get_parameter(name).copy_(weight)
+
+            descend(
+                model,
+                examples,
+                kept,
+                pad,
+                cache,
+                config,
+                answered=lambda: answered_exactly(model, examples, pad, cache),
+                step=step,
+                progress=progress,
+            )
             shifts = {name: wanted[name] - original.float() for name, original in originals.items()}
         delta = Delta(shifts, manifest)
         delta.check_finite()
         return delta
 
 
-def _step(model: PreTrainedModel, wanted: Mapping[str, Tensor], optimiser: torch.optim.Adam) -> None:
-    """Step the fp32 weights by the model's gradients, and round them into the model."""
+class PlainFinetune(Finetune):
+    """FT-M: the loss of the corrections and nothing else."""
+
+    name = "finetune-m"
+    default = FinetuneConfig(locality_weight=0.0)
+
+
+class BoundedFinetune(Finetune):
+    """FT+L: what keeps the rest of the model is that no weight goes far."""
+
+    name = "finetune-linf"
+    default = FinetuneConfig(locality_weight=0.0, limit=0.05)
+
+
+def _take_gradients(model: PreTrainedModel, wanted: Mapping[str, Tensor]) -> None:
+    """Move the gradients of the model's parameters to the fp32 weights that stand for them."""
     for name, weight in wanted.items():
         parameter = model.get_parameter(name)
         weight.grad = None if parameter.grad is None else parameter.grad.float()
         parameter.grad = None
-    optimiser.step()
-    with torch.no_grad():
-        for name, weight in wanted.items():
-            model.get_parameter(name).copy_(weight)

@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from editors.capture import answer_loss
 from editors.delta import Delta, applied, model_digest
-from editors.finetune import Finetune, FinetuneConfig
+from editors.finetune import BoundedFinetune, Finetune, FinetuneConfig
 from editors.gather import encode_requests
 from editors.locate import default_modules
+from editors.lora import Lora, LoraConfig
 from editors.malmen import Malmen, MalmenConfig
 from editors.protocol import (
     EDITOR_FILE,
@@ -41,6 +42,8 @@ KEPT = [Kept(PROMPTS[2], "Hello."), Kept(PROMPTS[5], "Portuguese.", chat=False)]
 MAKE: dict[str, Callable[[Any], Editor]] = {
     "malmen": lambda model: Malmen.untrained(model, MalmenConfig(rank=8, rate=8.0)),
     "finetune": lambda _: Finetune(FinetuneConfig(epochs=6, learning_rate=0.1)),
+    "finetune-linf": lambda _: BoundedFinetune(FinetuneConfig(epochs=6, learning_rate=0.1, limit=0.3)),
+    "lora": lambda _: Lora(LoraConfig(epochs=6, learning_rate=0.1)),
 }
 
 
