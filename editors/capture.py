@@ -112,14 +112,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def capture_gradients(
-    model: nn.Module, modules: Sequence[EditableModule], batch: TokenBatch
+    model: nn.Module, modules: Sequence[EditableModule], batch: TokenBatch, *, all_tokens: bool = False
 ) -> dict[str, Captured]:
-    """Keys and output gradients of the summed answer loss, at the answer positions, by module name.
+    """Keys and output gradients of the summed answer loss, at answer positions or all, by module name.
 
     One forward pass and a backward pass over activations that ends at the lowest module; no gradient of any
     weight is formed, and the model's own `.grad` fields stay untouched.
     """
-    mask = batch.answer_mask
+    mask = batch.attention_mask.bool() if all_tokens else batch.answer_mask
     names = [module.name for module in modules]
     with frozen(model), traced(model, names) as (inputs, outputs), torch.enable_grad():
         loss = answer_loss(model, batch)

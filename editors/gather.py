@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -42,6 +42,34 @@ def batches(
         yield chosen, collate([examples[i] for i in chosen], pad)
 
 
+def captures(
+    model: nn.Module,
+    modules: Sequence[EditableModule],
+    examples: Sequence[Example],
+    pad: int,
+    cache: PrefixCache | None = None,
+    *,
+    all_tokens: bool = False,
+) -> Iterator[dict[str, Captured]]:
+    """Keys and gradients by module name, a batch of examples at a time; see `capture_gradients`."""
+    for _, batch in batches(examples, pad):
+        with cache.replayed(batch) if cache else nullcontext():
+            captured = capture_gradients(model, modules, batch, all_tokens=all_tokens)
+        yield captured
+
+
+def joined(parts: Iterable[Mapping[str, Captured]]) -> dict[str, Captured]:
+    """Captured rows of several batches as those of one."""
+    by_name: dict[str, list[Captured]] = {}
+    for part in parts:
+        for name, captured in part.items():
+            by_name.setdefault(name, []).append(captured)
+    return {
+        name: Captured(torch.cat([c.keys for c in rows]), torch.cat([c.gradients for c in rows]))
+        for name, rows in by_name.items()
+    }
+
+
 def gather(
     model: nn.Module,
     modules: Sequence[EditableModule],
@@ -50,17 +78,7 @@ def gather(
     cache: PrefixCache,
 ) -> dict[str, Captured]:
     """Keys and gradients of all examples, by module name."""
-    parts: list[dict[str, Captured]] = []
-    for _, batch in batches(examples, pad):
-        with cache.replayed(batch):
-            parts.append(capture_gradients(model, modules, batch))
-    return {
-        m.name: Captured(
-            torch.cat([part[m.name].keys for part in parts]),
-            torch.cat([part[m.name].gradients for part in parts]),
-        )
-        for m in modules
-    }
+    return joined(captures(model, modules, examples, pad, cache))
 
 
 def gather_by_example(
@@ -123,3 +141,9 @@ def restored(model: nn.Module, modules: Sequence[EditableModule]) -> Iterator[Ma
         with torch.no_grad():
             for name, original in originals.items():
                 model.get_parameter(name).copy_(original)
+
+
+def set_weight(model: nn.Module, parameter: str, original: Tensor, shift: Tensor) -> None:
+    """Make a parameter its original plus a shift, added in fp32."""
+    with torch.no_grad():
+        model.get_parameter(parameter).copy_(original.float() + shift)

@@ -1,8 +1,8 @@
-"""Train a MALMEN editor unattended: mixed batch sizes, no second-order graph, memory flat in the batch.
+"""Train an editor unattended: mixed batch sizes, no second-order graph, memory flat in the batch.
 
-The two-stage gradient of MALMEN (section 4): the keys and gradients of every training correction are captured
-once from the base; a step solves for a shift, runs the shifted model on equivalents and on prompts that must
-stay, keeps only dL/dW of the edited matrices, and carries it through the solve in closed form to the network.
+The two-stage gradient of MALMEN (section 4): a step has the editor propose shifts for captured keys and
+gradients, runs the shifted model on equivalents and on prompts that must stay, keeps only dL/dW of the edited
+matrices, and hands it to the proposal, which carries it to the editor's parameters in closed form.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from editors.capture import Captured, answer_logits, evaluating, frozen
+from editors.catalogue import entry
 from editors.delta import Delta, applied
-from editors.gather import answered_exactly, gather_by_example, gather_keys, restored
-from editors.malmen import Malmen, MalmenConfig, set_weight
+from editors.gather import answered_exactly, captures, gather_by_example, joined, restored, set_weight
+from editors.hypereditor import HyperConfig, HyperEditor, Rows
 from editors.objective import Weighted, log_probabilities, weighted_backward
 from editors.protocol import Kept, Progress, no_progress
 from editors.replay import PrefixCache
@@ -30,6 +31,10 @@ from editors.training_state import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+# Corrections whose captured rows are looked at together.
+OBSERVED = 16
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class TrainingConfig:
 class TrainingResult:
     """The best editor seen, and how validation went: one row a validation, the first one untrained."""
 
-    editor: Malmen
+    editor: HyperEditor
     history: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -89,7 +94,7 @@ class _Cases:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        editor: Malmen,
+        editor: HyperEditor,
         requests: Sequence[EditRequest],
         keep: Sequence[Kept],
         seed: int,
@@ -119,19 +124,26 @@ class _Cases:
         self.training = list(range(len(requests) - held))
         self.validation = list(range(len(requests) - held, len(requests)))
         flat = [example for phrasings in self.phrasings for example in phrasings]
-        captured = iter(gather_by_example(model, editor.modules_edited, flat, self.pad, self.cache, progress))
-        self.captured = [[next(captured) for _ in phrasings] for phrasings in self.phrasings]
+        # Rows of every token of every correction would not fit into memory; they are captured when needed.
+        self.captured: list[list[dict[str, Captured]]] = []
+        if not editor.all_tokens:
+            rows = iter(gather_by_example(model, editor.modules_edited, flat, self.pad, self.cache, progress))
+            self.captured = [[next(rows) for _ in phrasings] for phrasings in self.phrasings]
 
-    def edit_rows(self, cases: Sequence[int], given: Mapping[int, int]) -> dict[str, Captured]:
-        """Captured rows of the cases' first `given[case]` phrasings, by module name."""
-        rows = [self.captured[case][i] for case in cases for i in range(given[case])]
-        return {
-            m.name: Captured(
-                torch.cat([row[m.name].keys for row in rows]).float(),
-                torch.cat([row[m.name].gradients for row in rows]).float(),
-            )
-            for m in self.editor.modules_edited
-        }
+    def rows(self, given: Mapping[int, int]) -> Rows:
+        """Captured rows of the first `given[case]` phrasings of the cases."""
+        editor = self.editor
+        if self.captured:
+            chosen = [self.captured[case][i] for case, count in given.items() for i in range(count)]
+            together = {
+                name: Captured(captured.keys.float(), captured.gradients.float())
+                for name, captured in joined(chosen).items()
+            }
+            return lambda: iter([together])
+        examples = [example for case, count in given.items() for example in self.phrasings[case][:count]]
+        return lambda: captures(
+            self.model, editor.modules_edited, examples, self.pad, self.cache, all_tokens=True
+        )
 
 
 def fit(
@@ -141,7 +153,8 @@ def fit(
     keep: Sequence[Kept],
     text: Sequence[str],
     *,
-    config: MalmenConfig | None = None,
+    editor: str = "malmen",
+    config: HyperConfig | None = None,
     training: TrainingConfig | None = None,
     checkpoint: Path | None = None,
     progress: Progress = no_progress,
@@ -154,7 +167,8 @@ def fit(
         requests: corrections to practise on; a sixth is kept for validation.
         keep: prompts with the model's present answers, which must stay.
         text: ordinary prose, for the second moment of the layers' inputs.
-        config: of the editor.
+        editor: name of the editor.
+        config: of the editor, of its own kind.
         training: of the training.
         checkpoint: a folder to resume from and to write to at every validation.
         progress: called with (step, steps, note).
@@ -168,19 +182,16 @@ def fit(
             f"{len(requests)} corrections and {len(keep)} prompts to keep are too few to train on; "
             "give at least 12 of each"
         )
-    editor = Malmen.untrained(model, config)
+    made: HyperEditor = entry(editor).editor_class().untrained(model, config)
     with evaluating(model):
         _check_base(model, tokenizer, text)
-        cases = _Cases(model, tokenizer, editor, requests, keep, training.seed, progress)
-        for case in cases.training:
-            for captured in cases.captured[case]:
-                editor.observe(
-                    {name: Captured(c.keys.float(), c.gradients.float()) for name, c in captured.items()}
-                )
-        editor.store_moments(
-            gather_keys(model, editor.modules_edited, _prose(tokenizer, text), cases.pad),
-            gather_keys(model, editor.modules_edited, cases.kept_known, cases.pad),
-        )
+        cases = _Cases(model, tokenizer, made, requests, keep, training.seed, progress)
+        for start in range(0, len(cases.training), OBSERVED):
+            given = {case: len(cases.phrasings[case]) for case in cases.training[start : start + OBSERVED]}
+            for captured in cases.rows(given)():
+                made.observe(captured)
+            progress(start + len(given), len(cases.training), "observing")
+        made.study(model, _prose(tokenizer, text), cases.kept_known, cases.pad)
         return _descend(cases, training, checkpoint, progress)
 
 
@@ -188,7 +199,6 @@ def _descend(
     cases: _Cases, training: TrainingConfig, checkpoint: Path | None, progress: Progress
 ) -> TrainingResult:
     editor, result = cases.editor, TrainingResult(cases.editor)
-    regularisers = editor.regularisers()
     optimiser = torch.optim.Adam(
         [{"params": list(group), "lr": 0.0, "factor": factor} for factor, group in editor.parameter_groups()]
     )
@@ -201,7 +211,7 @@ def _descend(
         if step % training.validate_every == 0 or step == training.steps or late:
             # A resumed run begins at a step that was validated, but not yet taken.
             if not result.history or result.history[-1]["step"] != step:
-                row = {"step": step, **_validate(cases, regularisers)}
+                row = {"step": step, **_validate(cases)}
                 if not result.history or row["score"] > max(r["score"] for r in result.history):
                     best = {name: tensor.clone() for name, tensor in editor.state_dict().items()}
                 result.history.append(row)
@@ -220,7 +230,7 @@ def _descend(
         for group in optimiser.param_groups:
             schedule = min((step + 1) / 10, 0.5 * (1 + math.cos(math.pi * share)))
             group["lr"] = training.learning_rate * group["factor"] * schedule
-        loss = _step(cases, training, regularisers, random.Random(f"{training.seed}-{step}"))
+        loss = _step(cases, training, random.Random(f"{training.seed}-{step}"))
         nn.utils.clip_grad_norm_(editor.parameters(), 1.0)
         if all(p.grad is None or torch.isfinite(p.grad).all() for p in editor.parameters()):
             optimiser.step()
@@ -230,9 +240,7 @@ def _descend(
     return result
 
 
-def _step(
-    cases: _Cases, training: TrainingConfig, regularisers: Mapping[str, Any], rng: random.Random
-) -> float:
+def _step(cases: _Cases, training: TrainingConfig, rng: random.Random) -> float:
     """Accumulate the gradient of one meta-loss into the editor's parameters; return the loss."""
     editor, model = cases.editor, cases.model
     n = min(rng.choice(training.batch_sizes), len(cases.training))
@@ -241,34 +249,27 @@ def _step(
     given = {c: rng.randint(1, max(len(cases.phrasings[c]) - 1, 1)) for c in chosen}
     unseen = [rng.choice(cases.phrasings[c][given[c] :] or cases.phrasings[c]) for c in chosen]
     stay = rng.sample(cases.kept_unseen, min(max(n, 8), len(cases.kept_unseen)))
-    captured = cases.edit_rows(chosen, given)
-    solutions = {
-        module.name: (module, solution) for module, solution in editor.solve(captured, n, regularisers)
-    }
+    proposal = editor.propose(cases.rows(given), n)
     gradients: dict[str, Tensor] = {}
     with restored(model, editor.modules_edited) as originals, frozen(model):
         references = log_probabilities(model, stay, cases.pad, cases.cache)
         weighted: list[Weighted] = [(e, 1.0 / n, None) for e in unseen]
         weighted += [(e, training.locality_weight / len(stay), references[e]) for e in stay]
-        for module, solution in solutions.values():
-            shift = module.shift_for_weight(solution.shift)
+        for module in editor.modules_edited:
+            shift = module.shift_for_weight(proposal.shifts[module.name])
             set_weight(model, module.parameter, originals[module.parameter], shift)
             model.get_parameter(module.parameter).requires_grad_(True)
         loss = weighted_backward(model, weighted, cases.pad, cases.cache)
-        for module, _ in solutions.values():
+        for module in editor.modules_edited:
             parameter = model.get_parameter(module.parameter)
             if parameter.grad is not None:
                 gradients[module.name] = module.shift_from_weight(parameter.grad).float()
             parameter.grad = None
-    for name, (module, solution) in solutions.items():
-        by_values, by_strength = solution.adjoint(gradients[name])
-        values = editor.values(module, captured[name], n)
-        surrogate = (by_values * values).sum() + by_strength * editor.log_strength_for(name, n)
-        surrogate.backward()
+    proposal.backward(gradients)
     return loss
 
 
-def _validate(cases: _Cases, regularisers: Mapping[str, Any]) -> dict[str, float]:
+def _validate(cases: _Cases) -> dict[str, float]:
     """Exact greedy success on validation corrections at several batch sizes, one solve each."""
     rates: dict[str, list[float]] = {"edit": [], "equivalence": [], "locality": []}
     count = len(cases.validation)
@@ -277,10 +278,10 @@ def _validate(cases: _Cases, regularisers: Mapping[str, Any]) -> dict[str, float
             cases.validation[i * n : i * n + n] for i in range(max(1, min(4, 16 // n, count // n)))
         ]:
             given = {c: max(len(cases.phrasings[c]) - 1, 1) for c in chosen}
-            captured = cases.edit_rows(chosen, given)
+            proposal = cases.editor.propose(cases.rows(given), n)
             shifts = {
-                module.parameter: module.shift_for_weight(solution.shift)
-                for module, solution in cases.editor.solve(captured, n, regularisers)
+                module.parameter: module.shift_for_weight(proposal.shifts[module.name])
+                for module in cases.editor.modules_edited
             }
             with applied(cases.model, Delta(shifts)):
                 groups = {

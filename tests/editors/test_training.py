@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from editors.capture import Captured
-from editors.gather import answered_exactly, gather_keys
+from editors.gather import answered_exactly
 from editors.locate import default_modules
 from editors.malmen import Malmen, MalmenConfig
 from editors.protocol import Kept
@@ -139,22 +138,16 @@ def stage(facts: Facts) -> tuple[_Cases, Callable[[], float]]:
     editor = Malmen.untrained(facts.model, dataclasses.replace(CONFIG, rank=4, depth=1))
     generator = torch.Generator().manual_seed(0)
     cases = _Cases(facts.model, facts.tokenizer, editor, facts.requests, facts.keep, 0, lambda *_: None)
-    for case in cases.training:
-        for captured in cases.captured[case]:
-            editor.observe({n: Captured(c.keys.float(), c.gradients.float()) for n, c in captured.items()})
-    prose = _prose(facts.tokenizer, facts.text)
-    editor.store_moments(
-        gather_keys(facts.model, editor.modules_edited, prose, pad_id(facts.tokenizer)),
-        gather_keys(facts.model, editor.modules_edited, cases.kept_known, pad_id(facts.tokenizer)),
-    )
+    for captured in cases.rows(dict.fromkeys(cases.training, 3))():
+        editor.observe(captured)
+    editor.study(facts.model, _prose(facts.tokenizer, facts.text), cases.kept_known, pad_id(facts.tokenizer))
     with torch.no_grad():
         for parameter in editor.networks.parameters():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
         editor.rate_slope += 0.1
         editor.strength_slope -= 0.1
-    regularisers = editor.regularisers()
     training = dataclasses.replace(TRAINING, batch_sizes=(6,))
-    return cases, lambda: _step(cases, training, regularisers, random.Random(3))
+    return cases, lambda: _step(cases, training, random.Random(3))
 
 
 def slope(function: Callable[[], float], parameter: torch.Tensor, direction: torch.Tensor, h: float) -> float:
