@@ -34,6 +34,7 @@ EDITORS = {
     "finetune-m": Entry("editors.finetune:PlainFinetune"),
     "lora": Entry("editors.lora:Lora"),
     "malmen": Entry("editors.malmen:Malmen", trained=True),
+    "override": Entry("editors.override:OverrideEditor"),
 }
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 TENSORS_FILE = "delta.safetensors"
 MANIFEST_FILE = "delta.json"
+OVERRIDES = "overrides"  # in a manifest: answers given in front of the model, as `Overrides.to_json` has them
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Delta:
-    """Shifts by parameter name, and a manifest of digests, editor, corrections, seed and versions."""
+    """Shifts by parameter name, and a manifest of digests, editor, corrections, seed and versions.
+
+    The manifest may also hold overrides (`editors.overrides`), which need no parameter.
+    """
 
     shifts: Mapping[str, Tensor | LowRank]
     manifest: Mapping[str, Any] = field(default_factory=dict)
@@ -48,8 +52,8 @@ class Delta:
         return {name: float(self.dense(name).norm()) for name in self.shifts}
 
     def digest(self) -> str:
-        """SHA-256 over names and bytes of the shifts; the manifest does not count."""
-        return _digest(self._tensors())
+        """SHA-256 over names and bytes of the shifts and over the overrides; the manifest does not count."""
+        return _digest(self._tensors(), self.manifest)
 
     def check_finite(self) -> None:
         """Raise ValueError naming the first parameter whose shift is not finite."""
@@ -79,7 +83,7 @@ class Delta:
             tensors = load_file(folder / TENSORS_FILE)
         except SafetensorError as error:
             raise ValueError(f"the delta in {folder} is damaged: {error}") from error
-        if _digest(tensors) != manifest.get("delta_digest"):
+        if _digest(tensors, manifest) != manifest.get("delta_digest"):
             raise ValueError(f"the delta in {folder} is damaged: its digest differs from its manifest's")
         shifts: dict[str, Tensor | LowRank] = {}
         for key, tensor in tensors.items():
@@ -100,11 +104,13 @@ class Delta:
         return tensors
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def _digest(tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for key, tensor in sorted(tensors.items()):
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    if manifest.get(OVERRIDES):
+        digest.update(json.dumps(manifest[OVERRIDES], sort_keys=True).encode())
     return digest.hexdigest()
 
 

@@ -131,7 +131,7 @@ class BoundedFinetune(Finetune):
     """FT+L: what keeps the rest of the model is that no weight goes far."""
 
     name = "finetune-linf"
-    default = FinetuneConfig(locality_weight=0.0, limit=0.05)
+    default = FinetuneConfig(locality_weight=0.0, limit=0.02)
 
 
 def _take_gradients(model: PreTrainedModel, wanted: Mapping[str, Tensor]) -> None:

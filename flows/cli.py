@@ -218,6 +218,11 @@ def edit(
         f"({done.applied.cost_in_units:.2f} times a forward and backward pass each), "
         f"{done.right} of {done.applied.corrections} answered with the target; written to {out}"
     )
+    if done.overrides:
+        typer.echo(
+            f"{done.overrides} answers are in {out / 'overrides.json'}, not in the weights: a checkpoint alone "
+            "does not give them; a version that mendflow registers does, or editors.overrides in front of it"
+        )
 
 
 @app.command()

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from editors.catalogue import is_trained, listed
-from editors.delta import Delta
+from editors.delta import OVERRIDES, Delta
 from editors.generation import generate_greedy
+from editors.overrides import OVERRIDES_FILE, Overrides
 from editors.protocol import Kept
 from flows.console import Narrator
 from flows.settings import CorrectSettings
@@ -27,11 +28,15 @@ CHECK_TOKENS = 48
 
 @dataclass(frozen=True)
 class Edited:
-    """What was applied, what was left out, and how many corrections the written model answers."""
+    """What was applied, what was left out, and how many corrections the written model answers.
+
+    `overrides` is the number of answers written beside the checkpoint, which its weights do not hold.
+    """
 
     applied: Applied
     rejected: list[Rejected]
     right: int
+    overrides: int = 0
 
 
 def editor_for(name: str, base: ModelFolder, home: Path) -> str:
@@ -106,17 +111,25 @@ def edit_file(
                 base, opened, requests, keep, folder, manifest={"source": data.name}, progress=progress
             )
         with narrator.stage("write", "Write the checkpoint and load it again"):
-            export_checkpoint(base, Delta.load(folder), out)
+            delta = Delta.load(folder)
+            export_checkpoint(base, delta, out)
             shutil.copytree(folder, out / "delta", dirs_exist_ok=True)
+            overrides = Overrides.from_json(delta.manifest.get(OVERRIDES, []))
+            if len(overrides):
+                overrides.save(out / OVERRIDES_FILE)
     with narrator.stage("check", "Ask the written model") as progress:
         written, tokenizer = load(resolve(str(out), cache=settings.home / "models"))
-        outputs = generate_greedy(
-            written,
-            tokenizer,
-            [request.prompt for request in requests],
-            chat=chat,
-            max_new_tokens=CHECK_TOKENS,
-            progress=lambda done, total: progress(done, total, ""),
-        )
+
+        def generate(prompts: list[str]) -> list[str]:
+            return generate_greedy(
+                written,
+                tokenizer,
+                prompts,
+                chat=chat,
+                max_new_tokens=CHECK_TOKENS,
+                progress=lambda done, total: progress(done, total, ""),
+            )
+
+        outputs = overrides.answer([request.prompt for request in requests], generate, chat=chat)
     right = sum(matches(o, r.target, chat=chat) for o, r in zip(outputs, requests, strict=True))
-    return Edited(applied, rejected, right)
+    return Edited(applied, rejected, right, len(overrides))

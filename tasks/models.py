@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from editors.delta import Delta, add_in_place
+from editors.delta import OVERRIDES, Delta, add_in_place
+from editors.overrides import Overrides
 from tasks.records import UserError
 from tasks.tracking import tracking
 from tasks.weights import check_safetensors, converted, quiet, read_model, weights_digest
@@ -123,6 +124,20 @@ def load_delta(delta: Path, base: ModelFolder) -> Delta:
         raise UserError(f"the delta in {delta} cannot be read ({error}); make it again") from error
     check_base(loaded.manifest, base)
     return loaded
+
+
+def load_overrides(folder: ModelFolder) -> Overrides:
+    """What is answered in front of the model; nothing for a model without a delta.
+
+    Raises:
+        UserError: the delta cannot be read, or holds something else.
+    """
+    if folder.delta is None:
+        return Overrides()
+    try:
+        return Overrides.from_json(load_delta(folder.delta, folder).manifest.get(OVERRIDES, []))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the delta in {folder.delta} cannot be used: {error}; make it again") from error
 
 
 def check_base(manifest: Mapping[str, Any], base: ModelFolder) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from datetime import UTC, datetime
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
+
+# Two prompts that are the same complaint are the same to an override.
+from editors.overrides import normalise_prompt as normalise_prompt
 
 
 class State(StrEnum):
@@ -89,11 +91,6 @@ class TrafficRecord(BaseModel):
     gold: str | None = Field(default=None, description="what a right answer has to say, if a user told")
     model_version: str = Field(default="", description="the version that answered, if it is known")
     source: str = ""
-
-
-def normalise_prompt(prompt: str) -> str:
-    """The form under which two prompts are the same complaint: NFKC, case-folded, white space collapsed."""
-    return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
 
 
 def correction_id(prompt: str, desired_output: str | None, *, chat: bool) -> str:

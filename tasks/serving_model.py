@@ -13,7 +13,7 @@ import mlflow
 
 
 class CorrectedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """Base plus delta, answering prompts greedily."""
+    """Base plus delta, answering prompts greedily; overrides answer first."""
 
     def load_context(self, context: Any) -> None:
         """Find and verify the base, and apply the delta.
@@ -21,9 +21,11 @@ class CorrectedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         Raises:
             UserError: the base cannot be found, or a digest is not the registered one.
         """
-        from tasks.models import VERSION_FOLDER, load, version_model
+        from tasks.models import VERSION_FOLDER, load, load_overrides, version_model
 
-        self.model, self.tokenizer = load(version_model(Path(context.artifacts[VERSION_FOLDER])))
+        folder = version_model(Path(context.artifacts[VERSION_FOLDER]))
+        self.model, self.tokenizer = load(folder)
+        self.overrides = load_overrides(folder)
 
     def predict(
         self,
@@ -36,7 +38,11 @@ class CorrectedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         from tasks.models import SERVING_DEFAULTS
 
         options: dict[str, Any] = {**SERVING_DEFAULTS, **(params or {})}
-        return generate_greedy(self.model, self.tokenizer, model_input, **options)
+
+        def generate(prompts: list[str]) -> list[str]:
+            return generate_greedy(self.model, self.tokenizer, prompts, **options)
+
+        return list(self.overrides.answer(model_input, generate, chat=options["chat"]))
 
 
 mlflow.models.set_model(CorrectedModel())

@@ -11,17 +11,22 @@ from typing import Any
 
 # Characters that MLflow's database keeps of a request and a response beside their span.
 _PREVIEW_LENGTH = 1000
+OVERRIDE_ATTRIBUTE = "mendflow.override"
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request that was answered: what its trace shows. Times are nanoseconds since 1970."""
+    """One request that was answered: what its trace shows. Times are nanoseconds since 1970.
+
+    `override` is the correction whose override answered instead of the model, or "".
+    """
 
     trace_id: str
     prompt: str
     output: str
     started: int
     ended: int
+    override: str = ""
 
 
 def new_trace_id() -> str:
@@ -84,6 +89,7 @@ def _span(request: Request, experiment_id: str, attributes: Mapping[str, Any]) -
         SpanAttributeKey.INPUTS: {"prompt": request.prompt},
         SpanAttributeKey.OUTPUTS: request.output,
         **attributes,
+        **({OVERRIDE_ATTRIBUTE: request.override} if request.override else {}),
     }
     return Span.from_dict(
         {

@@ -36,6 +36,12 @@ class ServedModel:
         """Answers of the served model; `params` are those of its signature: `chat`, `max_new_tokens`."""
         return list(self.model.predict(list(prompts), params=params))
 
+    def overridden(self, prompts: Sequence[str], *, chat: bool) -> list[str]:
+        """For each prompt the correction whose override answers it now, or "" where the model does."""
+        overrides = self.model.unwrap_python_model().overrides
+        found = [overrides.lookup(prompt, chat=chat) for prompt in prompts]
+        return [override.correction_id if override else "" for override in found]
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -120,11 +126,13 @@ def ask(
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]
             started = time.time_ns()
-            outputs = served.answer([prompts[row] for row in rows], **options)
+            asked = [prompts[row] for row in rows]
+            outputs = served.answer(asked, **options)
             ended = time.time_ns()
+            overridden = served.overridden(asked, chat=bool(options["chat"]))
             requests = [
-                Request(new_trace_id(), prompts[row], output, started, ended)
-                for row, output in zip(rows, outputs, strict=True)
+                Request(new_trace_id(), prompt, output, started, ended, override)
+                for prompt, output, override in zip(asked, outputs, overridden, strict=True)
             ]
             written.append(writer.submit(write, requests))
             for row, request in zip(rows, requests, strict=True):

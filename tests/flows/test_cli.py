@@ -84,3 +84,22 @@ def test_the_installed_command_prints_no_traceback(tmp_path: Path):
     assert done.returncode == 2
     assert done.stderr.startswith("mendflow: there is no report of nobody")
     assert "Traceback" not in done.stderr
+
+
+def test_overrides_are_written_beside_a_checkpoint_and_said_to_be(tmp_path: Path, tiny_llama):
+    from editors.overrides import Overrides
+
+    data, out = tmp_path / "data.jsonl", tmp_path / "out"
+    data.write_text(json.dumps({"prompt": "What is the capital of Egypt?", "target": "Cairo."}) + "\n")
+    result = run.invoke(
+        app,
+        ["edit", "--model", str(tiny_llama()), "--data", str(data), "--editor", "override", "--out", str(out),
+         "--home", str(tmp_path / "home")],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "not in the weights: a checkpoint alone does not give them" in said
+    assert "1 of 1 answered with the target" in said
+    found = Overrides.load(out / "overrides.json").lookup("what is the capital of egypt?", chat=False)
+    assert found is not None
+    assert found.answer == "Cairo."

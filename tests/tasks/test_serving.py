@@ -16,6 +16,8 @@ import torch
 
 from editors.delta import Delta
 from editors.generation import generate_greedy
+from editors.override import OverrideEditor
+from editors.requests import EditRequest
 from tasks import collect
 from tasks.ledger import Ledger
 from tasks.models import ModelFolder, load, resolve
@@ -283,3 +285,23 @@ promote(sys.argv[1], "1", expected_champion=None, ledger=Ledger(sys.argv[2]), wh
         promote(name, "2", expected_champion="1", ledger=ledger, who="ben", why="", tracking_uri=mlflow_store)
     described = describe(name, tracking_uri=mlflow_store)
     assert (described.champion, described.previous) == ("2", "1")
+
+
+def test_an_override_answers_in_front_of_the_model_and_its_trace_says_so(
+    name: str, mlflow_store: str, base: ModelFolder, tmp_path: Path
+) -> None:
+    wanted = EditRequest("c1", PROMPTS[0], "Cairo, of course.")
+    delta = OverrideEditor().edit(*load(base), [wanted])
+    Delta({}, {**delta.manifest, "base_digest": base.digest}).save(tmp_path / "delta")
+    register(name, tracking_uri=mlflow_store, base=base, delta_dir=tmp_path / "delta")
+    served = load_served(f"models:/{name}/1", mlflow_store)
+    asked = [PROMPTS[1], PROMPTS[0].upper(), PROMPTS[2]]
+    answers = ask(served, asked, experiment=f"{name} traffic", session="monday", max_new_tokens=8)
+    own = generate_greedy(*load(base), asked, chat=True, max_new_tokens=8)
+    assert [answer.output for answer in answers] == [own[0], wanted.target, own[2]]
+    with tracking(mlflow_store) as client:
+        spans = [client.get_trace(answer.trace_id).data.spans[0] for answer in answers]
+    assert [span.attributes.get("mendflow.override") for span in spans] == [None, "c1", None]
+    # Nothing but overridden prompts needs no generation; raw text is another question.
+    assert served.answer([PROMPTS[0]]) == [wanted.target]
+    assert served.answer([PROMPTS[0]], chat=False, max_new_tokens=4) != [wanted.target]
