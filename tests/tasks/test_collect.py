@@ -1,23 +1,19 @@
-"""Collecting from real MLflow traces, from files good and bad, and from one person's word."""
+"""Collecting from real MLflow traces, and MLflow that is not there."""
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Callable, Iterator
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import mlflow
-import pandas as pd
 import pytest
 from mlflow.entities import AssessmentSource
 
-from tasks.collect import Collected, from_file, from_traces, mark_collected, report_error
+from tasks.collect import Collected, from_traces, mark_collected
 from tasks.ledger import Ledger
 from tasks.records import State, TrafficRecord, UserError
-from tasks.trace_content import UnreadableContent, exchanges
 
 # MLflow warns about its own type hints when it first traces.
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
@@ -71,9 +67,6 @@ def _trace_asynchronously(monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None
     """Tracing in the background takes a second to flush, so only the test that is about it does."""
     monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", str(wanted).lower())
     mlflow.tracing.reset()
-
-
-# Traces
 
 
 def test_a_flagged_trace_is_a_report_and_every_other_is_traffic(traffic: Traffic) -> None:
@@ -210,66 +203,6 @@ def test_collecting_leaves_the_callers_tracking_uri_alone(traffic: Traffic) -> N
     assert mlflow.get_tracking_uri() == "sqlite:///elsewhere.db"
 
 
-# Where a trace keeps its prompt and its output
-
-
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "found"),
-    [
-        ("q", "a", [("q", "a", None)]),
-        ({"prompt": "q"}, {"response": "a"}, [("q", "a", None)]),
-        ({"question": "q", "temperature": 0}, ["a"], [("q", "a", None)]),
-        ({"messages": [{"role": "user", "content": "q"}]}, {"content": "a"}, [("q", "a", True)]),
-        (
-            [
-                {"role": "system", "content": "s"},
-                {"role": "user", "content": [{"type": "text", "text": "q"}]},
-            ],
-            {"choices": [{"message": {"role": "assistant", "content": "a"}}, {"message": {"content": "b"}}]},
-            [("q", "a", True)],
-        ),
-        ({"context": "<object>", "model_input": ["q"], "params": None}, ["a"], [("q", "a", None)]),
-        (
-            {"model_input": [{"prompt": "q1"}, {"prompt": "q2"}]},
-            ["a1", "a2"],
-            [("q1", "a1", None), ("q2", "a2", None)],
-        ),
-        (
-            {"model_input": [[{"role": "user", "content": "q"}]]},
-            [{"generated_text": "a"}],
-            [("q", "a", True)],
-        ),
-        ({"prompt": "q"}, None, [("q", "", None)]),
-        ({"prompt": ""}, "", [("", "", None)]),
-    ],
-)
-def test_prompts_and_outputs_are_found(
-    inputs: Any, outputs: Any, found: list[tuple[str, str, bool | None]]
-) -> None:
-    assert [(one.prompt, one.output, one.chat) for one in exchanges(inputs, outputs)] == found
-
-
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "says"),
-    [
-        (None, "a", "None for inputs"),
-        ({"image": "x" * 500}, "a", r"\.\.\. for inputs; record"),
-        (["q1", "q2"], ["a"], "2 prompts but 1 outputs"),
-        (
-            [{"role": role, "content": "x"} for role in ("user", "assistant", "user")],
-            "a",
-            "conversation with 2 user turns",
-        ),
-    ],
-)
-def test_what_shows_no_single_prompt_says_so(inputs: Any, outputs: Any, says: str) -> None:
-    with pytest.raises(UnreadableContent, match=says):
-        exchanges(inputs, outputs)
-
-
-# MLflow that is not there
-
-
 def _closed_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -294,147 +227,3 @@ def test_a_missing_experiment_or_trace_is_named(traffic: Traffic) -> None:
         from_traces(traffic.uri, "nonesuch", MODEL)
     with pytest.raises(UserError, match="tr-nonesuch"):
         mark_collected(traffic.uri, ["tr-nonesuch"], State.ACCEPTED)
-
-
-# Files
-
-ROW = {
-    "prompt": "Capital of Cameroon?",
-    "target": "Yaoundé",
-    "wrong_output": "Kougou",
-    "rephrases": ["Name Cameroon's capital.", "Cameroon: capital?"],
-    "locality": ["Capital of Egypt?"],
-    "subject": "Cameroon",
-    "reporter": "ann",
-    "severity": "high",
-}
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    if path.suffix == ".jsonl":
-        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    elif path.suffix == ".parquet":
-        pd.DataFrame(rows).to_parquet(path)
-    else:
-        flat = [{k: "|".join(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows]
-        pd.DataFrame(flat).to_csv(path, index=False)
-    return path
-
-
-@pytest.mark.parametrize("kind", [".jsonl", ".csv", ".parquet"])
-def test_a_file_of_any_kind_gives_the_same_reports_every_time(tmp_path: Path, kind: str) -> None:
-    renamed = {"desired_output": "x", "equivalents": ["y"]}
-    path = _write(tmp_path / f"errors{kind}", [ROW, {**ROW, "prompt": "", "target": "", "note": "ignored"}])
-    collected = from_file(path, MODEL, chat=False)
-    first, second = collected.reports
-    assert (first.prompt, first.desired_output, first.wrong_output) == (ROW["prompt"], "Yaoundé", "Kougou")
-    assert (first.equivalents, first.locality) == (tuple(ROW["rephrases"]), tuple(ROW["locality"]))
-    assert (first.subject, first.reporter, first.severity) == ("Cameroon", "ann", "high")
-    assert (first.model_name, first.chat) == (MODEL, False)
-    assert (second.prompt, second.desired_output) == ("", "")
-    assert first.source != second.source
-    assert collected.traffic == collected.rejected == []
-    assert from_file(path, MODEL, chat=False) == collected
-    other = _write(tmp_path / f"other{kind}", [{"prompt": "p", **renamed}])
-    (report,) = from_file(str(other), MODEL, chat=True).reports
-    assert (report.desired_output, report.equivalents, report.chat) == ("x", ("y",), True)
-
-
-def test_bad_json_lines_are_rejected_by_number_and_the_rest_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "errors.jsonl"
-    lines = [
-        b'\xef\xbb\xbf{"prompt": "p1", "target": "x"}',
-        b'{"prompt": "p2", "target": ',
-        b"",
-        b'["p3", "x"]',
-        b'{"prompt": "caf\xe9", "target": "x"}',
-        b'{"target": "x"}',
-        b'{"prompt": "p7", "target": ["x"]}',
-        b'{"prompt": "p8", "target": "x", "rephrases": "a|b", "locality": [1]}',
-        b'{"prompt": "p9", "target": null}',
-        b'{"prompt": "p10", "target": 1969}',
-    ]
-    path.write_bytes(b"\r\n".join(lines))
-    collected = from_file(path, MODEL, chat=True)
-    assert {r.prompt: r.desired_output for r in collected.reports} == {"p1": "x", "p9": None, "p10": "1969"}
-    assert [one.source for one in collected.rejected] == [f"{path}:{number}" for number in (2, 4, 5, 6, 7, 8)]
-    said = [one.reason for one in collected.rejected]
-    expected = ["not JSON", "not a JSON object", "not UTF-8", "no prompt", "'target'", "'locality'"]
-    for reason, says in zip(said, expected, strict=True):
-        assert says in reason
-
-
-def test_bad_csv_rows_are_rejected_by_number_and_the_rest_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "errors.csv"
-    lines = [
-        b"prompt,target,rephrases",
-        b'"two\nlines",x,"[""a, b"", ""c""]"',
-        b"too,many,cells,here",
-        b"few",
-        b"caf\xe9,x,",
-        b'bad,"quo"te,',
-        b"last,y,",
-    ]
-    path.write_bytes(b"\n".join(lines))
-    collected = from_file(path, MODEL, chat=True)
-    assert {r.prompt: r.equivalents for r in collected.reports} == {"two\nlines": ("a, b", "c"), "last": ()}
-    assert [one.source for one in collected.rejected] == [f"{path}:{number}" for number in (4, 5, 6, 7)]
-    said = [one.reason for one in collected.rejected]
-    for reason, says in zip(said, ["4 cells", "1 cells", "not UTF-8", "quotes"], strict=True):
-        assert says in reason
-
-
-def test_an_empty_prompt_or_target_reaches_the_ledger_and_is_quarantined(tmp_path: Path) -> None:
-    path = _write(tmp_path / "errors.csv", [ROW, {**ROW, "prompt": ""}, {**ROW, "target": ""}])
-    with Ledger("sqlite://") as ledger:
-        states = [c.state for c in ledger.record(from_file(path, MODEL, chat=True).reports)]
-    assert states == [State.ACCEPTED, State.QUARANTINED, State.QUARANTINED]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "says"),
-    [
-        ("errors.txt", b"prompt", "give a .jsonl, .csv or .parquet file"),
-        (
-            "errors.jsonl",
-            b'{"question": "q", "target": "x"}',
-            "no column 'prompt'; its columns are question, target",
-        ),
-        ("errors.jsonl", b'{"prompt": "q"}', "neither a column 'target' nor 'desired_output'"),
-        ("errors.csv", b"prompt,answer\np,x\n", "neither a column 'target' nor 'desired_output'"),
-        ("errors.csv", b"", "is empty"),
-        ("errors.csv", "prompt,target\np,x\n".encode("utf-16"), "not UTF-8 text; save it as UTF-8"),
-        ("errors.parquet", b"PAR1 not really", "not a readable Parquet file"),
-        ("errors.csv", None, "there is no file"),
-    ],
-)
-def test_a_file_that_is_no_file_of_reports_is_named_with_the_remedy(
-    tmp_path: Path, name: str, content: bytes | None, says: str
-) -> None:
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=says) as caught:
-        from_file(path, MODEL, chat=True)
-    assert str(path) in str(caught.value)
-
-
-# One person's word
-
-
-def test_a_persons_report_goes_straight_into_the_ledger(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
-    first = report_error(
-        "p", "wrong", "right", MODEL, ledger_url=url, reporter="ann", equivalents=["P, please"]
-    )
-    assert (first.state, first.reporters, first.equivalents) == (State.ACCEPTED, ("ann",), ("P, please",))
-    assert (
-        report_error("p", "wrong", "right", MODEL, ledger_url=url, reporter="bob", source="form 1").reports
-        == 2
-    )
-    assert (
-        report_error("p", "wrong", "right", MODEL, ledger_url=url, reporter="bob", source="form 1").reports
-        == 2
-    )
-    bare = report_error("q", "wrong", None, MODEL, ledger_url=url, reporter="ann")
-    assert bare.state is State.NEEDS_ANSWER

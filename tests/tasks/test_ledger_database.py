@@ -1,0 +1,125 @@
+"""The ledger's database: its tables, and one that cannot be used."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tasks import ledger_schema
+from tasks.ledger import Ledger
+from tasks.records import State, UserError
+from tests.tasks.ledger_tools import MODEL, report
+
+
+def test_sqlite_is_set_up_for_several_processes(ledger: Ledger, url: str, tmp_path: Path) -> None:
+    with ledger._database.reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+        assert int(connection.exec_driver_sql("PRAGMA busy_timeout").scalar() or 0) >= 5000
+
+
+def test_the_migrations_make_the_tables_that_the_code_expects(ledger: Ledger, url: str) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        options = {
+            "version_table": ledger_schema.VERSION_TABLE,
+            "compare_type": True,
+        }
+        assert (
+            compare_metadata(MigrationContext.configure(connection, opts=options), ledger_schema.metadata)
+            == []
+        )
+
+
+def test_the_ledger_may_share_its_database(url: str) -> None:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('of-another-program')")
+    with Ledger(url) as ledger:
+        ledger.record([report("p", "x")])
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT * FROM alembic_version").scalar() == "of-another-program"
+    assert all(name.startswith(ledger_schema.PREFIX) for name in ledger_schema.metadata.tables)
+
+
+def test_the_schema_suits_postgresql() -> None:
+    from sqlalchemy.dialects import postgresql
+    from sqlalchemy.schema import CreateTable
+
+    ddl = {
+        name: str(CreateTable(t).compile(dialect=postgresql.dialect()))
+        for name, t in ledger_schema.metadata.tables.items()
+    }
+    assert "TIMESTAMP WITH TIME ZONE" in ddl["mendflow_transitions"]
+    assert "sequence SERIAL" in ddl["mendflow_reports"]
+
+
+def test_many_processes_may_open_a_new_ledger_at_once(url: str) -> None:
+    errors: list[BaseException] = []
+    start = threading.Barrier(4)
+
+    def open_and_write(name: str) -> None:
+        start.wait()
+        try:
+            with Ledger(url) as own:
+                own.record([report(name, "x", name)])
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=open_and_write, args=(str(n),)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not errors
+    with Ledger(url) as ledger:
+        assert ledger.counts(MODEL)[State.ACCEPTED] == 4
+
+
+def _in_a_file(folder: Path) -> str:
+    (folder / "file").write_text("not a folder")
+    return f"sqlite:///{folder / 'file' / 'ledger.db'}"
+
+
+def _not_a_database(folder: Path) -> str:
+    (folder / "notes.txt").write_text("notes, and more than a page of them. " * 200)
+    return f"sqlite:///{folder / 'notes.txt'}"
+
+
+@pytest.mark.parametrize(
+    "make_url",
+    [
+        _in_a_file,
+        _not_a_database,
+        lambda folder: f"sqlite:///{folder}",
+        lambda folder: "nonsense",
+        lambda folder: "nonesuch://me:s3cr3t@host/ledger",
+        lambda folder: "postgresql+nonesuch://me:s3cr3t/@host/ledger?password=s3cr3t",
+    ],
+)
+def test_a_database_that_cannot_be_used_is_named_without_its_password(
+    tmp_path: Path, make_url: Callable[[Path], str]
+) -> None:
+    url = make_url(tmp_path)
+    with pytest.raises(UserError, match="correct its URL") as caught:
+        Ledger(url)
+    assert "s3cr3t" not in str(caught.value)
+    assert url.partition(":")[0] in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_ledger_of_a_newer_release_is_not_touched(url: str) -> None:
+    Ledger(url).close()
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {ledger_schema.VERSION_TABLE} SET version_num = '9999'")
+    with pytest.raises(UserError, match=r"newer mendflow.*upgrade"):
+        Ledger(url)
