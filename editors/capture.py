@@ -16,35 +16,24 @@ from editors.requests import TokenBatch
 
 @dataclass(frozen=True)
 class Captured:
-    """One module's share of the gradient: `keys` (tokens, d_in) and `gradients` (tokens, d_out), fp32."""
+    """One module's share of the gradient: `keys` (tokens, d_in) and `gradients` (tokens, d_out), fp32.
+
+    `counts` is the number of tokens of each example of the batch, in order, where it was one batch.
+    """
 
     keys: Tensor
     gradients: Tensor
-
-
-@contextmanager
-def answer_logits_only(model: nn.Module, mask: Tensor) -> Iterator[None]:
-    """Within, the model computes logits at the positions of `mask` only: (1, positions, vocabulary).
-
-    The output head is the dearest matrix of a small model, and an edit looks at few positions.
-    """
-    head = model.get_output_embeddings()  # type: ignore[operator]
-
-    def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (args[0][mask.to(args[0].device)].unsqueeze(0), *args[1:])
-
-    handle = head.register_forward_pre_hook(select)
-    try:
-        yield
-    finally:
-        handle.remove()
+    counts: tuple[int, ...] = ()
 
 
 def answer_logits(model: nn.Module, batch: TokenBatch) -> Tensor:
     """Logits at the answer positions of a batch, row by row: (positions, vocabulary), fp32."""
-    with answer_logits_only(model, batch.answer_mask):
-        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    return output.logits[0].float()
+    return batch.kind.logits(model, batch.to(device_of(model))).float()
+
+
+def answer_labels(batch: TokenBatch, logits: Tensor) -> Tensor:
+    """What `answer_logits` should be highest at: (positions,)."""
+    return batch.labels[batch.answer_mask].to(logits.device)
 
 
 def answer_loss(model: nn.Module, batch: TokenBatch) -> Tensor:
@@ -53,7 +42,12 @@ def answer_loss(model: nn.Module, batch: TokenBatch) -> Tensor:
     A sum, not a mean: what one correction asks for must not depend on what shares its batch.
     """
     logits = answer_logits(model, batch)
-    return nn.functional.cross_entropy(logits, batch.labels[batch.answer_mask], reduction="sum")
+    return nn.functional.cross_entropy(logits, answer_labels(batch, logits), reduction="sum")
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    return next(model.parameters()).device
 
 
 @contextmanager
@@ -119,24 +113,39 @@ def capture_gradients(
     One forward pass and a backward pass over activations that ends at the lowest module; no gradient of any
     weight is formed, and the model's own `.grad` fields stay untouched.
     """
-    mask = batch.attention_mask.bool() if all_tokens else batch.answer_mask
     names = [module.name for module in modules]
     with frozen(model), traced(model, names) as (inputs, outputs), torch.enable_grad():
         loss = answer_loss(model, batch)
         gradients = torch.autograd.grad(loss, [outputs[name] for name in names])
-    return {
-        name: Captured(inputs[name][mask].float(), gradient[mask].float())
-        for name, gradient in zip(names, gradients, strict=True)
-    }
+    result = {}
+    for name, gradient in zip(names, gradients, strict=True):
+        mask = _positions(model, name, batch, inputs[name], all_tokens=all_tokens)
+        counts = tuple(mask.sum(tuple(range(1, mask.dim()))).tolist())
+        result[name] = Captured(inputs[name][mask].float(), gradient[mask].float(), counts)
+    return result
 
 
 def capture_keys(
     model: nn.Module, modules: Sequence[EditableModule], batch: TokenBatch, mask: Tensor | None = None
 ) -> dict[str, Tensor]:
-    """Inputs of the modules at the answer positions (or at `mask`), by name: (positions, d_in), fp32."""
-    chosen = batch.answer_mask if mask is None else mask
+    """Inputs of the modules at the positions of the edit (or at `mask`), by name: (positions, d_in), fp32."""
     names = [module.name for module in modules]
-    body = getattr(model, "base_model", model)
     with torch.no_grad(), traced(model, names) as (inputs, _):
-        body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    return {name: inputs[name][chosen].float() for name in names}
+        batch.kind.read(model, batch.to(device_of(model)))
+    chosen = {name: _positions(model, name, batch, inputs[name]) if mask is None else mask for name in names}
+    return {name: inputs[name][chosen[name]].float() for name in names}
+
+
+def _positions(
+    model: nn.Module, name: str, batch: TokenBatch, given: Tensor, *, all_tokens: bool = False
+) -> Tensor:
+    """Which of a module's inputs `given` belong to the edit: bool, of its shape without the features."""
+    if given.dim() == 2 and len(given) == len(batch.input_ids):
+        # It reads one vector an example, pooled from all tokens.
+        return torch.ones(len(given), dtype=torch.bool, device=given.device)
+    mask = batch.kind.positions(model, name, batch, all_tokens=all_tokens)
+    if given.shape[:-1] != mask.shape:
+        raise ValueError(
+            f"{name} does not read the tokens of the prompt or of the answer; name other modules to edit"
+        )
+    return mask.to(given.device)

@@ -19,11 +19,12 @@ from torch import Tensor
 from editors.capture import evaluating, frozen
 from editors.delta import Delta
 from editors.descent import DescentConfig, descend
-from editors.gather import answered_exactly, encode_requests, restored
+from editors.gather import answered_exactly, encode_kept, encode_requests, restored
 from editors.locate import default_modules
+from editors.model_kinds import kind_of
 from editors.protocol import Kept, Progress, configuration_digest, no_progress
 from editors.replay import PrefixCache
-from editors.requests import EditRequest, encode, pad_id
+from editors.requests import EditRequest, pad_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -78,8 +79,9 @@ class Finetune:
         config, pad = self.config, pad_id(tokenizer)
         modules = default_modules(model, config.modules)
         cache = PrefixCache(model, modules)
-        examples = encode_requests(tokenizer, requests)
-        kept = [encode(tokenizer, k.prompt, k.answer, chat=k.chat) for k in keep]
+        kind = kind_of(model)
+        examples = encode_requests(tokenizer, requests, kind)
+        kept = encode_kept(tokenizer, keep, kind)
         with evaluating(model), restored(model, modules) as originals, frozen(model):
             # Steps are taken in fp32: most are too small to change a weight of half precision by themselves.
             wanted = {name: original.float().clone() for name, original in originals.items()}

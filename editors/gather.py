@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from editors.capture import Captured, answer_logits, capture_gradients, capture_keys
+from editors.capture import Captured, answer_labels, answer_logits, capture_gradients, capture_keys
 from editors.locate import EditableModule
-from editors.protocol import Progress, no_progress
+from editors.model_kinds import CAUSAL, ModelKind
+from editors.protocol import Kept, Progress, no_progress
 from editors.replay import PrefixCache
 from editors.requests import EditRequest, Example, TokenBatch, collate, encode
 
@@ -21,13 +22,22 @@ if TYPE_CHECKING:
 BATCH = 64
 
 
-def encode_requests(tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest]) -> list[Example]:
+def encode_requests(
+    tokenizer: PreTrainedTokenizerBase, requests: Sequence[EditRequest], kind: ModelKind = CAUSAL
+) -> list[Example]:
     """Every prompt and every equivalent of every request, with its target."""
     return [
-        encode(tokenizer, prompt, request.target, chat=request.chat)
+        encode(tokenizer, prompt, request.target, chat=request.chat, kind=kind)
         for request in requests
         for prompt in (request.prompt, *request.equivalents)
     ]
+
+
+def encode_kept(
+    tokenizer: PreTrainedTokenizerBase, keep: Sequence[Kept], kind: ModelKind = CAUSAL
+) -> list[Example]:
+    """Every prompt that must stay, with its answer."""
+    return [encode(tokenizer, kept.prompt, kept.answer, chat=kept.chat, kind=kind) for kept in keep]
 
 
 def batches(
@@ -95,9 +105,8 @@ def gather_by_example(
     for numbers, batch in batches(examples, pad):
         with cache.replayed(batch):
             captured = capture_gradients(model, modules, batch)
-        counts = batch.answer_mask.sum(1).tolist()
         for module in modules:
-            rows = captured[module.name]
+            rows, counts = captured[module.name], list(captured[module.name].counts)
             split = zip(rows.keys.half().split(counts), rows.gradients.split(counts), strict=True)
             for number, (keys, gradients) in zip(numbers, split, strict=True):
                 # Gradients may be too small for fp16; bf16 keeps their range.
@@ -110,7 +119,7 @@ def gather_by_example(
 def gather_keys(
     model: nn.Module, modules: Sequence[EditableModule], examples: Sequence[Example], pad: int
 ) -> dict[str, Tensor]:
-    """Keys at the answer positions of all examples, by module name: (tokens, d_in)."""
+    """Keys at the positions of the edit of all examples, by module name: (tokens, d_in)."""
     parts = [capture_keys(model, modules, batch) for _, batch in batches(examples, pad)]
     return {m.name: torch.cat([part[m.name] for part in parts]) for m in modules}
 
@@ -118,11 +127,15 @@ def gather_keys(
 def answered_exactly(
     model: nn.Module, examples: Sequence[Example], pad: int, cache: PrefixCache
 ) -> list[bool]:
-    """Whether every answer token is the most probable one, which is when greedy decoding gives the answer."""
+    """Whether every answer token is the most probable one, which is when greedy decoding gives the answer.
+
+    Of a classifier: whether its class is.
+    """
     result = [False] * len(examples)
     for numbers, batch in batches(examples, pad):
         with torch.no_grad(), cache.replayed(batch):
-            right = answer_logits(model, batch).argmax(-1) == batch.labels[batch.answer_mask]
+            logits = answer_logits(model, batch)
+        right = logits.argmax(-1) == answer_labels(batch, logits)
         for number, row in zip(numbers, right.split(batch.answer_mask.sum(1).tolist()), strict=True):
             result[number] = bool(row.all())
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -65,6 +66,32 @@ def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
     Raises:
         ValueError: the model has no list of blocks.
     """
+    longest = _longest_list(model)
+    if not longest:
+        raise ValueError("the model has no list of repeated blocks; name the modules to edit")
+    return longest
+
+
+def stacks(model: nn.Module) -> list[list[tuple[str, nn.Module]]]:
+    """The model's blocks, those of the encoder and of the decoder apart where it has both; none: empty."""
+    whole: Any = model
+    if not getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        found = [_longest_list(model)]
+    else:
+        found = []
+        for part in (whole.get_encoder(), whole.get_decoder()):
+            prefix = next(name for name, module in model.named_modules() if module is part)
+            found.append([(f"{prefix}.{name}", block) for name, block in _longest_list(part)])
+    return [stack for stack in found if stack]
+
+
+def inside(model: nn.Module, name: str, part: nn.Module) -> bool:
+    """Whether the module called `name` is `part` of the model, or in it."""
+    module = model.get_submodule(name)
+    return any(member is module for member in part.modules())
+
+
+def _longest_list(model: nn.Module) -> list[tuple[str, nn.Module]]:
     longest: list[tuple[str, nn.Module]] = []
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len({type(child) for child in module}) == 1:
@@ -73,8 +100,6 @@ def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
             ]
             if len(children) > len(longest):
                 longest = children
-    if not longest:
-        raise ValueError("the model has no list of repeated blocks; name the modules to edit")
     return longest
 
 
@@ -91,11 +116,53 @@ def mlp_output(model: nn.Module, block_name: str) -> EditableModule | None:
     return found
 
 
-def default_modules(model: nn.Module, pattern: str | None = None) -> list[EditableModule]:
-    """The modules an editor edits: those whose name matches `pattern`, or MLP outputs of late blocks.
+def mlp_input(model: nn.Module, block_name: str) -> EditableModule | None:
+    """The map that reads the residual stream into a block's MLP: the last one before its output map.
+
+    In a gated MLP that is the map that is gated, not the gate.
+    """
+    block, output = model.get_submodule(block_name), mlp_output(model, block_name)
+    width = _hidden_size(model)
+    found = None
+    for name, module in block.named_modules():
+        if output is not None and f"{block_name}.{name}" == output.name:
+            return found
+        if is_projection(module) and "attn" not in name.lower() and "attention" not in name.lower():
+            described = editable(model, f"{block_name}.{name}")
+            if described.d_in == width:
+                found = described
+    return None
+
+
+def mlp_matrices(model: nn.Module, pattern: str | None = None, last: int = 3) -> list[EditableModule]:
+    """The modules whose name matches `pattern`, or input and output of the MLPs of the `last` blocks.
+
+    Where there is an encoder and a decoder, of one block fewer in each (MEND).
+
+    Raises:
+        ValueError: nothing matches.
+    """
+    lists = stacks(model)
+    if pattern is not None or not lists:
+        return default_modules(model, pattern)
+    count = last if len(lists) == 1 else last - 1
+    names = [name for stack in lists for name, _ in stack[-count:]]
+    found = [described for name in names for described in (mlp_input(model, name), mlp_output(model, name))]
+    modules = [module for module in found if module is not None]
+    if not modules:
+        raise ValueError("no MLP was found in the last blocks; name the modules to edit by a pattern")
+    return modules
+
+
+def default_modules(
+    model: nn.Module, pattern: str | None = None, depth: tuple[float, float] = (2 / 3, 14 / 15)
+) -> list[EditableModule]:
+    """The modules an editor edits: those whose name matches `pattern`, or MLP outputs of blocks at `depth`.
 
     The default blocks lie between two thirds and fourteen fifteenths of the depth (20 to 27 of 30): late
-    enough to hold what the model says, early enough for the rest of it to use it.
+    enough to hold what the model says, early enough for the rest of it to use it. There is always one. Of
+    encoders and decoders, and of models without an output vocabulary, they reach to the last block, as in the
+    papers. Of a plain chain of modules, all linear maps but the last.
 
     Raises:
         ValueError: nothing matches.
@@ -105,14 +172,28 @@ def default_modules(model: nn.Module, pattern: str | None = None) -> list[Editab
         if not names:
             raise ValueError(f"no linear map of the model matches the pattern {pattern!r}")
         return [editable(model, name) for name in names]
-    all_blocks = blocks(model)
-    first = min(round(len(all_blocks) * 2 / 3), len(all_blocks) - 1)
-    last = max(round(len(all_blocks) * 14 / 15), first + 1)
-    found = [mlp_output(model, name) for name, _ in all_blocks[first:last]]
+    if isinstance(model, nn.Sequential):
+        chain = [name for name, child in model.named_children() if is_projection(child)]
+        if chain[:-1]:
+            return [editable(model, name) for name in chain[:-1]]
+    lists = stacks(model) or [blocks(model)]
+    to_the_top = len(lists) > 1 or _has_no_vocabulary(model)
+    found = []
+    for stack in lists:
+        first = min(round(len(stack) * depth[0]), len(stack) - 1)
+        last = len(stack) if to_the_top else max(round(len(stack) * depth[1]), first + 1)
+        found += [mlp_output(model, name) for name, _ in stack[first:last]]
     modules = [module for module in found if module is not None]
     if not modules:
-        raise ValueError("no MLP output was found in the late blocks; name the modules to edit by a pattern")
+        raise ValueError(
+            "no MLP output was found in the default blocks; name the modules to edit by a pattern"
+        )
     return modules
+
+
+def _has_no_vocabulary(model: nn.Module) -> bool:
+    find = getattr(model, "get_output_embeddings", None)
+    return find is not None and find() is None
 
 
 def _hidden_size(model: nn.Module) -> int:

@@ -18,11 +18,12 @@ from torch import nn
 from editors.capture import evaluating, frozen
 from editors.delta import Delta, LowRank, applied
 from editors.descent import DescentConfig, descend
-from editors.gather import answered_exactly, encode_requests
+from editors.gather import answered_exactly, encode_kept, encode_requests
 from editors.locate import EditableModule, default_modules
+from editors.model_kinds import kind_of
 from editors.protocol import Kept, Progress, configuration_digest, no_progress
 from editors.replay import PrefixCache
-from editors.requests import EditRequest, encode, pad_id
+from editors.requests import EditRequest, pad_id
 
 if TYPE_CHECKING:
     from peft import LoraModel
@@ -78,8 +79,9 @@ class Lora:
         config, pad = self.config, pad_id(tokenizer)
         modules = default_modules(model, config.modules)
         cache = PrefixCache(model, modules)
-        examples = encode_requests(tokenizer, requests)
-        kept = [encode(tokenizer, k.prompt, k.answer, chat=k.chat) for k in keep]
+        kind = kind_of(model)
+        examples = encode_requests(tokenizer, requests, kind)
+        kept = encode_kept(tokenizer, keep, kind)
         with evaluating(model), frozen(model), adapted(model, modules, config) as adapters:
             optimiser = torch.optim.Adam(_parameter_groups(model, modules, config.learning_rate))
 

@@ -9,7 +9,7 @@ starts as the identity on the gradient itself, which makes the untrained editor 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from editors.capture import Captured, evaluating
 from editors.delta import Delta
 from editors.gather import (
     answered_exactly,
+    encode_kept,
     encode_requests,
     gather,
     gather_keys,
@@ -29,9 +30,10 @@ from editors.gather import (
 )
 from editors.hypereditor import HyperConfig, HyperEditor, Proposal, Rows, batch_feature
 from editors.locate import EditableModule, default_modules
+from editors.model_kinds import kind_of
 from editors.protocol import Kept, Progress, no_progress
 from editors.replay import PrefixCache
-from editors.requests import EditRequest, Example, encode, pad_id
+from editors.requests import EditRequest, Example, pad_id
 from editors.second_moment import compress, expand, second_moment
 from editors.solve import Regulariser, RidgeSolution, ridge_solve
 
@@ -177,8 +179,9 @@ class Malmen(HyperEditor):
         if not requests:
             return self.delta({})
         pad = pad_id(tokenizer)
-        examples = encode_requests(tokenizer, requests)
-        kept = [encode(tokenizer, k.prompt, k.answer, chat=k.chat) for k in keep]
+        kind = kind_of(model)
+        examples = encode_requests(tokenizer, requests, kind)
+        kept = encode_kept(tokenizer, keep, kind)
         cache = PrefixCache(model, self.modules_edited)
         shifts: dict[str, Tensor] = {}
         with evaluating(model), restored(model, self.modules_edited) as originals:
@@ -213,6 +216,6 @@ class Malmen(HyperEditor):
 
 def _moved(model: nn.Module, kept: Sequence[Example], pad: int, cache: PrefixCache) -> list[Example]:
     """Openings of the answers that must stay and no longer do: what a later pass has to put back."""
-    openings = [Example(example.prompt_ids, example.target_ids[:OPENING]) for example in kept]
+    openings = [replace(example, target_ids=example.target_ids[:OPENING]) for example in kept]
     still = answered_exactly(model, openings, pad, cache)
     return [opening for opening, stays in zip(openings, still, strict=True) if not stays]

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from editors.locate import EditableModule, blocks
+from editors.capture import device_of
+from editors.locate import EditableModule, stacks
 from editors.requests import TokenBatch
 
 
@@ -45,7 +46,10 @@ class PrefixCache:
     """
 
     def __init__(self, model: nn.Module, modules: Sequence[EditableModule]) -> None:
-        names = [name for name, _ in blocks(model)]
+        lists = stacks(model)
+        # A decoder's blocks read an encoder that may be edited, and some blocks hand on more than a hidden
+        # state: only a single stack is skipped.
+        names = [name for name, _ in lists[0]] if len(lists) == 1 else []
         lowest = min(
             (i for i, name in enumerate(names) for m in modules if m.name.startswith(f"{name}.")), default=0
         )
@@ -95,11 +99,7 @@ class PrefixCache:
         length = int(batch.attention_mask[missing].sum(1).max())
         try:
             with torch.no_grad():
-                self.model(
-                    input_ids=batch.input_ids[missing, :length],
-                    attention_mask=batch.attention_mask[missing, :length],
-                    use_cache=False,
-                )
+                batch.kind.read(self.model, batch.rows(missing, length).to(device_of(self.model)))
         except _ReachedError:
             pass
         finally:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from editors.model_kinds import CAUSAL, ModelKind
+from editors.model_kinds import IGNORED_LABEL as IGNORED_LABEL
+from editors.model_kinds import Example as Example
+from editors.model_kinds import TokenBatch as TokenBatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-IGNORED_LABEL = -100
 _SENTINEL = "ANSWER"
 
 
@@ -30,36 +32,6 @@ class EditRequest:
     locality: tuple[str, ...] = ()
     subject: str | None = None
     chat: bool = True
-
-
-@dataclass(frozen=True)
-class Example:
-    """Token ids of one prompt and its answer; the answer ends with the end-of-turn token."""
-
-    prompt_ids: tuple[int, ...]
-    target_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """Right-padded examples. `labels[b, t]` is the token that position t predicts, or -100.
-
-    Shapes: `input_ids`, `attention_mask`, `labels`: (batch, length). Labels are already shifted, so the
-    positions with a label are exactly the answer positions: last prompt token to second-last answer token.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
-
-    @property
-    def answer_mask(self) -> Tensor:
-        """(batch, length) bool: positions that predict a token of the answer."""
-        return self.labels != IGNORED_LABEL
-
-    def to(self, device: torch.device | str) -> TokenBatch:
-        """The same batch on another device."""
-        return TokenBatch(self.input_ids.to(device), self.attention_mask.to(device), self.labels.to(device))
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool) -> str:
@@ -92,34 +64,33 @@ def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> tuple[
     return () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, *, chat: bool) -> Example:
+def encode(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, *, chat: bool, kind: ModelKind = CAUSAL
+) -> Example:
     """Token ids of a prompt and its target, split exactly as free generation would split them.
 
+    Args:
+        tokenizer: the model's.
+        prompt: rendered with `render`.
+        target: what must be answered; for a classifier the name or the number of a class.
+        chat: whether the prompt is a chat turn.
+        kind: of the model (`kind_of`).
+
     Raises:
-        ValueError: the prompt has no tokens; a chat turn is asked of a tokenizer without a chat template.
+        ValueError: the prompt has no tokens; a chat turn is asked of a tokenizer without a chat template; the
+            model has no such class.
     """
     prompt_ids = _ids(tokenizer, render(tokenizer, prompt, chat=chat), special=not chat)
     if not prompt_ids:
         raise ValueError(f"the prompt {prompt!r} has no tokens; give the model something to continue")
-    joined = target if chat or prompt[-1:].isspace() or target[:1].isspace() else f" {target}"
-    target_ids = _ids(tokenizer, joined, special=False) + end_of_turn_ids(tokenizer, chat=chat)
-    return Example(prompt_ids, target_ids)
+    joint = "" if chat or prompt[-1:].isspace() or target[:1].isspace() else " "
+    target_ids = kind.target_ids(tokenizer, target, joint, end_of_turn_ids(tokenizer, chat=chat))
+    return Example(prompt_ids, target_ids, kind)
 
 
-def collate(examples: list[Example], pad_id: int) -> TokenBatch:
-    """Right-pad examples into one batch; padding is neither attended to nor labelled."""
-    length = max(len(e.prompt_ids) + len(e.target_ids) for e in examples) - 1
-    input_ids = torch.full((len(examples), length), pad_id, dtype=torch.long)
-    attention_mask = torch.zeros((len(examples), length), dtype=torch.long)
-    labels = torch.full((len(examples), length), IGNORED_LABEL, dtype=torch.long)
-    for row, example in enumerate(examples):
-        # The last answer token is only ever predicted, never read.
-        read = (example.prompt_ids + example.target_ids)[:-1]
-        input_ids[row, : len(read)] = torch.tensor(read)
-        attention_mask[row, : len(read)] = 1
-        first = len(example.prompt_ids) - 1
-        labels[row, first : len(read)] = torch.tensor(example.target_ids)
-    return TokenBatch(input_ids, attention_mask, labels)
+def collate(examples: Sequence[Example], pad_id: int) -> TokenBatch:
+    """Right-pad examples of one kind into one batch; padding is neither attended to nor labelled."""
+    return examples[0].kind.collate(examples, pad_id)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from editors.capture import (
     answer_logits,
-    answer_logits_only,
     answer_loss,
     capture_gradients,
     capture_keys,
     traced,
 )
 from editors.locate import default_modules, editable
+from editors.model_kinds import answer_logits_only
 from editors.requests import TokenBatch, collate, encode, pad_id
 from tests.editors.tools import PROMPTS, TARGETS, folder_of, load, same_bits, snapshot, structure_of
 
