@@ -120,7 +120,7 @@ def capture_gradients(
     result = {}
     for name, gradient in zip(names, gradients, strict=True):
         mask = _positions(model, name, batch, inputs[name], all_tokens=all_tokens)
-        counts = tuple(mask.sum(tuple(range(1, mask.dim()))).tolist())
+        counts = tuple(mask.reshape(len(mask), -1).sum(1).tolist())
         result[name] = Captured(inputs[name][mask].float(), gradient[mask].float(), counts)
     return result
 

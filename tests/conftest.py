@@ -60,6 +60,24 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
     return _factory("gpt2", tmp_path_factory)
 
 
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
+    """`tiny_t5(seed=0, chat=True, **config) -> folder`: an encoder-decoder; only to be read."""
+    return _factory("t5", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
+    """`tiny_bart(seed=0, chat=True, **config) -> folder`: an encoder-decoder; only to be read."""
+    return _factory("bart", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
+    """`tiny_bert(seed=0, chat=True, **config) -> folder`: a classifier of three classes; only to be read."""
+    return _factory("bert", tmp_path_factory)
+
+
 def _factory(architecture: str, folders: pytest.TempPathFactory) -> ModelFactory:
     @functools.cache
     def make(**settings: Any) -> Path:

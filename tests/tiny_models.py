@@ -1,4 +1,4 @@
-"""Tiny language models with random weights and a real tokenizer, saved as Hugging Face folders, offline."""
+"""Tiny models with random weights and a real tokenizer, saved as Hugging Face folders, offline."""
 
 from __future__ import annotations
 
@@ -25,50 +25,89 @@ SENTENCES = (
 )
 
 
+# Of the tiny classifier, in their order.
+CLASSES = ("supports", "refutes", "unknown")
+
+
 def build(folder: Path, architecture: str, *, seed: int = 0, chat: bool = True, **settings: Any) -> Path:
-    """Write a `llama` or `gpt2` model and its tokenizer into `folder`.
+    """Write a model of an architecture of `MODELS`, and its tokenizer, into `folder`.
 
     The weights are spread wide enough for answers to depend on the prompt. `settings` override the
     configuration; without `chat` the tokenizer has no chat template.
     """
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-
+    if architecture not in MODELS:
+        raise ValueError(f"no tiny {architecture!r}; there are {', '.join(MODELS)}")
     tokenizer = build_tokenizer(chat=chat)
     special = {
+        "vocab_size": len(tokenizer),
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": 1,
     }
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if architecture == "llama":
-            sizes = {
-                "vocab_size": len(tokenizer),
-                "hidden_size": 48,
-                "intermediate_size": 96,
-                "num_hidden_layers": 3,
-                "num_attention_heads": 4,
-                "num_key_value_heads": 2,
-                "max_position_embeddings": 256,
-                "initializer_range": 0.2,
-                "tie_word_embeddings": True,
-            }
-            model: Any = LlamaForCausalLM(LlamaConfig(**{**sizes, **special, **settings}))
-        elif architecture == "gpt2":
-            sizes = {
-                "vocab_size": len(tokenizer),
-                "n_embd": 48,
-                "n_layer": 3,
-                "n_head": 4,
-                "n_positions": 256,
-                "initializer_range": 0.2,
-            }
-            model = GPT2LMHeadModel(GPT2Config(**{**sizes, **special, **settings}))
-        else:
-            raise ValueError(f"no tiny {architecture!r}; there are llama and gpt2")
+        model = MODELS[architecture]({**special, **settings})
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def _llama(settings: dict[str, Any]) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.2,
+        "tie_word_embeddings": True,
+    }
+    return LlamaForCausalLM(LlamaConfig(**{**sizes, **settings}))
+
+
+def _gpt2(settings: dict[str, Any]) -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 256, "initializer_range": 0.2}
+    return GPT2LMHeadModel(GPT2Config(**{**sizes, **settings}))
+
+
+def _t5(settings: dict[str, Any]) -> Any:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    sizes = {"d_model": 48, "d_kv": 12, "d_ff": 96, "num_layers": 3, "num_heads": 4}
+    return T5ForConditionalGeneration(T5Config(**{**sizes, "decoder_start_token_id": 0, **settings}))
+
+
+def _bart(settings: dict[str, Any]) -> Any:
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    sizes = {"d_model": 48, "max_position_embeddings": 128, "init_std": 0.2}
+    for part in ("encoder", "decoder"):
+        sizes |= {f"{part}_layers": 2, f"{part}_attention_heads": 4, f"{part}_ffn_dim": 96}
+    ids = {"decoder_start_token_id": 2, "forced_eos_token_id": None}
+    return BartForConditionalGeneration(BartConfig(**{**sizes, **ids, **settings}))
+
+
+def _bert(settings: dict[str, Any]) -> Any:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    sizes = {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.2,
+    }
+    labels = dict(enumerate(CLASSES))
+    return BertForSequenceClassification(BertConfig(**{**sizes, "id2label": labels, **settings}))
+
+
+MODELS = {"llama": _llama, "gpt2": _gpt2, "t5": _t5, "bart": _bart, "bert": _bert}
 
 
 def build_tokenizer(*, chat: bool = True) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,19 @@ def structure_of(model: nn.Module) -> list[tuple[str, int, int]]:
     ]
 
 
+def chain(seed: int = 0) -> nn.Sequential:
+    """A bare chain of modules from token ids to logits: what it says next depends on the last token alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Embedding(400, 24), nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 24), nn.Linear(24, 400)
+        ).eval()
+
+
 @functools.cache
 def _stored(folder: Path) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    import transformers
 
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    return model.eval(), AutoTokenizer.from_pretrained(folder)
+    (architecture,) = json.loads((folder / "config.json").read_text())["architectures"]
+    model = getattr(transformers, architecture).from_pretrained(folder)
+    return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
