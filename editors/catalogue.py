@@ -34,7 +34,9 @@ EDITORS = {
     "finetune-m": Entry("editors.finetune:PlainFinetune"),
     "lora": Entry("editors.lora:Lora"),
     "malmen": Entry("editors.malmen:Malmen", trained=True),
+    "mend": Entry("editors.mend:Mend", trained=True),
     "override": Entry("editors.override:OverrideEditor"),
+    "ultraedit": Entry("editors.ultraedit:UltraEdit"),
 }
 
 

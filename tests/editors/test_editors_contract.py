@@ -16,9 +16,11 @@ from editors.capture import answer_loss
 from editors.delta import Delta, applied, model_digest
 from editors.finetune import BoundedFinetune, Finetune, FinetuneConfig
 from editors.gather import encode_requests
-from editors.locate import default_modules
+from editors.hypereditor import HyperEditor
+from editors.locate import default_modules, mlp_matrices
 from editors.lora import Lora, LoraConfig
 from editors.malmen import Malmen, MalmenConfig
+from editors.mend import Mend, MendConfig
 from editors.protocol import (
     EDITOR_FILE,
     WEIGHTS_FILE,
@@ -28,6 +30,7 @@ from editors.protocol import (
     load_editor,
 )
 from editors.requests import EditRequest, collate, pad_id
+from editors.ultraedit import UltraEdit, UltraEditConfig
 from tests.editors.tools import PROMPTS, folder_of, load, same_bits, snapshot, structure_of
 
 # Targets of one token and of many; equivalents for some; raw text and chat.
@@ -44,7 +47,16 @@ MAKE: dict[str, Callable[[Any], Editor]] = {
     "finetune": lambda _: Finetune(FinetuneConfig(epochs=6, learning_rate=0.1)),
     "finetune-linf": lambda _: BoundedFinetune(FinetuneConfig(epochs=6, learning_rate=0.1, limit=0.3)),
     "lora": lambda _: Lora(LoraConfig(epochs=6, learning_rate=0.1)),
+    "mend": lambda model: Mend.untrained(model, MendConfig(rank=8, rate=1.0)),
+    "ultraedit": lambda _: UltraEdit(UltraEditConfig(rate=1.0)),
 }
+# Those that are trained, with a network that is quick to make.
+TRAINED: dict[str, Callable[..., HyperEditor]] = {
+    "malmen": lambda model, **settings: Malmen.untrained(model, MalmenConfig(rank=8, **settings)),
+    "mend": lambda model, **settings: Mend.untrained(model, MendConfig(rank=8, **settings)),
+}
+# Where an editor's default is not the outputs of late MLPs.
+DEFAULT_MODULES = {"mend": mlp_matrices}
 
 
 @pytest.fixture(params=["llama", "gpt2"])
@@ -55,6 +67,11 @@ def architecture(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=list(MAKE))
 def make(request: pytest.FixtureRequest) -> Callable[[Any], Editor]:
     return MAKE[request.param]
+
+
+@pytest.fixture(params=list(TRAINED))
+def untrained(request: pytest.FixtureRequest) -> Callable[..., HyperEditor]:
+    return TRAINED[request.param]
 
 
 @pytest.fixture
@@ -85,7 +102,8 @@ def test_the_edit_is_a_delta_and_improves_what_was_asked(loaded: Any, make: Any)
     assert seen
     assert all(done <= total for done, total in seen)
 
-    assert set(delta.shifts) == {module.parameter for module in default_modules(model)}
+    expected = DEFAULT_MODULES.get(editor.name, default_modules)(model)
+    assert set(delta.shifts) == {module.parameter for module in expected}
     with applied(model, delta):
         others = {name: tensor for name, tensor in before.items() if name not in delta.shifts}
         assert same_bits(model, {**snapshot(model), **others})
@@ -113,7 +131,8 @@ def test_only_declared_parameters_change(loaded: Any, architecture: str) -> None
     pattern = {"llama": r"layers\.[12]\.mlp\.up_proj", "gpt2": r"h\.[12]\.mlp\.c_fc"}[architecture]
     chosen = {module.parameter for module in default_modules(model, pattern)}
     for editor in (
-        Malmen.untrained(model, MalmenConfig(modules=pattern, rank=8)),
+        *(untrained(model, modules=pattern) for untrained in TRAINED.values()),
+        UltraEdit(UltraEditConfig(modules=pattern)),
         Finetune(FinetuneConfig(modules=pattern, epochs=2)),
     ):
         assert set(editor.edit(model, tokenizer, REQUESTS).shifts) == chosen
@@ -255,9 +274,9 @@ def test_gradients_the_caller_holds_do_not_count(loaded: Any, make: Any) -> None
     assert all(p.grad is not None and bool((p.grad == 3).all()) for p in model.parameters())
 
 
-def test_a_saved_malmen_gives_the_same_delta(loaded: Any, tmp_path: Path) -> None:
+def test_a_saved_editor_gives_the_same_delta(loaded: Any, untrained: Any, tmp_path: Path) -> None:
     model, tokenizer = loaded
-    editor = Malmen.untrained(model, MalmenConfig(rank=8, seed=4))
+    editor = untrained(model, seed=4)
     with torch.no_grad():  # as if trained
         for number, parameter in enumerate(editor.parameters()):
             generator = torch.Generator().manual_seed(number)
@@ -265,32 +284,34 @@ def test_a_saved_malmen_gives_the_same_delta(loaded: Any, tmp_path: Path) -> Non
     editor.manifest["base_digest"] = "b" * 64
     editor.save(tmp_path)
     expected = editor.edit(model, tokenizer, REQUESTS, KEPT)
-    for loaded_editor in (Malmen.load(tmp_path), load_editor(tmp_path)):
+    for loaded_editor in (type(editor).load(tmp_path), load_editor(tmp_path)):
         assert loaded_editor.digest() == editor.digest()
         assert loaded_editor.edit(model, tokenizer, REQUESTS, KEPT).digest() == expected.digest()
         loaded_editor.check_base("b" * 64)
     # Saved again it is the same editor: rounding to half precision happens once.
-    Malmen.load(tmp_path).save(tmp_path / "again")
-    assert Malmen.load(tmp_path / "again").digest() == editor.digest()
+    load_editor(tmp_path).save(tmp_path / "again")
+    assert load_editor(tmp_path / "again").digest() == editor.digest()
 
 
-def test_a_malmen_of_many_blocks_survives_saving(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_an_editor_of_many_blocks_survives_saving(
+    tmp_path: Path, untrained: Any, request: pytest.FixtureRequest
+) -> None:
     """Blocks 8, 9 and 10: sorted as text the tenth comes first, and each has statistics of its own."""
     model, tokenizer = load(folder_of("llama", request, num_hidden_layers=12, hidden_size=16))
-    editor = Malmen.untrained(model, MalmenConfig(rank=4))
-    assert len(editor.modules_edited) == 3
+    editor = untrained(model)
+    assert len(editor.modules_edited) in (3, 6)
     with torch.no_grad():
-        editor.log_rate += torch.tensor([0.0, 0.5, 1.0])
+        editor.log_rate += torch.arange(len(editor.log_rate)) / 3
     editor.save(tmp_path)
-    reloaded = Malmen.load(tmp_path)
+    reloaded = load_editor(tmp_path)
     assert reloaded.modules_edited == editor.modules_edited
     expected = editor.edit(model, tokenizer, REQUESTS)
     assert reloaded.edit(model, tokenizer, REQUESTS).digest() == expected.digest()
 
 
-def test_tampered_editors_are_refused(loaded: Any, tmp_path: Path) -> None:
+def test_tampered_editors_are_refused(loaded: Any, untrained: Any, tmp_path: Path) -> None:
     model, _ = loaded
-    editor = Malmen.untrained(model, MalmenConfig(rank=8))
+    editor = untrained(model)
 
     def tampered(case: str) -> Path:
         folder = tmp_path / case
@@ -327,8 +348,8 @@ def test_tampered_editors_are_refused(loaded: Any, tmp_path: Path) -> None:
         load_editor(broken)
 
 
-def test_an_editor_of_another_base_is_refused(loaded: Any) -> None:
-    editor = Malmen.untrained(loaded[0], MalmenConfig(rank=8))
+def test_an_editor_of_another_base_is_refused(loaded: Any, untrained: Any) -> None:
+    editor = untrained(loaded[0])
     editor.manifest["base_digest"] = "a" * 64
     editor.check_base("a" * 64)
     with pytest.raises(EditorMismatchError, match=r"base aaaaaaaaaaaa, not on bbbbbbbbbbbb: train one"):
@@ -340,10 +361,10 @@ def test_digests_follow_everything_that_matters(loaded: Any) -> None:
     assert Finetune().digest() == Finetune(FinetuneConfig()).digest()
     for change in ({"epochs": 3}, {"seed": 1}, {"modules": "mlp"}, {"learning_rate": 1e-4}):
         assert Finetune(dataclasses.replace(FinetuneConfig(), **change)).digest() != Finetune().digest()
-    config = MalmenConfig(rank=8)
-    digests = {Malmen.untrained(model, c).digest() for c in (config, dataclasses.replace(config, seed=1))}
-    nudged = Malmen.untrained(model, config)
-    with torch.no_grad():
-        nudged.log_rate += 1e-3
-    assert len({*digests, nudged.digest()}) == 3
-    assert Malmen.untrained(model, config).digest() in digests
+    for untrained in TRAINED.values():
+        digests = {untrained(model).digest(), untrained(model, seed=1).digest()}
+        nudged = untrained(model)
+        with torch.no_grad():
+            nudged.log_rate += 1e-3
+        assert len({*digests, nudged.digest()}) == 3
+        assert untrained(model).digest() in digests

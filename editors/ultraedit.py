@@ -1,0 +1,137 @@
+"""UltraEdit: normalised gradients and ridge least squares; nothing is trained.
+
+Gu et al., "UltraEdit: Training-, Subject-, and Memory-Free Lifelong Editing in Language Models" (2025). Every
+run of corrections is solved from the base in one turn, so the statistics are those of the present
+corrections. It is the editor that any trained one has to beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from editors.capture import Captured, evaluating
+from editors.delta import Delta
+from editors.gather import captures, encode_requests, joined
+from editors.locate import EditableModule, default_modules
+from editors.model_kinds import kind_of
+from editors.normaliser import RunningMoments
+from editors.protocol import Kept, Progress, configuration_digest, no_progress
+from editors.requests import EditRequest, pad_id
+from editors.solve import Regulariser, ridge_solve
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Published for 28 to 62 blocks: nine or so in the last third, and never the last one.
+DEPTH = (9 / 14, 27 / 28)
+
+
+@dataclass(frozen=True)
+class UltraEditConfig:
+    """How UltraEdit is done.
+
+    Attributes:
+        modules: regular expression over module names; by default MLP outputs of the last third of the
+            blocks, without the last.
+        rate: size c of a value change in the units of the output, for normalised rows. The published
+            eta = c / d_in is 1e-6 for inputs of 14,336: tied to the width, it would vanish in small models.
+        strength: weight lambda of the identity in the solve.
+    """
+
+    modules: str | None = None
+    rate: float = 0.0143
+    strength: float = 1.0
+
+
+class UltraEdit:
+    """The editor; it has no weights of its own."""
+
+    name = "ultraedit"
+
+    def __init__(self, config: UltraEditConfig | None = None) -> None:
+        self.config = config or UltraEditConfig()
+
+    def configuration(self) -> dict[str, Any]:
+        """The configuration."""
+        return {"config": asdict(self.config)}
+
+    def digest(self) -> str:
+        """SHA-256 over the configuration."""
+        return configuration_digest({"editor": self.name, **self.configuration()}, {})
+
+    def edit(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Sequence[EditRequest],
+        keep: Sequence[Kept] = (),  # noqa: ARG002
+        *,
+        progress: Progress = no_progress,
+    ) -> Delta:
+        """One delta for all requests together, equivalents included; the model is left as it was.
+
+        UltraEdit has no use for `keep`.
+        """
+        manifest = {
+            "editor": self.name,
+            "editor_digest": self.digest(),
+            "editor_configuration": self.configuration(),
+        }
+        if not requests:
+            return Delta({}, manifest)
+        modules = default_modules(model, self.config.modules, DEPTH)
+        examples = encode_requests(tokenizer, requests, kind_of(model))
+        with evaluating(model):
+            captured = joined(captures(model, modules, examples, pad_id(tokenizer)))
+        values = self._values(modules, captured)
+        shifts = {}
+        for done, module in enumerate(modules):
+            keys = captured[module.name].keys
+            identity = Regulariser(torch.eye(module.d_in, device=keys.device))
+            strength = torch.tensor(self.config.strength, device=keys.device)
+            solution = ridge_solve(keys, values[module.name], identity, strength)
+            shifts[module.parameter] = module.shift_for_weight(solution.shift).contiguous()
+            progress(done + 1, len(modules), "solved")
+        delta = Delta(shifts, manifest)
+        delta.check_finite()
+        return delta
+
+    def _values(
+        self, modules: Sequence[EditableModule], captured: Mapping[str, Captured]
+    ) -> dict[str, Tensor]:
+        """Wanted output changes (tokens, d_out): v_i = -eta * |u^_i|^2 * d^_i, with eta = rate / d_in.
+
+        u^ and d^ are the key and the gradient, normalised over all tokens of all matrices of one shape.
+        """
+        shapes = {
+            (m.d_in, m.d_out): tuple(
+                RunningMoments(width).to(captured[m.name].keys.device) for width in (m.d_in, m.d_out)
+            )
+            for m in modules
+        }
+        for module in modules:
+            key_moments, gradient_moments = shapes[module.d_in, module.d_out]
+            key_moments.update(captured[module.name].keys)
+            gradient_moments.update(captured[module.name].gradients)
+        values = {}
+        for module in modules:
+            key_moments, gradient_moments = shapes[module.d_in, module.d_out]
+            keys, gradients = captured[module.name].keys, captured[module.name].gradients
+            if len(keys) > 1:
+                keys, gradients = key_moments(keys), gradient_moments(gradients)
+            else:
+                # Of a single token the mean is the token itself, and normalising would leave nothing of it.
+                keys, gradients = _of_unit_size(keys), _of_unit_size(gradients)
+            size = keys.square().mean(1, keepdim=True)
+            values[module.name] = -self.config.rate * size * gradients
+        return values
+
+
+def _of_unit_size(rows: Tensor) -> Tensor:
+    """Rows with a root mean square of one; a row of zeros stays one."""
+    return rows / rows.square().mean(1, keepdim=True).sqrt().clamp_min(torch.finfo(rows.dtype).tiny)
