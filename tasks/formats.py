@@ -20,6 +20,7 @@ from typing import Any
 
 from editors.requests import EditRequest
 from tasks.edit_dataset import EDITS_FILE, EditDataset
+from tasks.ledger_rules import too_long
 from tasks.pararel import read_pararel
 from tasks.records import Rejected, UserError, correction_id, normalise_prompt
 
@@ -177,6 +178,9 @@ def _fault(fields: _Fields) -> str:
             return f"its {name} is empty; fill it in or remove the entry"
         if any("\ud800" <= letter <= "\udfff" for letter in value):
             return f"its {name} holds half of a surrogate pair, which is no text; write the whole character"
+    long = too_long(fields.target)
+    if long:
+        return f"its target {long}; write a shorter one"
     for name in ("rephrases", "locality"):
         value = getattr(fields, name)
         texts = value if isinstance(value, list) else [value]

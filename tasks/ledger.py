@@ -19,7 +19,7 @@ from tasks import ledger_changes as changes
 from tasks import ledger_rows as rows
 from tasks.leases import Lease, LeaseHeld, LeaseLost
 from tasks.ledger_database import Database, lock_models
-from tasks.ledger_rules import IllegalTransition, Standing, Transition
+from tasks.ledger_rules import TARGET_LIMIT, IllegalTransition, Standing, Transition
 from tasks.promotion_log import Phase, Promotion
 from tasks.records import Correction, ErrorReport, State
 
@@ -33,8 +33,6 @@ __all__ = [
     "Promotion",
     "Transition",
 ]
-
-TARGET_LIMIT = 64
 
 
 class Ledger:

@@ -52,6 +52,8 @@ class IllegalTransition(UserError):  # noqa: N818
     """A correction cannot go from the state it is in to the one asked for."""
 
 
+# Words in a desired output: an edit is for what a sentence says, more wants fine-tuning or retrieval.
+TARGET_LIMIT = 64
 # At work, or about to be: two of these about one prompt contradict each other.
 OPEN_STATES = frozenset({State.ACCEPTED, State.ACTIVE, State.CONFLICTING})
 # Settled once; a new report says that it is not.
@@ -96,14 +98,18 @@ def fault(reports: Sequence[ErrorReport], target_limit: int) -> str:
     words = first.desired_output.split()
     if not words:
         return "the desired output is empty; report it again with the right answer, or with null for a review"
-    if len(words) > target_limit:
-        return (
-            f"the desired output has {len(words)} words, more than the limit of {target_limit}; "
-            "report it again with a shorter one, or raise the limit"
-        )
+    long = too_long(first.desired_output, target_limit)
+    if long:
+        return f"the desired output {long}; report it again with a shorter one, or raise the limit"
     if all(report.wrong_output.split() == words for report in reports):
         return "the desired output equals the wrong output; report it again with the right answer"
     return ""
+
+
+def too_long(target: str, limit: int = TARGET_LIMIT) -> str:
+    """What is wrong with a target of more words than the limit; empty if nothing is."""
+    words = len(target.split())
+    return f"has {words} words, more than the limit of {limit}" if words > limit else ""
 
 
 def contradiction(rival_ids: Iterable[str]) -> str:

@@ -54,6 +54,13 @@ def log_run(
         client.set_terminated(run_id)
 
 
+def end_run(tracking_uri: str, run_id: str, *, verdict: str) -> None:
+    """End a run that reached its verdict but leaves the report to the next one."""
+    with tracking(tracking_uri) as client:
+        client.log_param(run_id, "verdict", verdict)
+        client.set_terminated(run_id)
+
+
 def artifact_address(tracking_uri: str, run_id: str, path: str) -> str:
     """Where an artifact of a run is, as a URI."""
     with tracking(tracking_uri) as client:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +138,11 @@ class _Question:
     wrong_output: str = ""
     kind: str = ""
 
+    @property
+    def asked(self) -> tuple[str, bool]:
+        """What a model is given: the prompt, and whether it is a chat turn."""
+        return self.prompt, self.chat
+
 
 def _questions(data: EditDataset, earlier: Sequence[str]) -> list[_Question]:
     from validation import outcomes as rows
@@ -151,7 +157,8 @@ def _questions(data: EditDataset, earlier: Sequence[str]) -> list[_Question]:
         if edit["id"] in held:
             questions.append(_Question(rows.RETENTION, prompt=edit["prompt"], **about))
     for row in data.locality.to_dict("records"):
-        about = {"id": row["id"], "prompt": row["prompt"], "expected": row["reference"], "chat": row["chat"]}
+        about = {"id": row["id"], "prompt": row["prompt"], "expected": row["reference"]}
+        about["chat"] = bool(row["chat"])
         # Agreement is asked of prompts unseen by the editor; right answers have to stay right anywhere.
         if row["role"] == "gate":
             questions.append(_Question(rows.LOCALITY, kind=row["kind"], **about))
@@ -179,9 +186,8 @@ def _measure(request_file: Path) -> None:
     data = EditDataset.load(Path(request["dataset"]))
     questions = _questions(data, request["earlier"])
     prose = neutral_prose()
-    local = [q for q in questions if q.metric == LOCALITY]
-    prompts, references = [q.prompt for q in local], [q.expected for q in local]
-    chat = bool(data.edits["chat"].iloc[0])
+    edits = list(zip(data.edits["prompt"], data.edits["target"], map(bool, data.edits["chat"]), strict=True))
+    local = [(q.prompt, q.expected, q.chat) for q in questions if q.metric == LOCALITY]
 
     folders = {
         role: resolve(request[role], tracking_uri=request["tracking_uri"])
@@ -189,11 +195,15 @@ def _measure(request_file: Path) -> None:
     }
     champion, tokenizer = load(folders["champion"])
     # A reference is the champion's own greedy answer, so only the rest has to be asked.
-    known = dict(zip(data.locality["prompt"], data.locality["reference"], strict=True))
-    asked = [q for q in questions if q.prompt not in known]
+    rows = data.locality
+    known = {
+        (prompt, bool(chat)): reference
+        for prompt, chat, reference in zip(rows["prompt"], rows["chat"], rows["reference"], strict=True)
+    }
+    asked = [q for q in questions if q.asked not in known]
     before = known | _answers(champion, tokenizer, asked, "champion")
     _say(0, 1, "champion: log-probabilities")
-    base_log_probs = answer_log_probs(champion, tokenizer, prompts, references, chat=chat)
+    base_log_probs = _by_rendering(local, partial(answer_log_probs, champion, tokenizer))
     del champion
 
     # Prose is compared with the pristine base: against each champion in turn, small losses could add up.
@@ -205,18 +215,16 @@ def _measure(request_file: Path) -> None:
     del pristine
     after = _answers(candidate, tokenizer, questions, "candidate")
     _say(0, 1, "candidate: log-probabilities")
-    divergences = iter(locality_kl(candidate, tokenizer, prompts, references, base_log_probs, chat=chat))
-    forced = teacher_forced_success(
-        candidate, tokenizer, list(data.edits["prompt"]), list(data.edits["target"]), chat=chat
-    )
+    divergences = iter(_by_rendering(local, partial(locality_kl, candidate, tokenizer), base_log_probs))
+    forced = _by_rendering(edits, partial(teacher_forced_success, candidate, tokenizer))
     frame = outcomes_frame(
         outcome(
             q.metric,
             q.id,
             q.prompt,
             q.expected,
-            before[q.prompt],
-            after[q.prompt],
+            before[q.asked],
+            after[q.asked],
             chat=q.chat,
             wrong_output=q.wrong_output,
             kind=q.kind,
@@ -233,15 +241,36 @@ def _measure(request_file: Path) -> None:
         "teacher_forced": forced,
         "torch": torch.__version__,
     }
-    partial = folder / f".{MEASURED_FILE}"
-    partial.write_text(json.dumps(measured))
-    os.replace(partial, folder / MEASURED_FILE)
+    unfinished = folder / f".{MEASURED_FILE}"
+    unfinished.write_text(json.dumps(measured))
+    os.replace(unfinished, folder / MEASURED_FILE)
 
 
-def _answers(model: Any, tokenizer: Any, questions: Sequence[_Question], who: str) -> dict[str, str]:
+def _by_rendering(
+    rows: Sequence[tuple[str, str, bool]], measured: Callable[..., list[Any]], *more: Sequence[Any]
+) -> list[Any]:
+    """One result a row of (prompt, answer, chat), each row measured in its own rendering.
+
+    `measured` takes prompts, answers, and the rows' part of everything in `more`, and `chat`.
+    """
+    results: list[Any] = [None] * len(rows)
+    for chat in (True, False):
+        chosen = [index for index, row in enumerate(rows) if row[2] is chat]
+        if chosen:
+            prompts, answers = [rows[i][0] for i in chosen], [rows[i][1] for i in chosen]
+            found = measured(prompts, answers, *([column[i] for i in chosen] for column in more), chat=chat)
+            for index, result in zip(chosen, found, strict=True):
+                results[index] = result
+    return results
+
+
+def _answers(
+    model: Any, tokenizer: Any, questions: Sequence[_Question], who: str
+) -> dict[tuple[str, bool], str]:
+    """The model's answer to every question, by prompt and rendering."""
     from editors.generation import generate_greedy
 
-    answers: dict[str, str] = {}
+    answers: dict[tuple[str, bool], str] = {}
     for chat in (True, False):
         prompts = list(dict.fromkeys(q.prompt for q in questions if q.chat == chat))
         if prompts:
@@ -253,7 +282,7 @@ def _answers(model: Any, tokenizer: Any, questions: Sequence[_Question], who: st
                 max_new_tokens=GATE_TOKENS,
                 progress=lambda done, total: _say(done, total, f"{who} answers"),
             )
-            answers.update(zip(prompts, given, strict=True))
+            answers.update({(prompt, chat): answer for prompt, answer in zip(prompts, given, strict=True)})
     return answers
 
 

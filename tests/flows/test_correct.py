@@ -81,6 +81,8 @@ def test_a_candidate_that_fails_its_gates_is_not_promoted(world: World, tmp_path
     )
     run = correct(world.settings.model_copy(update={"gates": strict}))
     assert run.outcome == "insufficient"
+    assert "need 20 prompts whose right answers must stay, and have 0" in run.reason
+    assert "column `locality`" in run.reason
     state = describe("tiny", tracking_uri=world.settings.tracking)
     assert (state.champion, state.candidate) == ("1", "2")
 

@@ -122,7 +122,9 @@ def test_what_reporters_call_equivalent_is_held_still_by_nobody(tmp_path):
     told = correction("What is the capital of Chad?", equivalents=("Where does the government of Chad sit?",))
     records = [traffic("where does the government of chad sit"), traffic("Who wrote Emma?")]
     named = correction("What is the capital of Peru?", locality=("Where does the government of Chad sit?",))
-    built = build([told, named], records, tmp_path, seed=0, references=lambda prompts: ["x" for _ in prompts])
+    built = build(
+        [told, named], records, tmp_path, seed=0, references=lambda prompts, _: ["x" for _ in prompts]
+    )
     assert list(built.locality["prompt"]) == ["Who wrote Emma?"]
 
 
@@ -213,7 +215,8 @@ def test_of_several_answers_the_confirmed_one_is_the_reference(tmp_path):
 def test_the_champion_is_asked_only_for_missing_answers(tmp_path):
     asked = []
 
-    def champion(prompts):
+    def champion(prompts, chat):
+        assert chat
         asked.extend(prompts)
         return [f" answer to {prompt} " for prompt in prompts]
 
@@ -285,3 +288,17 @@ def test_an_unfinished_or_damaged_dataset_is_refused(tmp_path):
 def test_one_id_twice_is_refused(tmp_path):
     with pytest.raises(ValueError, match="same id"):
         build([CORRECTIONS[0], CORRECTIONS[0]], [], tmp_path, seed=0)
+
+
+def test_the_gates_get_the_rows_they_need_and_what_reporters_name_counts_as_right(tmp_path):
+    names = ("Austen", "Dante", "Goethe", "Homer", "Ibsen", "Joyce")
+    named = correction(
+        "What is the capital of Chad?", locality=tuple(f"Where did {name} live?" for name in names)
+    )
+    options = {"seed": 0, "gate_share": 0.1, "references": lambda prompts, _: ["x" for _ in prompts]}
+    for wanted, found in ((5, 5), (6, 6)):
+        built = build([named], [], tmp_path, gate_rows=wanted, **options)
+        assert len(built.locality_prompts("gate")) == found
+        assert built.locality["confirmed"].all()
+    few = build([named], [], tmp_path, gate_rows=7, **options)
+    assert few.digest == build([named], [], tmp_path, **options).digest

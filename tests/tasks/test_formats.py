@@ -237,3 +237,13 @@ def test_prompts_come_from_plain_lines_or_edit_data(tmp_path):
     plain = write_lines(tmp_path / "prompts.txt", "  Who wrote Emma? ", "", "Tell me a story.")
     assert read_prompts(plain) == ["Who wrote Emma?", "Tell me a story."]
     assert read_prompts(write_lines(tmp_path / "data.jsonl", ZSRE)) == [ZSRE["src"]]
+
+
+def test_a_target_longer_than_the_ledger_takes_is_left_out_with_its_reason(tmp_path):
+    path = tmp_path / "edits.jsonl"
+    rows = [{"prompt": f"p{words}", "target": "word " * words} for words in (64, 65)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    requests, rejected = read_requests(path, chat=False)
+    assert [request.prompt for request in requests] == ["p64"]
+    assert [one.source for one in rejected] == ["edits.jsonl:2"]
+    assert "65 words, more than the limit of 64" in rejected[0].reason

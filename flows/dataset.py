@@ -1,0 +1,126 @@
+"""The build stage: the edit dataset, with the champion's own answers, through the data gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flows.console import ReportProgress
+from flows.settings import CorrectSettings
+from flows.stages import Champion, stage
+from tasks.build import build
+from tasks.edit_dataset import EditDataset
+from tasks.ledger import Ledger
+from tasks.models import load
+from tasks.prompt_check import PromptCheck
+from tasks.records import State, TrafficRecord, UserError
+from tasks.validate import GATE_TOKENS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@stage
+def build_dataset(
+    settings: CorrectSettings,
+    ledger: Ledger,
+    champion: Champion,
+    traffic: Iterable[TrafficRecord],
+    folder: Path,
+    progress: ReportProgress,
+) -> tuple[EditDataset, dict[str, str]]:
+    """Build the edit dataset and pass it through the data gate; (what may be learned from, what may not)."""
+    from validation.data_gate import check_data
+    from validation.dataset_facts import DataLimits
+
+    check = PromptCheck.of(champion.folder)
+    built = build(
+        ledger.corrections(settings.model_name),
+        [_as_answered_by(champion, record) for record in traffic],
+        folder / "built",
+        seed=settings.seed,
+        held_out=settings.held_out,
+        equivalents=settings.equivalents,
+        far=settings.far,
+        keep_confirmed=settings.keep_confirmed,
+        gate_share=settings.gate_share,
+        gate_rows=_gate_rows(settings),
+        references=_asking(champion, check, progress),
+        manifest={"model": settings.model_name, "champion": champion.version},
+    )
+    edits, locality = _askable_rows(built, check)
+    checked = check_data(
+        edits,
+        locality,
+        docs_dir=folder / "data_docs",
+        limits=DataLimits(minimum_gate_locality=0),
+    )
+    dataset = EditDataset.from_rows(
+        checked.edits.to_dict("records"),
+        checked.locality.to_dict("records"),
+        {**built.manifest, "data_gate": {"failed": dict(checked.rows_failed), "warnings": checked.warnings}},
+    )
+    dataset.save(folder / "dataset")
+    for id_, reason in checked.rows_failed.items():
+        ledger.transition(id_, State.QUARANTINED, reason, model_name=settings.model_name)
+    if not checked.passed:
+        raise UserError(f"there is nothing to learn from: {checked.reason}")
+    return dataset, dict(checked.rows_failed)
+
+
+def _gate_rows(settings: CorrectSettings) -> int:
+    """How many locality rows the gates need to decide."""
+    from validation.outcomes import LOCALITY
+    from validation.thresholds import load_gates
+
+    gate = load_gates(settings.gates).gates.get(LOCALITY)
+    return gate.minimum_n if gate else 0
+
+
+def _as_answered_by(champion: Champion, record: TrafficRecord) -> TrafficRecord:
+    """The record without an answer that is another version's, or may be: the champion is asked for its own.
+
+    What was confirmed to be right is so whoever said it.
+    """
+    if record.model_version == champion.version:
+        return record
+    gold = record.gold or (record.output if record.confirmed else None)
+    return record.model_copy(update={"output": "", "gold": gold})
+
+
+def _askable_rows(built: EditDataset, check: PromptCheck) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of edits and locality without phrasings and prompts that the model cannot be asked."""
+    edits = built.edits.copy()
+    for column in ("equivalents", "held_out"):
+        edits[column] = [
+            [text for text in texts if not check.fault(text, target, chat=chat)]
+            for texts, target, chat in zip(edits[column], edits["target"], edits["chat"], strict=True)
+        ]
+    rows = zip(*(built.locality[column] for column in ("prompt", "reference", "chat")), strict=True)
+    kept = [not check.fault(prompt, reference, chat=chat) for prompt, reference, chat in rows]
+    return edits, built.locality.loc[kept]
+
+
+def _asking(
+    champion: Champion, check: PromptCheck, progress: ReportProgress
+) -> Callable[[list[str], bool], list[str]]:
+    def ask(prompts: list[str], chat: bool) -> list[str]:
+        from editors.generation import generate_greedy
+
+        askable = [prompt for prompt in prompts if not check.fault(prompt, chat=chat)]
+        if not askable:
+            return [""] * len(prompts)
+        model, tokenizer = load(champion.folder)
+        answers = generate_greedy(
+            model,
+            tokenizer,
+            askable,
+            chat=chat,
+            max_new_tokens=GATE_TOKENS,
+            progress=lambda done, total: progress(done, total, "asking the champion"),
+        )
+        said = dict(zip(askable, answers, strict=True))
+        return [said.get(prompt, "") for prompt in prompts]
+
+    return ask

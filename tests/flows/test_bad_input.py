@@ -1,0 +1,164 @@
+"""What a model cannot be asked, or nobody answered for it: set aside or asked again, and the rest goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from editors.generation import generate_greedy
+from flows.dataset import build_dataset
+from flows.edit import edit_file
+from flows.settings import CorrectSettings
+from flows.stages import Champion, check_base, close_already_correct, train_or_reuse
+from tasks.ledger import Ledger
+from tasks.models import load, resolve
+from tasks.records import ErrorReport, State, TrafficRecord, UserError
+from tasks.validate import GATE_TOKENS
+
+LONG = "What is the capital of " + "a very long country " * 60 + "?"
+
+
+def report(prompt: str, *, chat: bool = True, **fields: Any) -> ErrorReport:
+    given = {"desired_output": "Cairo", "source": prompt, "model_name": "tiny", **fields}
+    return ErrorReport(prompt=prompt, chat=chat, **given)
+
+
+def silent(done: int, total: int, note: str) -> None:
+    pass
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CorrectSettings:
+    monkeypatch.setenv("MENDFLOW_HOME", str(tmp_path))
+    return CorrectSettings(model_name="tiny", home=tmp_path, editor="finetune", held_out=1, equivalents=1)
+
+
+@pytest.fixture
+def ledger() -> Iterator[Ledger]:
+    with Ledger("sqlite://") as opened:
+        yield opened
+
+
+def champion_of(folder: Path) -> Champion:
+    return Champion("3", resolve(str(folder)), ())
+
+
+def test_a_model_without_a_chat_template_is_named_in_one_sentence_and_raw_text_goes_on(
+    settings: CorrectSettings, ledger: Ledger, tiny_llama
+):
+    champion = champion_of(tiny_llama(chat=False))
+    ledger.record([report("Capital of Chad?")])
+    with pytest.raises(UserError, match=r"no chat template.*--text"):
+        close_already_correct.fn(settings, ledger, champion, silent)
+    ledger.record([report("The capital of Chad is", chat=False)])
+    close_already_correct.fn(settings.model_copy(update={"chat": False}), ledger, champion, silent)
+    states = {c.prompt: (c.state, c.reason) for c in ledger.corrections("tiny")}
+    assert states["The capital of Chad is"] == (State.ACCEPTED, "")
+    assert states["Capital of Chad?"][0] is State.QUARANTINED
+    assert "no chat template" in states["Capital of Chad?"][1]
+
+
+def test_a_prompt_too_long_for_the_model_is_quarantined_and_the_rest_goes_on(
+    settings: CorrectSettings, ledger: Ledger, tiny_llama
+):
+    champion = champion_of(tiny_llama())
+    # Reported with the champion's answer, so that nobody asks again.
+    ledger.record([report(LONG, wrong_output="Chad", model_version="3"), report("Capital of Chad?")])
+    close_already_correct.fn(settings, ledger, champion, silent)
+    states = {c.prompt: c for c in ledger.corrections("tiny")}
+    assert states["Capital of Chad?"].state is State.ACCEPTED
+    assert states[LONG].state is State.QUARANTINED
+    assert "the model takes 256" in states[LONG].reason
+
+
+def test_the_dataset_holds_only_the_champions_own_answers_in_each_rows_rendering(
+    settings: CorrectSettings, ledger: Ledger, tiny_llama, tmp_path: Path
+):
+    champion = champion_of(tiny_llama())
+    ledger.record(
+        [
+            report("What is the capital of Chad?", equivalents=(LONG, "Chad's capital is called?")),
+            report("The capital of Peru is", chat=False, locality=("The yen is used in", LONG)),
+        ]
+    )
+    traffic = [
+        TrafficRecord(prompt="Where is Egypt?", output="Said by who knows whom", confirmed=True),
+        TrafficRecord(prompt="Where is Peru?", output="Said by another", model_version="2"),
+        TrafficRecord(prompt="Where is Japan?", output="Said by the champion", model_version="3"),
+        TrafficRecord(prompt=LONG + "!", output="Said by a larger model", model_version="2"),
+    ]
+    dataset, _ = build_dataset.fn(settings, ledger, champion, traffic, tmp_path / "run", silent)
+    rows = dataset.locality.set_index("prompt")
+    model, tokenizer = load(champion.folder)
+    for prompt, chat in [("Where is Egypt?", True), ("Where is Peru?", True), ("The yen is used in", False)]:
+        (answer,) = generate_greedy(model, tokenizer, [prompt], chat=chat, max_new_tokens=GATE_TOKENS)
+        assert rows.loc[prompt, "reference"] == answer
+        assert rows.loc[prompt, "chat"] == chat
+    assert rows.loc["Where is Japan?", "reference"] == "Said by the champion"
+    assert rows.loc["Where is Egypt?", "gold"] == "Said by who knows whom"
+    assert sorted(rows.index) == [
+        "The yen is used in",
+        "Where is Egypt?",
+        "Where is Japan?",
+        "Where is Peru?",
+    ]
+    phrasings = [
+        text for column in ("equivalents", "held_out") for row in dataset.edits[column] for text in row
+    ]
+    assert "Chad's capital is called?" in phrasings
+    assert LONG not in phrasings
+
+
+def test_prompts_named_beside_the_reports_are_enough_for_the_gates(
+    settings: CorrectSettings, ledger: Ledger, tiny_llama, tmp_path: Path
+):
+    named = tuple(f"In which year was treaty {number} signed?" for number in range(20))
+    ledger.record([report("What is the capital of Chad?", locality=named)])
+    champion = champion_of(tiny_llama())
+    dataset, _ = build_dataset.fn(settings, ledger, champion, [], tmp_path / "run", silent)
+    assert len(dataset.locality_prompts("gate")) == 20
+    assert dataset.locality["confirmed"].all()
+
+
+def test_a_champion_on_another_base_than_the_one_named_is_refused_with_both(
+    settings: CorrectSettings, tiny_llama
+):
+    champion, other = champion_of(tiny_llama()), resolve(str(tiny_llama(seed=1)))
+    check_base(settings, champion)
+    check_base(settings.model_copy(update={"base": champion.folder.ref}), champion)
+    with pytest.raises(UserError, match="planned for later") as caught:
+        check_base(settings.model_copy(update={"base": other.ref}), champion)
+    for part in (champion.folder.ref, champion.folder.digest[:12], other.ref, other.digest[:12]):
+        assert part in str(caught.value)
+
+
+def test_too_little_traffic_to_train_on_names_the_ways_to_an_editor(settings: CorrectSettings, tiny_llama):
+    base = resolve(str(tiny_llama()))
+    with pytest.raises(UserError, match=r"train-editor --model .* --editor finetune"):
+        train_or_reuse.fn(settings.model_copy(update={"editor": "malmen"}), base, [], silent)
+
+
+def test_an_edit_leaves_out_what_the_model_cannot_be_asked(
+    settings: CorrectSettings, tmp_path: Path, tiny_llama
+):
+    data, out = tmp_path / "edits.jsonl", tmp_path / "out"
+    lines = [
+        {
+            "prompt": "The capital of Chad is",
+            "target": "Cairo",
+            "rephrases": [LONG],
+            "locality": ["Say " + LONG],
+        },
+        {"prompt": LONG + "!", "target": "Cairo"},
+    ]
+    data.write_text("\n".join(map(json.dumps, lines)))
+    model = str(tiny_llama(chat=False))
+    with pytest.raises(UserError, match="no chat template"):
+        edit_file(settings, model, data, out, editor="finetune", n=None, chat=True)
+    done = edit_file(settings, model, data, out, editor="finetune", n=None, chat=False)
+    assert (done.applied.corrections, len(done.rejected)) == (1, 3)
+    assert all("the model takes 256" in rejected.reason for rejected in done.rejected)

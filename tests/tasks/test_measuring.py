@@ -1,0 +1,73 @@
+"""Measuring a candidate beside the champion: every row is asked, and scored, in its own rendering."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from editors.generation import generate_greedy
+from tasks.edit_dataset import EditDataset
+from tasks.models import load, resolve
+from tasks.validate import GATE_TOKENS, MEASURED_FILE, OUTCOMES_FILE, _measure
+from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
+from validation.outcomes import LOCALITY
+
+
+def edit(id_: str, prompt: str, *, chat: bool) -> dict[str, object]:
+    lists: dict[str, object] = {"equivalents": [], "held_out": [], "reporters": [], "sources": []}
+    about = {"target": "Cairo.", "wrong_output": "", "subject": None, "reports": 1}
+    return {"id": id_, "prompt": prompt, "chat": chat, **about, **lists}
+
+
+def stay(id_: str, prompt: str, reference: str, *, chat: bool) -> dict[str, object]:
+    about = {"confirmed": False, "gold": None, "kind": "near", "role": "gate"}
+    return {"id": id_, "prompt": prompt, "reference": reference, "chat": chat, **about}
+
+
+def test_chat_and_raw_text_in_one_dataset_are_each_measured_as_they_are(
+    tmp_path: Path, tiny_llama, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MENDFLOW_HOME", str(tmp_path))
+    folders = {"champion": tiny_llama(), "candidate": tiny_llama(seed=1)}
+    edits = [
+        edit("a", "The capital of Egypt is", chat=False),
+        edit("b", "The capital of Egypt is", chat=True),
+    ]
+    local = [
+        stay("c", "The yen is used in", "Japan.", chat=True),
+        stay("d", "Peru is in", "Asia", chat=False),
+    ]
+    dataset = EditDataset.from_rows(edits, local, {})
+    dataset.save(tmp_path / "dataset")
+    request = {
+        **{role: str(folder) for role, folder in folders.items()},
+        "tracking_uri": None,
+        "dataset": str(tmp_path / "dataset"),
+        "earlier": [],
+    }
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    _measure(tmp_path / "request.json")
+
+    outcomes = pd.read_parquet(tmp_path / OUTCOMES_FILE).set_index("id")
+    forced = json.loads((tmp_path / MEASURED_FILE).read_text())["teacher_forced"]
+    champion, tokenizer = load(resolve(str(folders["champion"])))
+    candidate, _ = load(resolve(str(folders["candidate"])))
+    for row, measured in zip(edits, forced, strict=True):
+        prompt, target, chat = str(row["prompt"]), str(row["target"]), bool(row["chat"])
+        (answer,) = generate_greedy(candidate, tokenizer, [prompt], chat=chat, max_new_tokens=GATE_TOKENS)
+        assert outcomes.loc[row["id"], "candidate_output"] == answer
+        assert teacher_forced_success(candidate, tokenizer, [prompt], [target], chat=chat) == [measured]
+    assert (
+        forced[0] != forced[1]
+        or outcomes.loc["a", "candidate_output"] != outcomes.loc["b", "candidate_output"]
+    )
+    for row in local:
+        asked = [str(row["prompt"])], [str(row["reference"])]
+        before = answer_log_probs(champion, tokenizer, *asked, chat=bool(row["chat"]))
+        (divergence,) = locality_kl(candidate, tokenizer, *asked, before, chat=bool(row["chat"]))
+        found = outcomes.loc[row["id"]]
+        assert found["metric"] == LOCALITY
+        assert found["locality_kl"] == pytest.approx(divergence, rel=1e-4)
