@@ -32,6 +32,7 @@ def test_solves_are_counted_across_restarts_and_anew_for_the_next_run(tmp_path: 
     assert SetAsides(tmp_path / "m", attempts=2).may_follow("second")
 
 
+@pytest.mark.slow
 def test_corrections_are_set_aside_no_more_often_for_a_restart(
     world: World, mlflow_store: str, monkeypatch: pytest.MonkeyPatch
 ):
