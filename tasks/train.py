@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import editors
+from editors.catalogue import entry
 from editors.generation import generate_greedy
-from editors.malmen import MalmenConfig
+from editors.hypereditor import HyperConfig
+from editors.key_statistics import own_writing
 from editors.protocol import Kept, Progress, TrainableEditor, load_editor, no_progress, read_manifest
-from editors.requests import EditRequest, pad_id, render_digest
+from editors.requests import EditRequest, render_digest
 from editors.training import TrainingConfig, fit
 from tasks.models import ModelFolder, load
 from tasks.records import UserError
@@ -76,21 +78,23 @@ def train_editor(
     out: Path,
     *,
     chat: bool,
-    config: MalmenConfig | None = None,
+    editor: str = "malmen",
+    config: HyperConfig | None = None,
     training: TrainingConfig | None = None,
     checkpoint: Path | None = None,
     progress: Progress = no_progress,
 ) -> TrainedEditor:
-    """Train a `malmen` editor on corrections and on prompts whose answers must stay; save it to `out`.
+    """Train an editor on corrections and on prompts whose answers must stay; save it to `out`.
 
     Only the base's own answers are used for what must stay, and its own writing for ordinary text.
 
     Raises:
         UserError: there is too little to train on, or the base's loss is not sane.
     """
-    config, training = config or MalmenConfig(), training or TrainingConfig()
+    config = config or entry(editor).editor_class().config_class()
+    training = training or TrainingConfig()
     data = json.dumps([[asdict(r) for r in requests], list(stay)], sort_keys=True)
-    inputs = json.dumps([data, base.digest, asdict(config), asdict(training), chat], sort_keys=True)
+    inputs = json.dumps([editor, data, base.digest, asdict(config), asdict(training), chat], sort_keys=True)
     if checkpoint is not None:
         # A checkpoint is only ever resumed by the training that wrote it.
         checkpoint = checkpoint / hashlib.sha256(inputs.encode()).hexdigest()[:16]
@@ -104,6 +108,7 @@ def train_editor(
             requests,
             keep,
             text,
+            editor=editor,
             config=config,
             training=training,
             checkpoint=checkpoint,
@@ -151,32 +156,6 @@ def answers_to_keep(
     except ValueError as error:
         raise UserError(f"the model cannot be asked what must stay: {error}") from error
     return [Kept(p, a, chat) for p, a in zip(prompts, answers, strict=True) if a]
-
-
-def own_writing(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    passages: int = 48,
-    tokens: int = 80,
-    seed: int = 0,
-) -> list[str]:
-    """Text the model writes by itself at temperature 1: ordinary text for any model, from no data."""
-    openings = ("The", "In the", "A", "When", "It is", "During", "Many", "After", "One of", "She", "He")
-    prompts = [openings[i % len(openings)] for i in range(passages)]
-    # Padded by hand: a tokenizer without a padding token refuses to.
-    rows = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
-    length, padding = max(len(row) for row in rows), pad_id(tokenizer)
-    encoded = {
-        "input_ids": torch.tensor([[padding] * (length - len(row)) + row for row in rows]),
-        "attention_mask": torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows]),
-    }
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
-        written = model.generate(
-            **encoded, pad_token_id=padding, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=tokens
-        )
-    return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
 
 
 def _versions() -> dict[str, Any]:

@@ -1,0 +1,134 @@
+"""What layers read in ordinary text: second moments of their inputs (C of ROME, MEMIT and AlphaEdit)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from editors.capture import capture_keys, evaluating
+from editors.gather import batches
+from editors.locate import EditableModule
+from editors.requests import Example, pad_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+OPENINGS = ("The", "In the", "A", "When", "It is", "During", "Many", "After", "One of", "She", "He")
+# Rows of text in one forward pass, and tokens of a passage that are read.
+_ROWS, _LONGEST = 16, 512
+
+
+@dataclass(frozen=True)
+class KeyStatistics:
+    """Mean of u u' over layer inputs u, by module name: (d_in, d_in), fp32; and over how many tokens."""
+
+    moments: Mapping[str, Tensor]
+    tokens: int
+
+    @classmethod
+    def gather(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        modules: Sequence[EditableModule],
+        text: Sequence[str] | None = None,
+        *,
+        seed: int = 0,
+    ) -> KeyStatistics:
+        """Statistics over every token of `text`, or of the model's own writing where none is given.
+
+        Raises:
+            ValueError: there is no text, or an input is not finite.
+        """
+        with evaluating(model):
+            passages = own_writing(model, tokenizer, seed=seed) if text is None else text
+            ids = [tuple(tokenizer(passage)["input_ids"][:_LONGEST]) for passage in passages]
+            examples = [Example(row, (row[-1],)) for row in ids if row]
+            if not examples:
+                raise ValueError("key statistics need text; give passages that are not empty")
+            return cls.over(model, modules, examples, pad_id(tokenizer))
+
+    @classmethod
+    def over(
+        cls, model: PreTrainedModel, modules: Sequence[EditableModule], examples: Sequence[Example], pad: int
+    ) -> KeyStatistics:
+        """Statistics over every token that the model reads of the examples.
+
+        Raises:
+            ValueError: an input is not finite.
+        """
+        sums = {m.name: torch.zeros(m.d_in, m.d_in, dtype=torch.float64) for m in modules}
+        count = 0
+        for _, batch in batches(examples, pad, _ROWS):
+            batch = batch.to(model.device)
+            for name, rows in capture_keys(model, modules, batch, batch.attention_mask.bool()).items():
+                sums[name] += (rows.T @ rows).double().cpu()
+            count += int(batch.attention_mask.sum())
+        for name, total in sums.items():
+            if not torch.isfinite(total).all():
+                raise ValueError(f"the inputs of {name} are not finite; are the model's weights finite?")
+        return cls({name: (total / count).float() for name, total in sums.items()}, count)
+
+    def of(self, module: EditableModule) -> Tensor:
+        """The moment of one module; ValueError where there is none, or one of another model."""
+        moment = self.moments.get(module.name)
+        if moment is None or moment.shape != (module.d_in, module.d_in):
+            raise ValueError(
+                f"the key statistics do not fit {module.name}: gather them for this model and these modules"
+            )
+        return moment
+
+    def save(self, file: Path) -> None:
+        """Write one safetensors file."""
+        tensors = {name: tensor.contiguous() for name, tensor in self.moments.items()}
+        save_file(tensors, file, metadata={"tokens": str(self.tokens), "names": "\n".join(sorted(tensors))})
+
+    @classmethod
+    def load(cls, file: Path) -> KeyStatistics:
+        """Read a file written by `save`; ValueError where it is damaged."""
+        from safetensors import safe_open
+
+        try:
+            with safe_open(file, framework="pt") as stored:
+                tokens = int((stored.metadata() or {})["tokens"])
+            return cls(load_file(file), tokens)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"{file} is damaged ({error}); gather the key statistics again") from error
+
+
+def own_writing(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    passages: int = 48,
+    tokens: int = 80,
+    seed: int = 0,
+    openings: Sequence[str] = OPENINGS,
+) -> list[str]:
+    """Text the model writes by itself at temperature 1: ordinary text for any model, from no data."""
+    prompts = [openings[i % len(openings)] for i in range(passages)]
+    # Padded by hand: a tokenizer without a padding token refuses to.
+    rows = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
+    length, padding = max(len(row) for row in rows), pad_id(tokenizer)
+    encoded = {
+        "input_ids": [[padding] * (length - len(row)) + row for row in rows],
+        "attention_mask": [[0] * (length - len(row)) + [1] * len(row) for row in rows],
+    }
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        written = model.generate(
+            **{name: torch.tensor(values, device=model.device) for name, values in encoded.items()},
+            pad_token_id=padding,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            max_new_tokens=tokens,
+        )
+    return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]
