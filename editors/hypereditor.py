@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from editors.capture import Captured
+from editors.capture import Captured, device_of
 from editors.delta import Delta
 from editors.hypernetwork import HyperNetwork
 from editors.locate import EditableModule
@@ -129,7 +129,7 @@ class HyperEditor(nn.Module, ABC):
         editor = cls(config, cls.modules_for(model, config.modules))
         for index, module in enumerate(editor.modules_edited):
             editor.output_scale[index] = model.get_parameter(module.parameter).detach().float().norm()
-        return editor
+        return editor.to(device_of(model))
 
     def network(self, module: EditableModule) -> tuple[Callable[..., tuple[Tensor, Tensor]], int]:
         """The network of a module's shape, and the module's number in it."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from editors.capture import Captured, evaluating
+from editors.capture import Captured, device_of, evaluating
 from editors.delta import Delta
 from editors.gather import (
     answered_exactly,
@@ -178,6 +178,7 @@ class Malmen(HyperEditor):
         """One delta for all requests together, equivalents included; the model is left as it was."""
         if not requests:
             return self.delta({})
+        self.to(device_of(model))
         pad = pad_id(tokenizer)
         kind = kind_of(model)
         examples = encode_requests(tokenizer, requests, kind)

@@ -16,11 +16,11 @@ class RunningMoments(nn.Module):
     mean: Tensor
     sum_of_squares: Tensor  # of deviations from the mean
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, device: torch.device | None = None) -> None:
         super().__init__()
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("mean", torch.zeros(dim, dtype=torch.float64))
-        self.register_buffer("sum_of_squares", torch.zeros(dim, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64, device=device))
+        self.register_buffer("mean", torch.zeros(dim, dtype=torch.float64, device=device))
+        self.register_buffer("sum_of_squares", torch.zeros(dim, dtype=torch.float64, device=device))
 
     @torch.no_grad()
     def update(self, rows: Tensor) -> None:

@@ -26,4 +26,4 @@ def compress(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def expand(factors: Tensor, rest: Tensor) -> Tensor:
     """The matrix that `compress` kept: (dim, dim)."""
     factors = factors.float()
-    return factors @ factors.T + rest.float() * torch.eye(len(factors))
+    return factors @ factors.T + rest.float() * torch.eye(len(factors), device=factors.device)

@@ -26,7 +26,7 @@ class Regulariser:
         mean = second_moment.diagonal().mean()
         # Inputs that are all zero, or none at all, leave no scale to go by.
         mean = torch.where(mean == 0, torch.ones_like(mean), mean)
-        identity = torch.eye(len(second_moment), dtype=second_moment.dtype)
+        identity = torch.eye(len(second_moment), dtype=second_moment.dtype, device=second_moment.device)
         return cls(second_moment + damping * mean * identity)
 
 

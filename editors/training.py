@@ -18,11 +18,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from editors.capture import Captured, answer_logits, evaluating, frozen
+from editors.capture import Captured, answer_labels, answer_logits, evaluating, frozen
 from editors.catalogue import entry
 from editors.delta import Delta, applied
-from editors.gather import answered_exactly, captures, gather_by_example, joined, restored, set_weight
+from editors.gather import (
+    answered_exactly,
+    captures,
+    encode_kept,
+    gather_by_example,
+    joined,
+    restored,
+    set_weight,
+)
 from editors.hypereditor import HyperConfig, HyperEditor, Rows
+from editors.model_kinds import CAUSAL, ModelKind, kind_of
 from editors.objective import Weighted, log_probabilities, weighted_backward
 from editors.protocol import Kept, Progress, no_progress
 from editors.replay import PrefixCache
@@ -100,15 +109,15 @@ class _Cases:
         seed: int,
         progress: Progress,
     ) -> None:
-        rng = random.Random(seed)
+        rng, kind = random.Random(seed), kind_of(model)
         self.model, self.editor, self.pad = model, editor, pad_id(tokenizer)
         self.cache = PrefixCache(model, editor.modules_edited)
         requests, keep = rng.sample(list(requests), len(requests)), rng.sample(list(keep), len(keep))
         self.phrasings = [
-            [encode(tokenizer, p, r.target, chat=r.chat) for p in (r.prompt, *r.equivalents)]
+            [encode(tokenizer, p, r.target, chat=r.chat, kind=kind) for p in (r.prompt, *r.equivalents)]
             for r in requests
         ]
-        kept = [encode(tokenizer, k.prompt, k.answer, chat=k.chat) for k in keep]
+        kept = encode_kept(tokenizer, keep, kind)
         # Part of what must stay enters the regulariser; another is only ever looked at, so that what is
         # learned holds for prompts the solve was not told of.
         half, held = len(kept) // 2, max(len(kept) // 5, 1)
@@ -191,7 +200,7 @@ def fit(
             for captured in cases.rows(given)():
                 made.observe(captured)
             progress(start + len(given), len(cases.training), "observing")
-        made.study(model, _prose(tokenizer, text), cases.kept_known, cases.pad)
+        made.study(model, _prose(tokenizer, text, kind_of(model)), cases.kept_known, cases.pad)
         return _descend(cases, training, checkpoint, progress)
 
 
@@ -297,22 +306,26 @@ def _validate(cases: _Cases) -> dict[str, float]:
     return row
 
 
-def _prose(tokenizer: PreTrainedTokenizerBase, text: Sequence[str], longest: int = 128) -> list[Example]:
+def _prose(
+    tokenizer: PreTrainedTokenizerBase, text: Sequence[str], kind: ModelKind, longest: int = 128
+) -> list[Example]:
     encoded = [tuple(tokenizer(t)["input_ids"][:longest]) for t in text]
-    return [Example(ids[:1], ids[1:]) for ids in encoded if len(ids) > 2]
+    return [kind.reading(ids) for ids in encoded if len(ids) > 2]
 
 
 def _check_base(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: Sequence[str]) -> None:
     """Refuse a base that does not read prose: training an editor for it would only learn its damage."""
-    examples = _prose(tokenizer, text)[:8]
+    kind = kind_of(model)
+    examples = _prose(tokenizer, text, kind)[:8]
     if not examples:
         raise ValueError("no prose was given to take the second moment of the layers' inputs from")
     batch = collate(examples, pad_id(tokenizer))
     with torch.no_grad():
         logits = answer_logits(model, batch)
-    nll = float(nn.functional.cross_entropy(logits, batch.labels[batch.answer_mask]))
-    # A model that knows nothing is at log(vocabulary); a broken one is above.
-    if not math.isfinite(nll) or nll > math.log(logits.shape[-1]) + 1:
+    nll = float(nn.functional.cross_entropy(logits, answer_labels(batch, logits)))
+    # A language model that knows nothing is at log(vocabulary); a broken one is above. Other kinds were never
+    # taught to go on with a text.
+    if not math.isfinite(nll) or (kind == CAUSAL and nll > math.log(logits.shape[-1]) + 1):
         raise ValueError(
             f"the base's loss on ordinary prose is {nll:.1f} nats a token, more than guessing would give: "
             "is it the right checkpoint, loaded with its own tokenizer?"

@@ -110,7 +110,7 @@ class UltraEdit:
         """
         shapes = {
             (m.d_in, m.d_out): tuple(
-                RunningMoments(width).to(captured[m.name].keys.device) for width in (m.d_in, m.d_out)
+                RunningMoments(width, captured[m.name].keys.device) for width in (m.d_in, m.d_out)
             )
             for m in modules
         }

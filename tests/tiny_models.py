@@ -78,7 +78,7 @@ def _gpt2(settings: dict[str, Any]) -> Any:
 def _t5(settings: dict[str, Any]) -> Any:
     from transformers import T5Config, T5ForConditionalGeneration
 
-    sizes = {"d_model": 48, "d_kv": 12, "d_ff": 96, "num_layers": 3, "num_heads": 4}
+    sizes = {"d_model": 48, "d_kv": 12, "d_ff": 96, "num_layers": 2, "num_heads": 4}
     return T5ForConditionalGeneration(T5Config(**{**sizes, "decoder_start_token_id": 0, **settings}))
 
 

@@ -1,10 +1,14 @@
-"""What every editor promises, on every model: a delta for what was asked, and a model left as it was."""
+"""What every editor promises, on every model: a delta for what was asked, and a model left as it was.
+
+Overrides change no parameter and are tested by themselves.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from editors.capture import answer_loss
-from editors.delta import Delta, applied, model_digest
-from editors.finetune import BoundedFinetune, Finetune, FinetuneConfig
-from editors.gather import encode_requests
+from editors.delta import Delta, LowRank, applied, model_digest
+from editors.finetune import BoundedFinetune, Finetune, FinetuneConfig, PlainFinetune
 from editors.hypereditor import HyperEditor
 from editors.locate import default_modules, mlp_matrices
 from editors.lora import Lora, LoraConfig
@@ -29,18 +31,10 @@ from editors.protocol import (
     Kept,
     load_editor,
 )
-from editors.requests import EditRequest, collate, pad_id
+from editors.requests import EditRequest
 from editors.ultraedit import UltraEdit, UltraEditConfig
+from tests.editors.cases import ARCHITECTURES, KEPT, REQUESTS, Case, case_of, requests_for
 from tests.editors.tools import PROMPTS, folder_of, load, same_bits, snapshot, structure_of
-
-# Targets of one token and of many; equivalents for some; raw text and chat.
-REQUESTS = [
-    EditRequest("a", PROMPTS[0], "a", ("Tell me: Egypt's capital?", "Egypt: capital?")),
-    EditRequest("b", PROMPTS[1], "The capital of Cameroon is Yaounde, where the yen is not used."),
-    EditRequest("c", PROMPTS[3], "South America", ("Where is Peru?",)),
-    EditRequest("d", PROMPTS[4], "yen", chat=False),
-]
-KEPT = [Kept(PROMPTS[2], "Hello."), Kept(PROMPTS[5], "Portuguese.", chat=False)]
 
 MAKE: dict[str, Callable[[Any], Editor]] = {
     "malmen": lambda model: Malmen.untrained(model, MalmenConfig(rank=8, rate=8.0)),
@@ -59,9 +53,14 @@ TRAINED: dict[str, Callable[..., HyperEditor]] = {
 DEFAULT_MODULES = {"mend": mlp_matrices}
 
 
-@pytest.fixture(params=["llama", "gpt2"])
+@pytest.fixture(params=ARCHITECTURES)
 def architecture(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture
+def case(architecture: str, request: pytest.FixtureRequest) -> Case:
+    return case_of(architecture, request)
 
 
 @pytest.fixture(params=list(MAKE))
@@ -74,26 +73,29 @@ def untrained(request: pytest.FixtureRequest) -> Callable[..., HyperEditor]:
     return TRAINED[request.param]
 
 
-@pytest.fixture
-def loaded(architecture: str, request: pytest.FixtureRequest) -> tuple[Any, Any]:
-    return load(folder_of(architecture, request))
+@pytest.fixture(params=["llama", "gpt2"])
+def loaded(request: pytest.FixtureRequest) -> tuple[Any, Any]:
+    return load(folder_of(request.param, request))
 
 
-def loss(model: Any, tokenizer: Any, requests: list[EditRequest] = REQUESTS) -> float:
-    with torch.no_grad():
-        return float(answer_loss(model, collate(encode_requests(tokenizer, requests), pad_id(tokenizer))))
+def edited(editor: Editor, case: Case, keep: Sequence[Kept] | None = None) -> Delta:
+    return editor.edit(case.model, case.tokenizer, case.requests, case.kept if keep is None else keep)
 
 
-def test_the_edit_is_a_delta_and_improves_what_was_asked(loaded: Any, make: Any) -> None:
-    model, tokenizer = loaded
+def test_the_edit_is_a_delta_and_improves_what_was_asked(case: Case, make: Any) -> None:
+    model = case.model
     editor: Editor = make(model)
     next(model.parameters()).requires_grad_(False)
     flags = {name: p.requires_grad for name, p in model.named_parameters()}
     before, structure = snapshot(model), structure_of(model)
-    first = loss(model, tokenizer)
+    first = case.loss()
     seen: list[tuple[int, int]] = []
     delta = editor.edit(
-        model, tokenizer, REQUESTS, KEPT, progress=lambda done, total, _: seen.append((done, total))
+        model,
+        case.tokenizer,
+        case.requests,
+        case.kept,
+        progress=lambda done, total, _: seen.append((done, total)),
     )
     assert same_bits(model, before)
     assert structure_of(model) == structure
@@ -107,66 +109,77 @@ def test_the_edit_is_a_delta_and_improves_what_was_asked(loaded: Any, make: Any)
     with applied(model, delta):
         others = {name: tensor for name, tensor in before.items() if name not in delta.shifts}
         assert same_bits(model, {**snapshot(model), **others})
-        assert loss(model, tokenizer) < 0.8 * first
+        assert case.loss() < 0.9 * first
     assert same_bits(model, before)
-    assert loss(model, tokenizer) == first
+    assert case.loss() == first
 
     assert delta.manifest["editor"] == editor.name
     assert delta.manifest["editor_digest"] == editor.digest()
     json.dumps(delta.manifest)
 
 
-def test_no_requests_change_nothing(loaded: Any, make: Any) -> None:
-    model, tokenizer = loaded
-    delta = make(model).edit(model, tokenizer, [], KEPT)
+def test_no_requests_change_nothing(case: Case, make: Any) -> None:
+    delta = make(case.model).edit(case.model, case.tokenizer, [], case.kept)
     assert delta.shifts == {}
-    assert delta.manifest["editor"] == make(model).name
-    before = snapshot(model)
-    with applied(model, delta):
-        assert same_bits(model, before)
+    assert delta.manifest["editor"] == make(case.model).name
+    before = snapshot(case.model)
+    with applied(case.model, delta):
+        assert same_bits(case.model, before)
 
 
-def test_only_declared_parameters_change(loaded: Any, architecture: str) -> None:
-    model, tokenizer = loaded
-    pattern = {"llama": r"layers\.[12]\.mlp\.up_proj", "gpt2": r"h\.[12]\.mlp\.c_fc"}[architecture]
-    chosen = {module.parameter for module in default_modules(model, pattern)}
+# Two matrices that no editor edits by itself.
+PATTERNS = {
+    "llama": r"layers\.[12]\.mlp\.up_proj",
+    "gpt2": r"h\.[12]\.mlp\.c_fc",
+    "t5": r"(encoder|decoder)\.block\.1\..*\.wi$",
+    "bert": r"layer\.[12]\.intermediate\.dense",
+    "chain": r"^[34]$",
+}
+
+
+def test_only_declared_parameters_change(case: Case) -> None:
+    pattern = PATTERNS[case.architecture]
+    chosen = {module.parameter for module in default_modules(case.model, pattern)}
     for editor in (
-        *(untrained(model, modules=pattern) for untrained in TRAINED.values()),
+        *(untrained(case.model, modules=pattern) for untrained in TRAINED.values()),
         UltraEdit(UltraEditConfig(modules=pattern)),
         Finetune(FinetuneConfig(modules=pattern, epochs=2)),
+        Lora(LoraConfig(modules=pattern, epochs=2)),
     ):
-        assert set(editor.edit(model, tokenizer, REQUESTS).shifts) == chosen
+        assert set(edited(editor, case).shifts) == chosen
         assert len(chosen) == 2
 
 
-def test_same_seed_same_bytes(loaded: Any, make: Any) -> None:
-    model, tokenizer = loaded
+def test_same_seed_same_bytes(case: Case, make: Any) -> None:
     deltas = []
     for noise in (1, 2):
         torch.manual_seed(noise)
-        deltas.append(make(model).edit(model, tokenizer, REQUESTS, KEPT))
+        deltas.append(edited(make(case.model), case))
+        # Nor does an edit draw from the generator that the caller uses.
+        assert torch.initial_seed() == noise
+        drawn = torch.rand(3)
+        torch.manual_seed(noise)
+        assert torch.equal(torch.rand(3), drawn)
     assert deltas[0].digest() == deltas[1].digest()
     assert float(next(iter(deltas[0].norms().values()))) > 0
 
 
-def test_what_was_done_before_does_not_matter(loaded: Any, make: Any) -> None:
+def test_what_was_done_before_does_not_matter(case: Case, make: Any) -> None:
     """An editor is as good the second time, and after other corrections."""
-    model, tokenizer = loaded
-    editor = make(model)
-    expected = make(model).edit(model, tokenizer, REQUESTS[:2], KEPT)
-    editor.edit(model, tokenizer, REQUESTS[2:], KEPT)
-    assert editor.edit(model, tokenizer, REQUESTS[:2], KEPT).digest() == expected.digest()
+    editor, few = make(case.model), dataclasses.replace(case, requests=case.requests[:2])
+    expected = edited(make(case.model), few)
+    edited(editor, dataclasses.replace(case, requests=case.requests[2:]))
+    assert edited(editor, few).digest() == expected.digest()
 
 
-@pytest.mark.parametrize("count", [5, 9])
-def test_more_than_one_batch(loaded: Any, make: Any, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_one_batch(case: Case, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A number of examples that the batch size does not divide gives what one batch gives."""
-    model, tokenizer = loaded
     requests = [
-        EditRequest(str(i), f"{PROMPTS[i % 6]} {i}", f"answer {i}" * (1 + i % 3)) for i in range(count)
+        EditRequest(str(i), f"{PROMPTS[i % 6]} {i}", f"answer {i}" * (1 + i % 3)) for i in range(9)
     ]
-    whole = make(model).edit(model, tokenizer, requests, KEPT)
-    batched = _with_batches_of(4, monkeypatch, lambda: make(model).edit(model, tokenizer, requests, KEPT))
+    many = dataclasses.replace(case, requests=requests_for(case.architecture, requests))
+    whole = edited(make(case.model), many)
+    batched = _with_batches_of(4, monkeypatch, lambda: edited(make(case.model), many))
     for name in whole.shifts:
         scale = float(whole.dense(name).abs().max())
         # Adam divides by what may be tiny: rounding shows.
@@ -196,82 +209,117 @@ def _with_batches_of(size: int, monkeypatch: pytest.MonkeyPatch, run: Callable[[
 def test_two_models_in_one_process_do_not_mix(
     architecture: str, make: Any, request: pytest.FixtureRequest
 ) -> None:
-    folders = [folder_of(architecture, request, seed=seed) for seed in (0, 1)]
-    expected = []
-    for folder in folders:
-        model, tokenizer = load(folder)
-        expected.append(make(model).edit(model, tokenizer, REQUESTS, KEPT).digest())
-    models = [load(folder)[0] for folder in folders]
-    digests = [model_digest(model) for model in models]
-    editors = [make(model) for model in models]
-    deltas = [
-        editor.edit(model, tokenizer, REQUESTS, KEPT) for editor, model in zip(editors, models, strict=True)
-    ]
+    def cases() -> list[Case]:
+        return [case_of(architecture, request, seed=seed) for seed in (0, 1)]
+
+    expected = [edited(make(case.model), case).digest() for case in cases()]
+    both = cases()
+    digests = [model_digest(case.model) for case in both]
+    editors = [make(case.model) for case in both]
+    deltas = [edited(editor, case) for editor, case in zip(editors, both, strict=True)]
     assert [delta.digest() for delta in deltas] == expected
     assert expected[0] != expected[1]
-    with applied(models[0], deltas[0]):
-        assert model_digest(models[1]) == digests[1]
-        with applied(models[1], deltas[1]):
-            again = editors[1].edit(models[1], tokenizer, REQUESTS[:1])
+    first, second = both
+    with applied(first.model, deltas[0]):
+        assert model_digest(second.model) == digests[1]
+        with applied(second.model, deltas[1]):
+            again = editors[1].edit(second.model, second.tokenizer, second.requests[:1])
     assert again.shifts
-    assert [model_digest(model) for model in models] == digests
+    assert [model_digest(case.model) for case in both] == digests
 
 
-@pytest.mark.parametrize("keep", [[], KEPT], ids=["nothing kept", "kept"])
+@pytest.mark.parametrize("kept", [False, True], ids=["nothing kept", "kept"])
 @pytest.mark.parametrize("where", ["below", "edited"])
-def test_a_model_that_is_not_finite_is_refused(loaded: Any, make: Any, where: str, keep: Any) -> None:
-    model, tokenizer = loaded
-    editor = make(model)
-    edited = default_modules(model)[0].parameter
-    name = edited if where == "edited" else edited.replace(".2.", ".0.")
+def test_a_model_that_is_not_finite_is_refused(case: Case, make: Any, where: str, kept: bool) -> None:
+    editor = make(case.model)
+    name = default_modules(case.model)[0].parameter
+    if where == "below":
+        name = "0.weight" if case.architecture == "chain" else re.sub(r"\.\d\.", ".0.", name, count=1)
     with torch.no_grad():
-        model.get_parameter(name)[1, 2] = torch.nan
-    before = snapshot(model)
+        case.model.get_parameter(name)[:, 2] = torch.nan
+    before = snapshot(case.model)
     with pytest.raises(ValueError, match="finite"):
-        editor.edit(model, tokenizer, REQUESTS, keep)
-    assert same_bits(model, before)
+        edited(editor, case, case.kept if kept else [])
+    assert same_bits(case.model, before)
 
 
 def test_a_model_in_half_precision(architecture: str, make: Any, request: pytest.FixtureRequest) -> None:
-    model, tokenizer = load(folder_of(architecture, request), torch.bfloat16)
-    before, first = snapshot(model), loss(model, tokenizer)
-    delta = make(model).edit(model, tokenizer, REQUESTS, KEPT)
-    assert same_bits(model, before)
+    case = case_of(architecture, request, dtype=torch.bfloat16)
+    before, first = snapshot(case.model), case.loss()
+    delta = edited(make(case.model), case)
+    assert same_bits(case.model, before)
     assert all(delta.dense(name).dtype == torch.float32 for name in delta.shifts)
-    with applied(model, delta):
-        assert loss(model, tokenizer) < 0.8 * first
-    assert same_bits(model, before)
+    with applied(case.model, delta):
+        assert case.loss() < 0.9 * first
+    assert same_bits(case.model, before)
 
 
+@pytest.mark.parametrize("editor", [Finetune, Lora])
 def test_small_steps_are_not_lost_in_half_precision(
-    architecture: str, request: pytest.FixtureRequest
+    architecture: str, editor: Any, request: pytest.FixtureRequest
 ) -> None:
     """Steps far below the spacing of bf16 add up; taken in the model's own dtype most would round away."""
-    model, tokenizer = load(folder_of(architecture, request), torch.bfloat16)
-    editor = Finetune(FinetuneConfig(epochs=8, learning_rate=1e-3))
-    exact = editor.edit(model.float(), tokenizer, REQUESTS)
-    rounded = editor.edit(model.bfloat16(), tokenizer, REQUESTS)
+    case = case_of(architecture, request, dtype=torch.bfloat16)
+    small = editor(dataclasses.replace(editor().config, epochs=8, learning_rate=1e-3))
+    case.model.float()
+    exact = edited(small, case, [])
+    case.model.bfloat16()
+    rounded = edited(small, case, [])
     for name in exact.shifts:
         ratio = float(rounded.dense(name).norm() / exact.dense(name).norm())
         assert 0.8 < ratio < 1.25
 
 
-def test_a_model_left_in_training_mode(architecture: str, make: Any, request: pytest.FixtureRequest) -> None:
+def test_a_model_left_in_training_mode(case: Case, make: Any) -> None:
     """Dropout must not decide what an edit is; the mode is the caller's."""
-    model, tokenizer = load(folder_of(architecture, request))
-    expected = make(model).edit(model, tokenizer, REQUESTS, KEPT)
-    model.train()
-    assert make(model).edit(model, tokenizer, REQUESTS, KEPT).digest() == expected.digest()
-    assert model.training
+    expected = edited(make(case.model), case)
+    case.model.train()
+    assert edited(make(case.model), case).digest() == expected.digest()
+    assert case.model.training
 
 
-def test_gradients_the_caller_holds_do_not_count(loaded: Any, make: Any) -> None:
-    model, tokenizer = loaded
-    expected = make(model).edit(model, tokenizer, REQUESTS, KEPT)
-    for parameter in model.parameters():
+def test_gradients_the_caller_holds_do_not_count(case: Case, make: Any) -> None:
+    expected = edited(make(case.model), case)
+    for parameter in case.model.parameters():
         parameter.grad = torch.full_like(parameter, 3.0)
-    assert make(model).edit(model, tokenizer, REQUESTS, KEPT).digest() == expected.digest()
-    assert all(p.grad is not None and bool((p.grad == 3).all()) for p in model.parameters())
+    assert edited(make(case.model), case).digest() == expected.digest()
+    assert all(p.grad is not None and bool((p.grad == 3).all()) for p in case.model.parameters())
+
+
+# Adam keeps its counters, and PEFT makes its adapters, on the default device before they move.
+ON_THE_MODELS_DEVICE = ("malmen", "mend", "ultraedit")
+
+
+@pytest.mark.parametrize("name", ON_THE_MODELS_DEVICE)
+def test_everything_is_made_on_the_models_device(case: Case, name: str) -> None:
+    """Whatever the default device is: there, nothing can be computed with what is made without a device."""
+    editor = MAKE[name](case.model)
+    expected = edited(editor, case)
+    with torch.device("meta"):
+        found = edited(editor, case)
+    assert found.digest() == expected.digest()
+
+
+def test_a_weight_goes_no_further_than_its_limit(case: Case) -> None:
+    """FT+L: an L-infinity bound in root mean squares of each matrix."""
+    editor = BoundedFinetune(FinetuneConfig(epochs=12, learning_rate=0.1, limit=0.05))
+    delta = edited(editor, case)
+    for name in delta.shifts:
+        bound = 0.05 * float(case.model.get_parameter(name).detach().square().mean().sqrt())
+        assert float(delta.dense(name).abs().max()) == pytest.approx(bound, rel=1e-3)
+
+
+def test_without_a_weight_on_locality_nothing_kept_counts(case: Case) -> None:
+    """Plain FT-M."""
+    plain = PlainFinetune(FinetuneConfig(epochs=4, learning_rate=0.1, locality_weight=0.0))
+    assert edited(plain, case).digest() == edited(plain, case, []).digest()
+    weighted = Finetune(FinetuneConfig(epochs=4, learning_rate=0.1))
+    assert edited(weighted, case).digest() != edited(weighted, case, []).digest()
+
+
+def test_a_lora_delta_is_low_rank(case: Case) -> None:
+    delta = edited(Lora(LoraConfig(rank=3, epochs=2)), case)
+    assert all(isinstance(shift, LowRank) and shift.left.shape[1] == 3 for shift in delta.shifts.values())
 
 
 def test_a_saved_editor_gives_the_same_delta(loaded: Any, untrained: Any, tmp_path: Path) -> None:

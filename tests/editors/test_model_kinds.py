@@ -22,9 +22,9 @@ from tests.tiny_models import CLASSES
 MODULES = {
     "t5": [
         "encoder.block.0.layer.1.DenseReluDense.wi",
-        "encoder.block.2.layer.1.DenseReluDense.wo",
-        "decoder.block.1.layer.2.DenseReluDense.wo",
-        "decoder.block.2.layer.0.SelfAttention.v",
+        "encoder.block.1.layer.1.DenseReluDense.wo",
+        "decoder.block.0.layer.2.DenseReluDense.wo",
+        "decoder.block.1.layer.0.SelfAttention.v",
     ],
     "bart": ["model.encoder.layers.1.fc2", "model.decoder.layers.1.fc1"],
     "bert": ["bert.encoder.layer.1.intermediate.dense", "bert.encoder.layer.2.output.dense"],
@@ -195,7 +195,7 @@ def test_targets_of_each_kind(request: pytest.FixtureRequest) -> None:
 def test_a_module_over_other_rows_is_refused_by_name(request: pytest.FixtureRequest) -> None:
     """The keys of cross-attention are read from the encoder, though the module is the decoder's."""
     model, tokenizer = load(folder_of("t5", request))
-    module = editable(model, "decoder.block.2.layer.1.EncDecAttention.v")
+    module = editable(model, "decoder.block.1.layer.1.EncDecAttention.v")
     batch = collate([encode(tokenizer, PROMPTS[0], "a", chat=False, kind=kind_of(model))], 0)
     with pytest.raises(ValueError, match=r"EncDecAttention\.v does not read the tokens"):
         capture_gradients(model, [module], batch)

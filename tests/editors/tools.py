@@ -72,9 +72,14 @@ def chain(seed: int = 0) -> nn.Sequential:
     """A bare chain of modules from token ids to logits: what it says next depends on the last token alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Sequential(
+        model = nn.Sequential(
             nn.Embedding(400, 24), nn.Linear(24, 48), nn.ReLU(), nn.Linear(48, 24), nn.Linear(24, 400)
-        ).eval()
+        )
+        with torch.no_grad():
+            # Spread wide enough for what it says to depend on what it is asked.
+            for parameter in model.parameters():
+                parameter *= 2
+        return model.eval()
 
 
 @functools.cache
