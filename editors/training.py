@@ -307,7 +307,7 @@ def _validate(cases: _Cases) -> dict[str, float]:
 
 
 def _prose(
-    tokenizer: PreTrainedTokenizerBase, text: Sequence[str], kind: ModelKind, longest: int = 128
+    tokenizer: PreTrainedTokenizerBase, text: Sequence[str], kind: ModelKind = CAUSAL, longest: int = 128
 ) -> list[Example]:
     encoded = [tuple(tokenizer(t)["input_ids"][:longest]) for t in text]
     return [kind.reading(ids) for ids in encoded if len(ids) > 2]
