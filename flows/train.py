@@ -63,7 +63,9 @@ def train(
         requests, stay = _practice(base, data, limit=limit, chat=chat, seed=seed, progress=progress)
     training = TrainingConfig(steps=steps, minutes=minutes, seed=seed)
     with narrator.stage("train", f"Train on {len(requests)} corrections") as progress:
-        return train_editor(base, requests, stay, out, chat=chat, training=training, progress=progress)
+        return train_editor(
+            base, requests, stay, out, chat=chat, editor=editor, training=training, progress=progress
+        )
 
 
 def _practice(
