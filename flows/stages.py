@@ -15,6 +15,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from editors.catalogue import is_trained
 from flows.console import ReportProgress
 from flows.settings import CorrectSettings
 from tasks import collect, register, report_files
@@ -186,15 +187,15 @@ def train_or_reuse(
     """The folder of an editor for this base: reused if one fits, else trained; None if none is needed."""
     from editors.training import TrainingConfig
 
-    if settings.editor != "malmen":
+    kind = settings.editor
+    if not is_trained(kind):
         return None
     trained = settings.home / "editors"
     places = [trained] if settings.retrain else [trained, PRETRAINED]
-    found = (
-        None if settings.retrain and not _finished_retraining(settings) else find_editor(base.digest, places)
-    )
-    if found:
-        return found
+    if not settings.retrain or _finished_retraining(settings):
+        found = find_editor(base.digest, places, name=kind)
+        if found:
+            return found
     if settings.training_data is not None:
         from tasks.formats import read_requests
 
@@ -204,18 +205,19 @@ def train_or_reuse(
         requests, stay = corrections_from_traffic(list(traffic), seed=settings.seed)
         if len(requests) < LEAST_TO_TRAIN_ON or len(stay) < LEAST_TO_TRAIN_ON:
             raise UserError(
-                f"there is no malmen editor for {base.ref}, and its traffic yields {len(requests)} "
+                f"there is no {kind} editor for {base.ref}, and its traffic yields {len(requests)} "
                 f"corrections and {len(stay)} prompts to keep, where training takes {LEAST_TO_TRAIN_ON} of "
-                f"each: train one with `mendflow train-editor --model {base.ref} --data FILE --out DIR` and "
-                "name DIR with --editor, or use --editor finetune"
+                f"each: train one with `mendflow train-editor --model {base.ref} --data FILE --editor {kind} "
+                "--out DIR` and name DIR with --editor, or use --editor finetune"
             )
-    name = f"malmen-{base.digest[:12]}"
+    name = f"{kind}-{base.digest[:12]}"
     return train_editor(
         base,
         requests,
         stay,
         trained / name,
         chat=settings.chat,
+        editor=kind,
         training=TrainingConfig(steps=settings.training_steps, validate_every=20, seed=settings.seed),
         checkpoint=settings.home / "training" / name,
         progress=progress,
