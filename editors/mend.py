@@ -48,7 +48,7 @@ class MendConfig(HyperConfig):
     modules: str | None = None
     rank: int = 256
     depth: int = 2
-    rate: float = 0.1
+    rate: float = 0.01
     normalise: bool = True
     tokens: Literal["all", "answer"] = "all"
     seed: int = 0

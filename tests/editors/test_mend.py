@@ -15,6 +15,8 @@ from editors.hypereditor import Rows
 from editors.locate import mlp_matrices
 from editors.mend import Mend, MendConfig
 from editors.requests import EditRequest, collate, pad_id
+from editors.training import TrainingConfig, fit
+from tests.editors.facts import learnt
 from tests.editors.tools import PROMPTS, TARGETS, folder_of, load
 
 REQUESTS = [
@@ -163,3 +165,23 @@ def test_rows_without_a_gradient_do_not_enter_the_statistics(loaded: Any) -> Non
     whole = {name: Captured(c.keys[:4], c.gradients[:4]) for name, c in rows.items()}
     for name, shift in editor.propose(lambda: iter([whole]), 1).shifts.items():
         assert torch.equal(shift, shifts[name])
+
+
+def test_training_beats_the_untrained_editor_on_held_out_facts(request: pytest.FixtureRequest) -> None:
+    facts = learnt(folder_of("llama", request, initializer_range=0.1), countries=40)
+    training = TrainingConfig(
+        steps=40, validate_every=20, learning_rate=1e-2, locality_weight=1.0, batch_sizes=(1, 4, 8)
+    )
+    result = fit(
+        facts.model,
+        facts.tokenizer,
+        facts.requests,
+        facts.keep,
+        facts.text,
+        editor="mend",
+        config=MendConfig(rank=16, rate=0.03),
+        training=training,
+    )
+    assert isinstance(result.editor, Mend)
+    assert result.learned
+    assert max(row["score"] for row in result.history) > result.history[0]["score"] + 0.2
