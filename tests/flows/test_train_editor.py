@@ -1,0 +1,54 @@
+"""Every editor that is trained can be trained and used from the command line, by its name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from editors.catalogue import EDITORS, listed
+from flows.cli import app
+from tasks.records import UserError
+from tests.flows.conftest import World
+
+
+@pytest.mark.parametrize("name", [name for name, entry in EDITORS.items() if entry.trained])
+def test_a_named_editor_is_trained_and_used(name: str, taught: Callable[[Path], World], tmp_path: Path):
+    home = tmp_path / "home"
+    settings = taught(home).settings
+    common = ["--model", settings.base, "--text", "--home", str(home)]
+    trained = ["train-editor", *common, "--data", str(settings.training_data), "--steps", "2"]
+    edit = ["edit", *common, "--data", str(settings.source), "--out", str(tmp_path / "edited")]
+    runner = CliRunner()
+
+    missing = runner.invoke(app, [*edit, "--editor", name])
+    assert isinstance(missing.exception, UserError)
+    assert f"no {name} editor" in str(missing.exception)
+    assert listed(trained=False) in str(missing.exception)
+
+    done = runner.invoke(
+        app, [*trained, "--editor", name, "--out", str(tmp_path / "mine")], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "mine" / "editor.json").read_text())["editor"] == name
+    # Beside the home's other editors it is found by its name.
+    shutil.copytree(tmp_path / "mine", home / "editors" / "mine")
+    done = runner.invoke(app, [*edit, "--editor", name], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    delta = json.loads((tmp_path / "edited" / "delta" / "delta.json").read_text())
+    assert delta["editor"] == name
+
+
+def test_an_unknown_editor_is_answered_with_those_there_are(taught: Callable[[Path], World], tmp_path: Path):
+    settings = taught(tmp_path / "home").settings
+    common = ["--model", settings.base, "--data", str(settings.training_data), "--text"]
+    common += ["--home", str(tmp_path / "home"), "--out", str(tmp_path / "out"), "--editor", "nobody"]
+    for command, names in (("edit", listed()), ("train-editor", listed(trained=True))):
+        result = CliRunner().invoke(app, [command, *common])
+        assert isinstance(result.exception, UserError)
+        assert "'nobody'" in str(result.exception)
+        assert names in str(result.exception)
