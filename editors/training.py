@@ -212,8 +212,10 @@ def _descend(
         [{"params": list(group), "lr": 0.0, "factor": factor} for factor, group in editor.parameter_groups()]
     )
     best = {name: tensor.clone() for name, tensor in editor.state_dict().items()}
-    first = load_checkpoint(checkpoint, editor, optimiser, best, result.history) if checkpoint else 0
-    started = time.monotonic()
+    first, spent = 0, 0.0
+    if checkpoint:
+        first, spent = load_checkpoint(checkpoint, editor, optimiser, best, result.history)
+    started = time.monotonic() - spent
     note = ""
     for step in range(first, training.steps + 1):
         late = training.minutes is not None and time.monotonic() - started > 60 * training.minutes
@@ -225,7 +227,8 @@ def _descend(
                     best = {name: tensor.clone() for name, tensor in editor.state_dict().items()}
                 result.history.append(row)
                 if checkpoint:
-                    save_checkpoint(checkpoint, editor, optimiser, best, result.history, step)
+                    seconds = time.monotonic() - started
+                    save_checkpoint(checkpoint, editor, optimiser, best, result.history, step, seconds)
             row = result.history[-1]
             note = "  ".join(f"{k} {row[k]:.2f}" for k in ("edit", "equivalence", "locality"))
             scores = [r["score"] for r in result.history]

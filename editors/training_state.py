@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -22,8 +24,12 @@ def save_checkpoint(
     best: dict[str, Tensor],
     history: list[dict[str, Any]],
     next_step: int,
+    seconds: float,
 ) -> None:
-    """Write all that the next step depends on; a kill while writing leaves the previous one whole."""
+    """Write all that the next step depends on; a kill while writing leaves the previous one whole.
+
+    `seconds` are those the training has taken so far.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"editor/{name}": tensor for name, tensor in editor.state_dict().items()}
     tensors |= {f"best/{name}": tensor for name, tensor in best.items()}
@@ -32,7 +38,8 @@ def save_checkpoint(
     file = f"{next_step}.{_TENSORS}"
     save_file({name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}, folder / file)
     state_file = folder / f"{_STATE}.new"
-    state_file.write_text(json.dumps({"next_step": next_step, "tensors": file, "history": history}))
+    state = {"next_step": next_step, "seconds": seconds, "tensors": file, "history": history}
+    state_file.write_text(json.dumps(state))
     os.replace(state_file, folder / _STATE)
     for old in folder.glob(f"*.{_TENSORS}"):
         if old.name != file:
@@ -45,16 +52,29 @@ def load_checkpoint(
     optimiser: torch.optim.Adam,
     best: dict[str, Tensor],
     history: list[dict[str, Any]],
-) -> int:
-    """Put a checkpoint back, in place; return the step to go on with, 0 where there is none."""
+) -> tuple[int, float]:
+    """Put a checkpoint back, in place; return the step to go on with and the seconds spent before it.
+
+    Both are 0 where there is none. One that is damaged is discarded with a warning, and nothing is changed.
+    """
     if not (folder / _STATE).is_file():
-        return 0
-    state = json.loads((folder / _STATE).read_text())
-    tensors = load_file(folder / state["tensors"])
-    parts: dict[str, dict[str, Tensor]] = {"editor": {}, "best": {}, "adam": {}}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition("/")
-        parts[part][rest] = tensor
+        return 0, 0.0
+    try:
+        state = json.loads((folder / _STATE).read_text())
+        next_step, seconds, rows = int(state["next_step"]), float(state["seconds"]), list(state["history"])
+        parts = _parts(folder / state["tensors"])
+        shapes = {name: tensor.shape for name, tensor in editor.state_dict().items()}
+        for part in ("editor", "best"):
+            if {name: tensor.shape for name, tensor in parts[part].items()} != shapes:
+                raise ValueError("it holds another editor's weights")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        logging.getLogger(__name__).warning(
+            "the checkpoint in %s cannot be used (%s); it is discarded, and training starts again",
+            folder,
+            error,
+        )
+        (folder / _STATE).unlink()
+        return 0, 0.0
     editor.load_state_dict(parts["editor"])
     best.update(parts["best"])
     adam = optimiser.state_dict()
@@ -62,5 +82,13 @@ def load_checkpoint(
         index, _, key = name.partition("/")
         adam["state"].setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict(adam)
-    history.extend(state["history"])
-    return int(state["next_step"])
+    history.extend(rows)
+    return next_step, seconds
+
+
+def _parts(file: Path) -> dict[str, dict[str, Tensor]]:
+    parts: dict[str, dict[str, Tensor]] = {"editor": {}, "best": {}, "adam": {}}
+    for name, tensor in load_file(file).items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = tensor
+    return parts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,49 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(facts: Facts, tmp_path: Path
     again = run(facts, training=training, checkpoint=tmp_path)
     assert again.editor.digest() == expected.editor.digest()
     assert again.history == expected.history
+
+
+@pytest.mark.parametrize(
+    "damage", ["cut tensors", "missing tensors", "cut json", "foreign json", "other editor"]
+)
+def test_a_damaged_checkpoint_is_discarded(
+    facts: Facts, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    training = dataclasses.replace(TRAINING, steps=4, validate_every=2)
+    config = dataclasses.replace(CONFIG, rank=8) if damage == "other editor" else CONFIG
+    expected = run(facts, training=training)
+    run(facts, training=training, config=config, checkpoint=tmp_path)
+    (tensors,) = tmp_path.glob("*.safetensors")
+    state = tmp_path / "training.json"
+    if damage == "cut tensors":
+        tensors.write_bytes(tensors.read_bytes()[:-100])
+    elif damage == "missing tensors":
+        tensors.unlink()
+    elif damage == "cut json":
+        state.write_text(state.read_text()[:-10])
+    elif damage == "foreign json":
+        state.write_text("[]")
+    again = run(facts, training=training, checkpoint=tmp_path)
+    assert "is discarded, and training starts again" in caplog.text
+    assert again.editor.digest() == expected.editor.digest()
+    assert again.history == expected.history
+
+
+def test_a_resumed_run_has_the_minutes_that_were_left(facts: Facts, tmp_path: Path) -> None:
+    training = dataclasses.replace(TRAINING, steps=20, minutes=10, validate_every=5)
+
+    def kill(done: int, total: int, note: str) -> None:
+        if note.startswith("loss") and done == 6:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(facts, training=training, checkpoint=tmp_path, progress=kill)
+    state = tmp_path / "training.json"
+    kept = json.loads(state.read_text())
+    assert 0 < kept["seconds"] < 600
+    state.write_text(json.dumps({**kept, "seconds": 601.0}))
+    resumed = run(facts, training=training, checkpoint=tmp_path)
+    assert [row["step"] for row in resumed.history] == [0, 5]
 
 
 @pytest.fixture
