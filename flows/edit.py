@@ -21,7 +21,7 @@ from tasks.formats import read_requests
 from tasks.models import ModelFolder, load, resolve
 from tasks.prompt_check import PromptCheck
 from tasks.records import Rejected, UserError
-from tasks.register import export_checkpoint
+from tasks.register import check_export, export_checkpoint
 from tasks.train import PRETRAINED, find_editor
 from validation.matching import matches
 
@@ -76,6 +76,7 @@ def edit_file(
         UserError: model, data or editor cannot be used, or the file holds no usable correction.
     """
     narrator = Narrator()
+    check_export(out)
     requests, rejected = read_requests(data, chat=chat)
     requests = requests[:n]
     if not requests:

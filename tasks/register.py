@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import shutil
 import tempfile
 import time
@@ -27,7 +28,7 @@ from tasks.weights import quiet
 NO_DELTA = "none"
 SERVING_CODE = Path(__file__).with_name("serving_model.py")
 EVIDENCE_FOLDER = "evidence"
-EXPORT_FILE = "mendflow.json"
+EXPORT_FILE = "mendflow-export.json"
 
 KEY_TAG = "mendflow.key"
 DELTA_TAG = "mendflow.delta_digest"
@@ -236,6 +237,19 @@ def _log_metrics(
         client.set_terminated(run)
 
 
+def check_export(out: Path) -> None:
+    """Refuse a place that `export_checkpoint` would refuse, before the work that leads to it.
+
+    Raises:
+        UserError: `out` is neither new, nor an empty folder, nor an earlier export.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / EXPORT_FILE).is_file()):
+        raise UserError(f"{out} holds files that are not an earlier export; name a new or an empty folder")
+    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"{out} cannot be made, because {parent} is not a folder to write to; name another")
+
+
 def export_checkpoint(
     folder: ModelFolder, delta: Delta | None, out: Path, *, dtype: torch.dtype = torch.float32
 ) -> Path:
@@ -258,8 +272,7 @@ def export_checkpoint(
     if delta is not None:
         models.check_base(delta.manifest, folder)
     out = out.absolute()
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / EXPORT_FILE).is_file()):
-        raise UserError(f"{out} holds files that are not an earlier export; name a new or an empty folder")
+    check_export(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         written = Path(scratch) / out.name

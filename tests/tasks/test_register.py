@@ -14,9 +14,10 @@ from editors.delta import Delta, LowRank, model_digest
 from tasks import register as registering
 from tasks.models import ModelFolder, load, resolve
 from tasks.records import UserError
-from tasks.register import export_checkpoint, register
+from tasks.register import check_export, export_checkpoint, register
 from tasks.registry import RegisteredModel, describe
 from tasks.tracking import tracking
+from tasks.weights import CONVERSION_FILE
 from tests.conftest import ModelFactory
 from tests.killing import Killed, kill
 
@@ -185,6 +186,15 @@ def test_an_export_replaces_only_an_earlier_export(base: ModelFolder, tmp_path: 
         with pytest.raises(UserError, match="not an earlier export"):
             export_checkpoint(base, first, place)
     assert (tmp_path / "papers" / "thesis.txt").read_text() == "years of work"
+    # A conversion is no export, so naming a folder of the cache does not replace it.
+    (tmp_path / "cached").mkdir()
+    (tmp_path / "cached" / CONVERSION_FILE).write_text("{}")
+    with pytest.raises(UserError, match="not an earlier export"):
+        check_export(tmp_path / "cached")
+    with pytest.raises(UserError, match="not a folder to write to"):
+        check_export(tmp_path / "papers" / "thesis.txt" / "new" / "out")
+    for place in ("out", "new/folder"):
+        check_export(tmp_path / place)
 
 
 def test_an_export_that_fails_leaves_nothing(
