@@ -17,6 +17,7 @@ from tasks.records import TrafficRecord, UserError
 from tasks.train import TrainedEditor, answers_to_keep, train_editor
 from tasks.training_data import (
     RELATIONS_FOLDER,
+    at_most,
     corrections_from_traffic,
     practice_questions,
     practice_statements,
@@ -41,6 +42,8 @@ def train(
 ) -> TrainedEditor:
     """Train an editor on corrections, on bare prompts (.txt), or on ParaRel and zsRE in a folder.
 
+    A training that was killed goes on from its last checkpoint, in the home folder, when it is run again.
+
     Raises:
         UserError: the model or the data cannot be used, or the editor is of a kind that does not train.
     """
@@ -64,7 +67,15 @@ def train(
     training = TrainingConfig(steps=steps, minutes=minutes, seed=seed)
     with narrator.stage("train", f"Train on {len(requests)} corrections") as progress:
         return train_editor(
-            base, requests, stay, out, chat=chat, editor=editor, training=training, progress=progress
+            base,
+            requests,
+            stay,
+            out,
+            chat=chat,
+            editor=editor,
+            training=training,
+            checkpoint=settings.home / "training" / "train-editor",
+            progress=progress,
         )
 
 
@@ -76,19 +87,19 @@ def _practice(
     if relations or data.suffix == ".txt":
         questions = practice_questions(data, seed=seed) if relations else read_prompts(data)
         loaded, tokenizer = load(base)
-        asked = rng.sample(questions, min(len(questions), 2 * limit))
+        asked = at_most(2 * limit, questions, rng)
         answered = answers_to_keep(loaded, tokenizer, asked, chat=chat, progress=progress)
         records = [TrafficRecord(prompt=k.prompt, output=k.answer, chat=chat) for k in answered]
         requests, stay = corrections_from_traffic(records, limit=limit, seed=seed)
         if relations:
             stated, prompts = practice_statements(data, seed=seed)
-            return requests + stated, rng.sample(stay, min(len(stay), MOST_TO_KEEP)) + prompts
-        return requests, rng.sample(stay, min(len(stay), MOST_TO_KEEP))
+            return requests + stated, at_most(MOST_TO_KEEP, stay, rng) + prompts
+        return requests, at_most(MOST_TO_KEEP, stay, rng)
     read, _ = read_requests(data, chat=chat)
-    chosen = rng.sample(read, min(len(read), 2 * limit))
+    chosen = at_most(2 * limit, read, rng)
     requests, spare = chosen[:limit], chosen[limit:]
     stay = [prompt for request in chosen for prompt in request.locality[:1]]
     # Prompts of corrections that are not practised on must stay too.
     stay += [request.prompt for request in spare]
     stay = list(dict.fromkeys(stay)) or [request.prompt for request in chosen[len(chosen) // 2 :]]
-    return with_equivalents(requests, seed=seed), rng.sample(stay, min(len(stay), MOST_TO_KEEP))
+    return with_equivalents(requests, seed=seed), at_most(MOST_TO_KEEP, stay, rng)

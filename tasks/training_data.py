@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import TypeVar
 
 from editors.requests import EditRequest
 from tasks.formats import read_requests
@@ -19,6 +20,14 @@ from tasks.records import TrafficRecord, UserError, correction_id, normalise_pro
 from tasks.rephrase import rephrase
 
 RELATIONS_FOLDER = "pararel/tuples"
+
+
+Item = TypeVar("Item")
+
+
+def at_most(count: int, items: Sequence[Item], rng: random.Random) -> list[Item]:
+    """As many of the items as `count`, drawn at random; all of them, shuffled, where there are fewer."""
+    return rng.sample(items, min(count, len(items)))
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,7 @@ def practice_questions(folder: Path, *, per_relation: int = 40, seed: int = 0) -
     questions: list[str] = []
     for name, relation in RELATIONS.items():
         subjects = sorted({subject for subject, _ in _facts(folder, name)})
-        chosen = rng.sample(subjects, min(per_relation, len(subjects)))
+        chosen = at_most(per_relation, subjects, rng)
         # Few forms of question for many subjects, so that each has others to exchange answers with.
         questions += [relation.questions[i % 2].format(x=subject) for i, subject in enumerate(chosen)]
     return questions
@@ -136,19 +145,15 @@ def practice_statements(
     for name, relation in RELATIONS.items():
         facts = _facts(folder, name)
         objects = sorted({obj for _, obj in facts})
-        for subject in _some(sorted({s for s, _ in facts}), per_relation, rng):
+        for subject in at_most(per_relation, sorted({s for s, _ in facts}), rng):
             target = relation.statement.format(x=subject, y=rng.choice(objects))
             requests.append(_request(rng.choice(relation.questions).format(x=subject), target, rng))
     for path in sorted((folder / "zsre").glob("*.json")):
         read, _ = read_requests(path, chat=True)
-        chosen = rng.sample(read, min(zsre, len(read)))
+        chosen = at_most(zsre, read, rng)
         requests += [_request(request.prompt, request.target, rng) for request in chosen]
         stay += [prompt for request in chosen for prompt in request.locality]
     return requests, sorted(set(stay))
-
-
-def _some(subjects: list[str], most: int, rng: random.Random) -> list[str]:
-    return rng.sample(subjects, min(most, len(subjects)))
 
 
 def _facts(folder: Path, relation: str) -> list[tuple[str, str]]:
@@ -164,7 +169,7 @@ def _facts(folder: Path, relation: str) -> list[tuple[str, str]]:
 
 def _request(prompt: str, target: str, rng: random.Random, *, chat: bool = True) -> EditRequest:
     reworded = [phrasing.text for phrasing in rephrase(prompt, chat=chat)]
-    equivalents = tuple(rng.sample(reworded, min(4, len(reworded))))
+    equivalents = tuple(at_most(4, reworded, rng))
     return EditRequest(correction_id(prompt, target, chat=chat), prompt, target, equivalents, chat=chat)
 
 
@@ -183,7 +188,7 @@ def corrections_from_traffic(
     half = len(records) // 2
     requests = []
     for record in records[:half][:limit]:
-        others = rng.sample(records, min(40, len(records)))
+        others = at_most(40, records, rng)
         target = next((t for o in others if (t := exchanged(record.prompt, o.prompt, o.output))), None)
         if target is None or target in record.output:
             continue
@@ -220,8 +225,7 @@ def with_equivalents(requests: Sequence[EditRequest], *, seed: int = 0) -> list[
         taken = {normalise_prompt(text) for text in (request.prompt, *request.equivalents)}
         reworded = [p.text for p in rephrase(request.prompt, chat=request.chat)]
         fresh = [text for text in reworded if normalise_prompt(text) not in taken]
-        wanted = max(4 - len(request.equivalents), 0)
-        added = rng.sample(fresh, min(wanted, len(fresh)))
+        added = at_most(max(4 - len(request.equivalents), 0), fresh, rng)
         # A phrasing by a person comes last: it is the one that validation holds back.
         completed.append(replace(request, equivalents=(*added, *request.equivalents)[-4:]))
     return completed
