@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,8 +48,6 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, tiny_llama, monkeypatch: pytest.MonkeyPatch) -> World:
     """Four reports about a tiny base, and gates that a tiny model can pass."""
-    import json
-
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("MENDFLOW_HOME", str(home))
@@ -69,3 +70,91 @@ def world(tmp_path: Path, tiny_llama, monkeypatch: pytest.MonkeyPatch) -> World:
         equivalents=1,
     )
     return World(settings, reports)
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], World]:
+    """`taught(home) -> world`: a base that learnt facts; four are reported, what it keeps was served before.
+
+    A `malmen` editor is trained in the run, on facts that nobody reported.
+    """
+    import torch
+
+    from tests import tiny_models
+    from tests.editors.facts import learnt
+
+    folder = tmp_path_factory.mktemp("taught")
+    base = tiny_models.build(folder / "base", "llama", initializer_range=0.1)
+    facts = learnt(base)
+    with torch.no_grad():
+        # The same function; but an editor's first step goes by the size of the matrices it edits.
+        for layer in facts.model.model.layers:
+            layer.mlp.up_proj.weight /= 16
+            layer.mlp.down_proj.weight *= 16
+    facts.model.save_pretrained(base)
+    reported, practised = facts.requests[:4], facts.requests[4:]
+    reports = folder / "reports.jsonl"
+    reports.write_text(
+        "".join(
+            json.dumps({"prompt": r.prompt, "target": r.target, "rephrases": list(r.equivalents)}) + "\n"
+            for r in reported
+        )
+    )
+    practice = folder / "practice.jsonl"
+    stay = [kept.prompt for kept in facts.keep]
+    practice.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "prompt": r.prompt,
+                    "target": r.target,
+                    "rephrases": list(r.equivalents),
+                    "locality": stay[i :: len(practised)],
+                }
+            )
+            + "\n"
+            for i, r in enumerate(practised)
+        )
+    )
+    gates = folder / "gates.yaml"
+    gates.write_text(LENIENT_GATES)
+    store = folder / "store"
+    store.mkdir()
+    _serve(f"sqlite:///{store / 'mlflow.db'}", [(k.prompt, k.answer) for k in facts.keep])
+
+    def make(home: Path) -> World:
+        shutil.copytree(store, home)
+        settings = CorrectSettings(
+            model_name="tiny",
+            base=str(base),
+            home=home,
+            source=reports,
+            chat=False,
+            training_data=practice,
+            training_steps=24,
+            gates=gates,
+            held_out=1,
+            equivalents=2,
+        )
+        return World(settings, reports)
+
+    return make
+
+
+def _serve(tracking_uri: str, answered: list[tuple[str, str]]) -> None:
+    """Traces of requests whose answers users called right, in a new store."""
+    from tasks.tracing import Request, new_trace_id, write_traces
+    from tasks.tracking import tracking
+    from tasks.traffic import Feedback, give_feedback
+
+    now = time.time_ns()
+    requests = [
+        Request(new_trace_id(), prompt, output, now + i, now + i + 1)
+        for i, (prompt, output) in enumerate(answered)
+    ]
+    with tracking(tracking_uri, create=True) as client:
+        # An experiment whose artifacts lie nowhere: the store is copied, and traces need none.
+        experiment = client.create_experiment("mendflow", artifact_location="file:///nowhere")
+        write_traces(tracking_uri, experiment, requests, tags={}, metadata={}, attributes={})
+    clicks = [Feedback(request.trace_id, True, "ann", request.output) for request in requests]
+    give_feedback(clicks, tracking_uri=tracking_uri)

@@ -2,63 +2,101 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import itertools
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from typer.testing import CliRunner
 
+from editors import training
+from flows.cli import app
 from flows.correct import correct
 from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
 from tasks.registry import describe
 from tests.flows.conftest import World
+from tests.killing import Killed, kill
 
-# Runs the flow in a process of its own, which dies just before or just after a function was called.
-DIES = """
-import functools, importlib, json, os, signal, sys
-from flows.settings import CorrectSettings
-settings, module, name, when = json.loads(sys.argv[1])
-place = importlib.import_module(module)
-target = place
-*path, last = name.split(".")
-for part in path:
-    target = getattr(target, part)
-original = getattr(target, last)
-
-@functools.wraps(original)
-def dying(*args, **kwargs):
-    if when == "before":
-        os.kill(os.getpid(), signal.SIGKILL)
-    result = original(*args, **kwargs)
-    os.kill(os.getpid(), signal.SIGKILL)
-    return result
-
-setattr(target, last, dying)
-from flows.correct import correct
-correct(CorrectSettings.model_validate(settings))
-"""
+LLAMA = "transformers.models.llama.modeling_llama"
 
 
-def run_and_die(settings: CorrectSettings, module: str, name: str, when: str) -> None:
+class Death(NamedTuple):
+    """Where a process dies: just before or just after the given call of a function."""
+
+    module: str
+    name: str
+    when: str
+    call: int = 1
+
+
+COLLECTING = Death("tasks.ledger", "Ledger.record", "after")
+# The training validates, and writes a checkpoint, before its first step and after its twentieth.
+TRAINING = Death("editors.training", "_step", "after", 22)
+CHECKPOINT = Death("editors.training_state", "save_file", "after", 2)
+APPLY = Death("tasks.apply", "_unit_seconds", "after")
+REGISTER = Death("tasks.register", "_log_model", "after")
+VALIDATE = Death("tasks.validate", "_read", "before")
+PROMOTION = Death("tasks.promotion", "_carry_out", "before")
+PROMOTED = Death("tasks.promotion", "_carry_out", "after")
+
+
+def _die(settings: CorrectSettings, server: str, death: Death) -> None:
+    """Run the flow in this process, which is killed on the way."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    *path, last = death.name.split(".")
+    place: Any = functools.reduce(getattr, path, importlib.import_module(death.module))
+    original, calls = getattr(place, last), itertools.count(1)
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        final = next(calls) == death.call
+        if final and death.when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*args, **kwargs)
+        if final:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(place, last, dying)
+    os.environ["MENDFLOW_HOME"] = str(settings.home)
+    with temporary_settings({PREFECT_API_URL: server}):
+        correct(settings)
+
+
+def run_and_die(settings: CorrectSettings, death: Death) -> None:
     from prefect.settings import PREFECT_API_URL
 
-    arguments = json.dumps([settings.model_dump(mode="json"), module, name, when])
-    environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
-    done = subprocess.run(
-        [sys.executable, "-c", DIES, arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    # Forked from a process that has imported what takes seconds, and has no threads.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flows.correct", "mlflow", "great_expectations", LLAMA])
+    process = context.Process(target=_die, args=(settings, str(PREFECT_API_URL.value()), death))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def resumes_at(settings: CorrectSettings) -> list[int]:
+    """The steps at which interrupted trainings go on."""
+    found = (settings.home / "training").glob("*/*/training.json")
+    return [json.loads(path.read_text())["next_step"] for path in found]
 
 
 def end_state(settings: CorrectSettings) -> dict[str, Any]:
     state = describe("tiny", tracking_uri=settings.tracking)
     with Ledger(settings.ledger) as ledger:
         return {
+            "editors": sorted(
+                path.read_bytes() for path in (settings.home / "editors").glob("*/editor.safetensors")
+            ),
+            "editor": [v.tags["mendflow.editor_digest"] for v in state.versions],
             "versions": [v.tags["mendflow.delta_digest"] for v in state.versions],
             "champion": state.champion,
             "previous": state.previous,
@@ -70,32 +108,79 @@ def end_state(settings: CorrectSettings) -> dict[str, Any]:
         }
 
 
-@pytest.fixture
-def undisturbed(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def undisturbed(taught: Callable[[Path], World], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The end state of the same run in another home, with nothing in its way."""
-    home = tmp_path / "undisturbed"
-    home.mkdir()
-    settings = world.settings.model_copy(update={"home": home})
-    monkeypatch.setenv("MENDFLOW_HOME", str(home))
-    assert correct(settings).outcome == "promoted"
-    monkeypatch.setenv("MENDFLOW_HOME", str(world.settings.home))
-    return end_state(settings)
+    world = taught(tmp_path_factory.mktemp("undisturbed") / "home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MENDFLOW_HOME", str(world.settings.home))
+        run = correct(world.settings)
+    assert run.outcome == "promoted", run.reason
+    assert run.editor["origin"] == "trained"
+    # Else the editor would be the untrained one, however the training went.
+    assert "raised the validation score" in run.editor["statement"]
+    return end_state(world.settings)
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "when"),
+    "deaths",
     [
-        pytest.param("tasks.ledger", "Ledger.record", "after", id="after collecting", marks=pytest.mark.slow),
-        pytest.param("tasks.apply", "_unit_seconds", "after", id="during apply", marks=pytest.mark.slow),
-        pytest.param("tasks.register", "_log_model", "after", id="during register"),
-        pytest.param("tasks.validate", "_read", "before", id="during validate", marks=pytest.mark.slow),
-        pytest.param("tasks.promotion", "_carry_out", "before", id="before promote", marks=pytest.mark.slow),
-        pytest.param("tasks.promotion", "_carry_out", "after", id="after promote"),
+        pytest.param([COLLECTING], id="collecting", marks=pytest.mark.slow),
+        pytest.param([TRAINING], id="training", marks=pytest.mark.slow),
+        pytest.param([CHECKPOINT], id="checkpoint", marks=pytest.mark.slow),
+        pytest.param([APPLY], id="apply", marks=pytest.mark.slow),
+        pytest.param([REGISTER], id="register", marks=pytest.mark.slow),
+        pytest.param([VALIDATE], id="validate", marks=pytest.mark.slow),
+        pytest.param([PROMOTION], id="before promotion", marks=pytest.mark.slow),
+        pytest.param([PROMOTED], id="after promotion", marks=pytest.mark.slow),
+        pytest.param([CHECKPOINT, TRAINING, REGISTER, PROMOTED], id="one after another"),
     ],
 )
 def test_killed_and_run_again_ends_the_same(
-    world: World, undisturbed: dict[str, Any], module: str, name: str, when: str
+    taught: Callable[[Path], World],
+    undisturbed: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    deaths: list[Death],
 ):
-    run_and_die(world.settings, module, name, when)
-    correct(world.settings)
-    assert end_state(world.settings) == undisturbed
+    settings = taught(tmp_path / "home").settings
+    monkeypatch.setenv("MENDFLOW_HOME", str(settings.home))
+    for death in deaths:
+        run_and_die(settings, death)
+        assert resumes_at(settings) == {TRAINING: [20], CHECKPOINT: [0]}.get(death, [])
+    correct(settings)
+    assert end_state(settings) == undisturbed
+
+
+def test_a_killed_train_editor_command_goes_on_from_its_checkpoint(
+    taught: Callable[[Path], World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = taught(tmp_path / "home").settings
+    assert settings.training_data is not None
+
+    def run(home: str) -> bytes:
+        arguments = ["train-editor", "--model", settings.base, "--data", str(settings.training_data)]
+        arguments += [
+            "--text",
+            "--steps",
+            "36",
+            "--home",
+            str(tmp_path / home),
+            "--out",
+            str(tmp_path / home / "x"),
+        ]
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert done.exit_code == 0
+        return (tmp_path / home / "x" / "editor.safetensors").read_bytes()
+
+    expected = run("calm")
+    with monkeypatch.context() as patch:
+        kill(patch, training, "_step", "after", call=33)
+        with pytest.raises(Killed):
+            run("killed")
+    assert resumes_at(settings.model_copy(update={"home": tmp_path / "killed"})) == [30]
+    with monkeypatch.context() as patch:
+        # More steps than are left would kill it again.
+        kill(patch, training, "_step", "before", call=7)
+        assert run("killed") == expected
+    assert not list((tmp_path / "killed" / "training").glob("*/*"))
