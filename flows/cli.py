@@ -57,13 +57,15 @@ def demo(
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted demo.")] = False,
     capitals: Annotated[int, typer.Option(help="Capitals asked for.")] = 85,
     cities: Annotated[int, typer.Option(help="Cities asked for.")] = 60,
+    requests: Annotated[int, typer.Option(help="Requests made: every question once, some again.")] = 240,
     seed: Annotated[int, typer.Option(help="Of the choice of questions.")] = 0,
 ) -> None:
     """Watch a real model get its real mistakes corrected, validated, promoted and rolled back."""
     from flows.demo import DemoSettings, run_demo
 
-    with _prefect(home):
-        run_demo(DemoSettings(home, retrain, resume, capitals, cities, seed))
+    # The demo makes its folder itself, and refuses one with anything else in it.
+    os.environ.setdefault("PREFECT_HOME", str(home.absolute() / "prefect"))
+    run_demo(DemoSettings(home, retrain, resume, capitals, cities, requests, seed))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from rich.table import Table
 from flows.console import Narrator
 from flows.correct import CorrectionRun, correct
 from flows.promote import rollback
-from flows.questions import Question, demo_questions
+from flows.questions import Question, as_asked, demo_questions
 from flows.settings import DEMO_MODEL, CorrectSettings
 from flows.stages import find_champion
 from tasks.edit_dataset import EditDataset
@@ -42,6 +42,7 @@ class DemoSettings:
     resume: bool
     capitals: int
     cities: int
+    requests: int
     seed: int
 
 
@@ -71,9 +72,14 @@ def run_demo(demo: DemoSettings) -> CorrectionRun:
         with Ledger(settings.ledger) as ledger:
             find_champion.fn(settings, ledger)
     questions = demo_questions(capitals=demo.capitals, cities=demo.cities, seed=demo.seed)
-    answers = _production(settings, questions, narrator)
-    wrong = [(q, a) for q, a in zip(questions, answers, strict=True) if not q.is_answered_by(a.output)]
-    narrator.say(f"{len(questions)} questions, {len(wrong)} answered wrongly and flagged by users")
+    requests = as_asked(questions, demo.requests, seed=demo.seed)
+    answers = _production(settings, requests, narrator)
+    flagged = [q for q, a in zip(requests, answers, strict=True) if not q.is_answered_by(a.output)]
+    wrong = list(dict.fromkeys(flagged))
+    narrator.say(
+        f"{len(requests)} requests, {len(flagged)} answered wrongly and flagged by users: "
+        f"{len(wrong)} of {len(questions)} different questions"
+    )
 
     run = correct(settings)
     if run.outcome == "nothing to do":
@@ -92,7 +98,7 @@ def run_demo(demo: DemoSettings) -> CorrectionRun:
         )
         export_checkpoint(champion, None, folders["champion"])
     with narrator.stage("rollback", "Roll back, and forward again"):
-        there_and_back = _roll(settings, [q for q, _ in wrong[:3]], champion.digest)
+        there_and_back = _roll(settings, wrong[:3], champion.digest)
     for line in there_and_back["story"]:
         narrator.say(line)
 

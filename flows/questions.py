@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from validation.matching import answers
@@ -53,6 +54,19 @@ def demo_questions(*, capitals: int, cities: int, seed: int) -> list[Question]:
         )
     rng.shuffle(questions)
     return questions
+
+
+def as_asked(questions: Sequence[Question], requests: int, *, seed: int) -> list[Question]:
+    """`requests` requests, as many users make them: every question once, and some again, in random order.
+
+    How often a question is asked again falls with its rank, as in real traffic.
+    """
+    rng = random.Random(seed)
+    again = max(requests - len(questions), 0)
+    weights = [1 / (rank + 10) for rank in range(len(questions))]
+    asked = [*questions, *rng.choices(questions, weights, k=again)]
+    rng.shuffle(asked)
+    return asked
 
 
 _OTHER_NAMES = {
