@@ -9,14 +9,18 @@ import torch
 from torch import nn
 
 from editors.capture import answer_logits, answer_loss, capture_gradients, capture_keys
+from editors.catalogue import entry
+from editors.delta import applied
 from editors.gather import answered_exactly, gather_by_example, gather_keys
 from editors.locate import default_modules, editable, mlp_matrices, stacks
 from editors.model_kinds import CAUSAL, Classifier, EncoderDecoder, PlainModule, kind_of
 from editors.objective import log_probabilities
+from editors.protocol import Kept
 from editors.replay import PrefixCache
-from editors.requests import IGNORED_LABEL, collate, encode, pad_id
-from tests.editors.tools import PROMPTS, TARGETS, chain, folder_of, load
-from tests.tiny_models import CLASSES
+from editors.requests import IGNORED_LABEL, EditRequest, collate, encode, pad_id
+from editors.training import TrainingConfig, fit
+from tests.editors.tools import PROMPTS, TARGETS, chain, folder_of, load, same_bits, snapshot
+from tests.tiny_models import CLASSES, SENTENCES
 
 # By architecture: modules of every part, in blocks that are skipped and in blocks that are not.
 MODULES = {
@@ -218,3 +222,35 @@ def test_a_chain_is_asked_token_by_token(request: pytest.FixtureRequest) -> None
     with torch.no_grad():
         expected = model(batch.input_ids)[0, len(example.prompt_ids) - 1 :]
         torch.testing.assert_close(answer_logits(model, batch), expected)
+
+
+@pytest.mark.parametrize("editor", ["malmen", "mend"])
+def test_an_editor_trains_for_a_classifier(editor: str, request: pytest.FixtureRequest) -> None:
+    model, tokenizer = load(folder_of("bert", request))
+    questions = [f"{prompt} {number}" for prompt in PROMPTS for number in range(6)]
+    with torch.no_grad():
+        says = [
+            int(model(input_ids=torch.tensor([tokenizer(question)["input_ids"]])).logits.argmax())
+            for question in questions
+        ]
+    requests = [
+        EditRequest(q, q, CLASSES[(said + 1) % 3], (f"{q}?", f"So: {q}"), chat=False)
+        for q, said in zip(questions[:18], says[:18], strict=True)
+    ]
+    keep = [Kept(q, CLASSES[said], chat=False) for q, said in zip(questions[18:], says[18:], strict=True)]
+    before = snapshot(model)
+    result = fit(
+        model,
+        tokenizer,
+        requests,
+        keep,
+        SENTENCES,
+        editor=editor,
+        config=entry(editor).editor_class().config_class(rank=8),
+        training=TrainingConfig(steps=3, validate_every=3),
+    )
+    assert same_bits(model, before)
+    assert len(result.history) == 2
+    delta = result.editor.edit(model, tokenizer, requests[:4], keep)
+    with applied(model, delta):
+        assert not same_bits(model, before)
