@@ -175,9 +175,7 @@ def test_what_was_done_before_does_not_matter(case: Case, make: Any) -> None:
 
 def test_more_than_one_batch(case: Case, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A number of examples that the batch size does not divide gives what one batch gives."""
-    requests = [
-        EditRequest(str(i), f"{PROMPTS[i % 6]} {i}", f"answer {i}" * (1 + i % 3)) for i in range(9)
-    ]
+    requests = [EditRequest(str(i), f"{PROMPTS[i % 6]} {i}", f"answer {i}" * (1 + i % 3)) for i in range(9)]
     many = dataclasses.replace(case, requests=requests_for(case.architecture, requests))
     whole = edited(make(case.model), many)
     batched = _with_batches_of(4, monkeypatch, lambda: edited(make(case.model), many))
