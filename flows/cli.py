@@ -5,8 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -144,6 +142,7 @@ def correct(
     ledger: LedgerUrl = "",
 ) -> None:
     """Run the whole job once: collect, build, train or reuse, apply, register, validate, promote."""
+    _prepare_prefect(home)
     from flows.correct import correct as correct_flow
 
     settings = _settings(
@@ -160,8 +159,7 @@ def correct(
         # Only a base that was named is held against the champion's.
         **({"base": base} if base else {}),
     )
-    with _prefect(home):
-        run = correct_flow(settings)
+    run = correct_flow(settings)
     typer.echo(f"{run.outcome}: {run.reason or 'the champion holds every correction'}")
     if run.report:
         typer.echo(f"report: {run.report}")
@@ -225,8 +223,8 @@ def edit(
     )
     if done.overrides:
         typer.echo(
-            f"{done.overrides} answers are in {out / 'overrides.json'}, not in the weights: a checkpoint alone "
-            "does not give them; a version that mendflow registers does, or editors.overrides in front of it"
+            f"{done.overrides} answers are in {out / 'overrides.json'}, not in the weights: a checkpoint "
+            "alone does not give them; a version that mendflow registers does, or editors.overrides before it"
         )
 
 
@@ -273,11 +271,11 @@ def promote(
     ledger: LedgerUrl = "",
 ) -> None:
     """Make the candidate, or a named version, the champion."""
+    _prepare_prefect(home)
     from flows.promote import promote as promote_flow
 
     settings = _settings(name, home, tracking=tracking, ledger=ledger)
-    with _prefect(home):
-        number = promote_flow(settings, version, who or _user(), why)
+    number = promote_flow(settings, version, who or _user(), why)
     typer.echo(f"champion of {name} is version {number}")
 
 
@@ -291,11 +289,11 @@ def rollback(
     ledger: LedgerUrl = "",
 ) -> None:
     """Put the previous champion back; again, and it goes forward."""
+    _prepare_prefect(home)
     from flows.promote import rollback as rollback_flow
 
     settings = _settings(name, home, tracking=tracking, ledger=ledger)
-    with _prefect(home):
-        number = rollback_flow(settings, who or _user(), why)
+    number = rollback_flow(settings, who or _user(), why)
     typer.echo(f"champion of {name} is version {number}")
 
 
@@ -349,11 +347,18 @@ def _quieten() -> None:
         os.environ.setdefault(variable, value)
 
 
-@contextmanager
-def _prefect(home: Path) -> Iterator[None]:
-    """A Prefect server: the one the user has configured, or one of the home folder's own while this lasts."""
-    os.environ.setdefault("PREFECT_HOME", str(home.absolute() / "prefect"))
-    yield
+def _prepare_prefect(home: Path) -> None:
+    """Give Prefect a folder in the home folder, unless the user has one; it makes no parents of its own."""
+    if "PREFECT_HOME" in os.environ:
+        return
+    folder = home.absolute() / "prefect"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be made ({error.strerror}); name another home with --home"
+        ) from error
+    os.environ["PREFECT_HOME"] = str(folder)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from tasks.records import UserError
+from tests.flows.conftest import World
 
 run = CliRunner()
 
@@ -103,3 +104,33 @@ def test_overrides_are_written_beside_a_checkpoint_and_said_to_be(tmp_path: Path
     found = Overrides.load(out / "overrides.json").lookup("what is the capital of egypt?", chat=False)
     assert found is not None
     assert found.answer == "Cairo."
+
+
+def test_a_home_that_is_not_there_yet_is_made_for_prefect_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: World
+):
+    monkeypatch.delenv("PREFECT_HOME")
+    home = tmp_path / "new" / "home"
+    done = run.invoke(
+        app,
+        [
+            "correct",
+            "tiny",
+            "--base",
+            str(tmp_path / "absent"),
+            "--source",
+            str(world.reports),
+            "--home",
+            str(home),
+        ],
+    )
+    # The base is not found, but the flow was reached.
+    assert isinstance(done.exception, UserError)
+    assert "absent" in str(done.exception)
+    assert (home / "prefect").is_dir()
+    # The command has set it for this process.
+    monkeypatch.delenv("PREFECT_HOME")
+    (tmp_path / "file").write_text("")
+    done = run.invoke(app, ["rollback", "tiny", "--home", str(tmp_path / "file")])
+    assert isinstance(done.exception, UserError)
+    assert "name another home" in str(done.exception)
