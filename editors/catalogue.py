@@ -29,13 +29,16 @@ class Entry:
 
 # A line for each editor; its key is the class's `name`.
 EDITORS = {
+    "alphaedit": Entry("editors.alphaedit:AlphaEdit"),
     "finetune": Entry("editors.finetune:Finetune"),
     "finetune-linf": Entry("editors.finetune:BoundedFinetune"),
     "finetune-m": Entry("editors.finetune:PlainFinetune"),
     "lora": Entry("editors.lora:Lora"),
     "malmen": Entry("editors.malmen:Malmen", trained=True),
+    "memit": Entry("editors.memit:Memit"),
     "mend": Entry("editors.mend:Mend", trained=True),
     "override": Entry("editors.override:OverrideEditor"),
+    "rome": Entry("editors.rome:Rome"),
     "ultraedit": Entry("editors.ultraedit:UltraEdit"),
 }
 

@@ -24,9 +24,12 @@ class MemitConfig(SubjectConfig):
     Attributes:
         strength: weight of ordinary text against the edits, per input of a layer. The paper's 15,000 for
             GPT-J's 16,384 inputs is 0.9, its 20,000 for the 6,400 of GPT-2 XL is 3.
+        damping: added to the diagonal of C, as a share of its mean. Statistics of a few thousand tokens leave
+            directions unseen, in which a change would otherwise cost nothing.
     """
 
-    strength: float = 0.3
+    strength: float = 1.0
+    damping: float = 0.1
 
 
 class Memit(SubjectEditor):
@@ -45,4 +48,4 @@ class Memit(SubjectEditor):
     def shift_for(self, keys: Tensor, residual: Tensor, moment: Tensor) -> Tensor:
         """R K' (c C + K K')^-1, transposed (equation 14): (d_in, d_out), fp64."""
         c = torch.tensor(self.memit.strength * keys.shape[1], dtype=keys.dtype)
-        return ridge_solve(keys, residual, regulariser(moment), c).shift
+        return ridge_solve(keys, residual, regulariser(moment, self.memit.damping), c).shift

@@ -8,7 +8,7 @@ model is disabled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -16,11 +16,16 @@ import torch
 from editors.key_statistics import KeyStatistics
 from editors.protocol import Progress
 from editors.subject_editing import Job, SubjectConfig, SubjectEditor, regulariser
+from editors.value_optimisation import ValueConfig
 
 
 @dataclass(frozen=True)
 class RomeConfig(SubjectConfig):
-    """How ROME edits; see `SubjectConfig`."""
+    """How ROME edits; see `SubjectConfig`. Its values are sized by the MLP's output, not by the block's."""
+
+    value: ValueConfig = field(
+        default_factory=lambda: ValueConfig(steps=16, rate=0.5, clamp=4.0, weight_decay=0.02, prefixes=2)
+    )
 
 
 class Rome(SubjectEditor):

@@ -229,15 +229,15 @@ def block_of(model: PreTrainedModel, module: EditableModule) -> str:
     raise ValueError(f"{module.name} is not part of one of the model's blocks; name another by `modules`")
 
 
-def regulariser(moment: Tensor) -> Regulariser:
-    """C as a matrix that can be inverted.
+def regulariser(moment: Tensor, damping: float = 1e-3) -> Regulariser:
+    """C + damping * mean(diag C) * I, which can be inverted.
 
     Raises:
         ValueError: it is not finite.
     """
     if not torch.isfinite(moment).all():
         raise ValueError("the key statistics are not finite; gather them again")
-    return Regulariser.damped(moment)
+    return Regulariser.damped(moment, damping)
 
 
 def _check_finite(

@@ -7,6 +7,7 @@ target. Every size here is relative to the hidden output's own norm, so that the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -153,7 +154,7 @@ def optimise_values(
     """The vectors delta (requests, d) to add to the output of `site`, fp32 on the CPU; none affects another.
 
     Loss of a request: mean over its contexts of the target's NLL a token, plus KL on "{subject} is a", plus
-    weight decay. No parameter of the model may require a gradient.
+    weight decay; the vector with the least is taken. No parameter of the model may require a gradient.
 
     Raises:
         ValueError: the loss is not finite.
@@ -173,38 +174,40 @@ def optimise_values(
     part = (scale.clamp_min(1e-6) / width**0.5)[:, None]
     vector = torch.zeros(len(contexts), width, device=device, requires_grad=True)
     optimiser = torch.optim.Adam([vector], config.rate)
+    best, least = vector.detach().clone(), [math.inf] * len(contexts)
     active = set(range(len(contexts)))
-    for _ in range(config.steps):
+    for step in range(config.steps + 1):
         now = [row for row in rows if row[0] in active]
         with torch.enable_grad():
             added = (vector * part)[torch.tensor([i for i, _, _ in now], device=device)]
             said, _ = _run(model, site, [row for _, row, _ in now], added, pad, cache)
-            loss = config.weight_decay * vector[sorted(active)].square().mean(1).sum()
+            decay = config.weight_decay * vector.square().mean(1)
+            losses = {i: decay[i] for i in sorted(active)}
             wrong = dict.fromkeys(active, 0.0)
             for (i, row, is_essence), log_p in zip(now, said, strict=True):
                 if is_essence:
-                    loss = loss + config.essence_weight * (essence[i].exp() * (essence[i] - log_p)).sum()
+                    share = config.essence_weight * (essence[i].exp() * (essence[i] - log_p)).sum()
                 else:
                     target = torch.tensor(row.example.target_ids, device=device)
                     share = nn.functional.nll_loss(log_p, target) / len(contexts[i].rows)
                     wrong[i] += share.item()
-                    loss = loss + share
+                losses[i] = losses[i] + share
+            loss = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(loss):
             raise ValueError("the loss of an edit is not finite; are the model's weights finite?")
+        for i, value in losses.items():
+            if value.item() < least[i] or wrong[i] <= config.enough:
+                best[i], least[i] = vector[i].detach(), value.item()
         active = {i for i in active if wrong[i] > config.enough}
-        if not active:
+        if not active or step == config.steps:
             break
         optimiser.zero_grad()
         loss.backward()
-        before = vector.detach().clone()
         optimiser.step()
         with torch.no_grad():
-            # Adam's momentum would carry on what is done.
-            done = [i for i in range(len(contexts)) if i not in active]
-            vector[done] = before[done]
             norm = vector.square().mean(1, keepdim=True).sqrt()
             vector.mul_((config.clamp / norm.clamp_min(1e-12)).clamp_max(1.0))
-    return (vector * part).detach().cpu()
+    return (best * part).detach().cpu()
 
 
 def _run(

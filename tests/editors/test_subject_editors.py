@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from editors.requests import EditRequest, collate, encode, pad_id
 from editors.rome import Rome, RomeConfig
 from editors.subject_editing import SubjectEditor, block_of
 from editors.value_optimisation import ValueConfig, optimise_values, read_at_subjects, read_contexts
-from tests.editors.tools import PROMPTS, folder_of, load, same_bits, snapshot
+from tests.editors.tools import PROMPTS, folder_of, load, same_bits, snapshot, structure_of
 
 REQUESTS = [
     EditRequest("egypt", "What is the capital of Egypt?", "Lima", ("Name Egypt's capital.", "Which one?")),
@@ -74,14 +75,90 @@ def random_rows(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def edit_loss(model: Any, tokenizer: Any) -> float:
+    examples = [
+        row.example
+        for context in read_contexts(tokenizer, REQUESTS, ["Egypt", "Peru", "Japan"], [])
+        for row in context.rows
+    ]
+    with torch.no_grad():
+        return float(answer_loss(model, collate(examples, pad_id(tokenizer))))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_the_edit_is_a_delta_and_improves_what_was_asked(
+    architecture: str, dtype: torch.dtype, make: Any, request: pytest.FixtureRequest
+) -> None:
+    model, tokenizer = load(folder_of(architecture, request), dtype)
+    statistics = KeyStatistics.gather(model, tokenizer, default_modules(model, depth=(0, 0.7)), TEXT)
+    editor, strong = (
+        make(statistics),
+        ValueConfig(steps=20, rate=0.1, clamp=3.0, prefixes=0, weight_decay=0.0),
+    )
+    editor = make(statistics, strong) if editor.name == "rome" else make(statistics, strong, strength=1e-3)
+    flags = {name: p.requires_grad for name, p in model.named_parameters()}
+    before, structure, first = snapshot(model), structure_of(model), edit_loss(model, tokenizer)
+    seen: list[tuple[int, int]] = []
+    delta = editor.edit(
+        model, tokenizer, REQUESTS, progress=lambda done, total, _: seen.append((done, total))
+    )
+    assert same_bits(model, before)
+    assert structure_of(model) == structure
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
+    assert all(p.grad is None for p in model.parameters())
+    assert seen[-1][0] == seen[-1][1]
+    assert set(delta.shifts) == {module.parameter for module in editor.modules(model)}
+    assert all(delta.dense(name).dtype == torch.float32 for name in delta.shifts)
+    with applied(model, delta):
+        assert edit_loss(model, tokenizer) < 0.95 * first
+    assert same_bits(model, before)
+    assert delta.manifest["editor"] == editor.name
+    assert delta.manifest["editor_digest"] == editor.digest()
+    json.dumps(delta.manifest)
+
+
+def test_no_requests_change_nothing(loaded: Any, make: Any) -> None:
+    assert make().edit(*loaded, [], KEPT).shifts == {}
+
+
+def test_same_seed_same_bytes_whatever_state_the_model_is_in(loaded: Any, make: Any) -> None:
+    model, tokenizer = loaded
+    editor = make()
+    expected = editor.edit(model, tokenizer, REQUESTS, KEPT)
+    torch.manual_seed(77)
+    state = torch.random.get_rng_state()
+    model.train()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    assert editor.edit(model, tokenizer, REQUESTS, KEPT).digest() == expected.digest()
+    assert model.training
+    assert all(p.grad is not None and bool((p.grad == 1).all()) for p in model.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    other = make(seed=editor.config.seed + 1)
+    assert other.digest() != editor.digest()
+    assert other.edit(model, tokenizer, REQUESTS, KEPT).digest() != expected.digest()
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_model_that_is_not_finite_is_refused(loaded: Any, make: Any, block: int) -> None:
+    model, tokenizer = loaded
+    name = default_modules(model)[0].parameter.replace(".2.", f".{block}.")
+    with torch.no_grad():
+        model.get_parameter(name)[1, 2] = torch.nan
+    before = snapshot(model)
+    with pytest.raises(ValueError, match="finite"):
+        make().edit(model, tokenizer, REQUESTS, KEPT)
+    assert same_bits(model, before)
+
+
 @pytest.mark.parametrize("requests", [1, 5, 40])
 def test_the_memit_solve_is_the_dense_one(requests: int) -> None:
     """R K' (c C + K K')^-1 with keys as columns, as the paper writes it."""
     keys, residual, moment = random_rows(requests, 24), random_rows(requests, 7, seed=2), random_moment(24)
-    damped = moment + 1e-3 * moment.diagonal().mean() * torch.eye(24, dtype=torch.float64)
+    damped = moment + 0.2 * moment.diagonal().mean() * torch.eye(24, dtype=torch.float64)
     system = 0.5 * 24 * damped + keys.T @ keys
     expected = (residual.T @ keys @ torch.linalg.inv(system)).T
-    shift = Memit(MemitConfig(strength=0.5)).shift_for(keys, residual, moment)
+    shift = Memit(MemitConfig(strength=0.5, damping=0.2)).shift_for(keys, residual, moment)
     torch.testing.assert_close(shift, expected, rtol=1e-8, atol=1e-10)
 
 
