@@ -39,9 +39,8 @@ class UltraEditConfig:
         modules: regular expression over module names; by default MLP outputs of the last third of the
             blocks, without the last.
         rate: size c of a value change in the units of the output, for normalised rows: eta = c / d_in. The
-            published eta, 1e-6, is c = 0.0143 for inputs of 14,336, where a typical output is small; a model of
-            135 million parameters answers none of 20 corrections below c = 0.15, and loses what must stay
-            above 0.5.
+            published eta, 1e-6, is c = 0.0143 for inputs of 14,336. Of 20 corrections of a model of 135
+            million parameters, c = 0.15 took none, 0.5 took 5, and 1.5 took 12 but kept nothing else.
         strength: weight lambda of the identity in the solve.
     """
 
