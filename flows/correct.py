@@ -54,6 +54,7 @@ class CorrectionRun:
 @flow(name="correct", validate_parameters=False, persist_result=False)
 def correct(settings: CorrectSettings) -> CorrectionRun:
     """Collect, build, train or reuse, apply, register, validate, promote; safe to kill and to run again."""
+    stages.check_editor(settings)
     narrator = Narrator()
     name = settings.model_name
     with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/correct", "correct", seconds=3600) as lease:

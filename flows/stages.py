@@ -16,6 +16,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from editors.catalogue import is_trained
+from editors.override import OverrideEditor
 from flows.console import ReportProgress
 from flows.settings import CorrectSettings
 from tasks import collect, register, report_files
@@ -105,6 +106,19 @@ def check_base(settings: CorrectSettings, champion: Champion) -> None:
             f"the champion of {settings.model_name} stands on the base {champion.folder.ref} (digest "
             f"{champion.folder.digest[:12]}), not on {settings.base} (digest {named.digest[:12]}): leave the "
             "base out, or give the new base a model name of its own; replacing a base is planned for later"
+        )
+
+
+def check_editor(settings: CorrectSettings) -> None:
+    """Refuse an editor whose versions the gates cannot judge.
+
+    Raises:
+        UserError: overrides change no parameter, which is the first thing that a candidate is asked.
+    """
+    if settings.editor == OverrideEditor.name:
+        raise UserError(
+            "`override` answers in front of the model and changes no parameter, so there is nothing for the "
+            "gates to judge: write overrides with `mendflow edit --editor override`, or name another editor"
         )
 
 

@@ -23,6 +23,7 @@ from tasks.records import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from editors.overrides import Overrides
     from validation.metrics import Perplexities
     from validation.parameters import ParameterChanges
 
@@ -175,7 +176,7 @@ def _measure(request_file: Path) -> None:
     import torch
 
     from editors.delta import Delta
-    from tasks.models import load, resolve
+    from tasks.models import load, load_overrides, resolve
     from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
     from validation.outcomes import LOCALITY, PROTOCOLS, outcome, outcomes_frame
     from validation.parameters import parameter_changes
@@ -201,7 +202,7 @@ def _measure(request_file: Path) -> None:
         for prompt, chat, reference in zip(rows["prompt"], rows["chat"], rows["reference"], strict=True)
     }
     asked = [q for q in questions if q.asked not in known]
-    before = known | _answers(champion, tokenizer, asked, "champion")
+    before = known | _answers(champion, tokenizer, load_overrides(folders["champion"]), asked, "champion")
     _say(0, 1, "champion: log-probabilities")
     base_log_probs = _by_rendering(local, partial(answer_log_probs, champion, tokenizer))
     del champion
@@ -213,7 +214,7 @@ def _measure(request_file: Path) -> None:
     declared = Delta.load(folders["candidate"].delta).shifts if folders["candidate"].delta else {}
     parameters = parameter_changes(pristine, candidate, declared)
     del pristine
-    after = _answers(candidate, tokenizer, questions, "candidate")
+    after = _answers(candidate, tokenizer, load_overrides(folders["candidate"]), questions, "candidate")
     _say(0, 1, "candidate: log-probabilities")
     divergences = iter(_by_rendering(local, partial(locality_kl, candidate, tokenizer), base_log_probs))
     forced = _by_rendering(edits, partial(teacher_forced_success, candidate, tokenizer))
@@ -265,23 +266,24 @@ def _by_rendering(
 
 
 def _answers(
-    model: Any, tokenizer: Any, questions: Sequence[_Question], who: str
+    model: Any, tokenizer: Any, overrides: Overrides, questions: Sequence[_Question], who: str
 ) -> dict[tuple[str, bool], str]:
-    """The model's answer to every question, by prompt and rendering."""
+    """The answer to every question as it is served, by prompt and rendering."""
     from editors.generation import generate_greedy
 
     answers: dict[tuple[str, bool], str] = {}
     for chat in (True, False):
         prompts = list(dict.fromkeys(q.prompt for q in questions if q.chat == chat))
         if prompts:
-            given = generate_greedy(
+            generate = partial(
+                generate_greedy,
                 model,
                 tokenizer,
-                prompts,
                 chat=chat,
                 max_new_tokens=GATE_TOKENS,
                 progress=lambda done, total: _say(done, total, f"{who} answers"),
             )
+            given = overrides.answer(prompts, generate, chat=chat)
             answers.update({(prompt, chat): answer for prompt, answer in zip(prompts, given, strict=True)})
     return answers
 

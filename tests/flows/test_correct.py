@@ -10,6 +10,7 @@ import pytest
 from editors.delta import model_digest
 from flows.correct import correct
 from flows.promote import rollback
+from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
 from tasks.models import load, resolve
 from tasks.records import State, UserError
@@ -114,3 +115,11 @@ def test_a_users_mistake_is_one_sentence_that_names_it(world: World, change: dic
         correct(world.settings.model_copy(update=change))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_overrides_are_not_for_the_gates(tmp_path: Path) -> None:
+    """They change no parameter, so a run would end in a rejection after all its work."""
+    settings = CorrectSettings(model_name="m", home=tmp_path / "home", editor="override")
+    with pytest.raises(UserError, match=r"changes no parameter.*mendflow edit --editor override"):
+        correct.fn(settings)
+    assert not (tmp_path / "home").exists()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from editors.delta import Delta
 from editors.generation import generate_greedy
+from editors.override import OverrideEditor
+from editors.requests import EditRequest
 from tasks.edit_dataset import EditDataset
 from tasks.models import load, resolve
 from tasks.validate import GATE_TOKENS, MEASURED_FILE, OUTCOMES_FILE, _measure
@@ -71,3 +75,24 @@ def test_chat_and_raw_text_in_one_dataset_are_each_measured_as_they_are(
         found = outcomes.loc[row["id"]]
         assert found["metric"] == LOCALITY
         assert found["locality_kl"] == pytest.approx(divergence, rel=1e-4)
+
+
+def test_what_is_overridden_is_measured_as_it_is_served(
+    tmp_path: Path, tiny_llama, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MENDFLOW_HOME", str(tmp_path))
+    base = resolve(str(tiny_llama()))
+    delta = OverrideEditor().edit(*load(base), [EditRequest("a", "The capital of Egypt is", "Cairo.")])
+    Delta({}, {**delta.manifest, "base_digest": base.digest}).save(tmp_path / "delta")
+    served = dataclasses.replace(base, delta=tmp_path / "delta")
+    monkeypatch.setattr("tasks.models.resolve", lambda ref, **_: served if ref == "candidate" else base)
+    edits = [edit("a", "the capital of EGYPT is", chat=True), edit("b", "The yen is used in", chat=True)]
+    local = [stay("c", "Peru is in", "Asia", chat=True)]
+    EditDataset.from_rows(edits, local, {}).save(tmp_path / "dataset")
+    request = {"champion": "champion", "candidate": "candidate", "tracking_uri": None, "earlier": []}
+    (tmp_path / "request.json").write_text(json.dumps({**request, "dataset": str(tmp_path / "dataset")}))
+    _measure(tmp_path / "request.json")
+    outcomes = pd.read_parquet(tmp_path / OUTCOMES_FILE).set_index("id")
+    assert outcomes.loc["a", "candidate_output"] == "Cairo."
+    (own,) = generate_greedy(*load(base), ["The yen is used in"], chat=True, max_new_tokens=GATE_TOKENS)
+    assert outcomes.loc["b", "candidate_output"] == own
