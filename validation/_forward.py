@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from editors.capture import device_of as device_of
 from editors.requests import collate, encode, pad_id
 
 if TYPE_CHECKING:
@@ -25,11 +26,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         model.train(training)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are."""
-    return next(model.parameters()).device
 
 
 def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
