@@ -29,7 +29,7 @@ class AlphaEditConfig(SubjectConfig):
     """
 
     null_share: float = 0.1
-    strength: float = 0.3
+    strength: float = 1.0
 
 
 class AlphaEdit(SubjectEditor):

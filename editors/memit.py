@@ -28,7 +28,7 @@ class MemitConfig(SubjectConfig):
             directions unseen, in which a change would otherwise cost nothing.
     """
 
-    strength: float = 1.0
+    strength: float = 0.3
     damping: float = 0.1
 
 
