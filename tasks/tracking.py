@@ -29,6 +29,7 @@ def tracking(tracking_uri: str | None, *, create: bool = False) -> Iterator[Any]
     """
     import mlflow
     from mlflow.exceptions import MlflowException
+    from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
     from sqlalchemy.exc import SQLAlchemyError
 
     present = mlflow.get_tracking_uri()
@@ -43,7 +44,7 @@ def tracking(tracking_uri: str | None, *, create: bool = False) -> Iterator[Any]
     try:
         with _no_transfer_bars():
             yield mlflow.MlflowClient()
-    except (SQLAlchemyError, ConnectionError) as error:
+    except (SQLAlchemyError, ConnectionError, UnsupportedModelRegistryStoreURIException) as error:
         raise _unusable(uri, error) from error
     except MlflowException as error:
         # What fails below MLflow it wraps; its own refusals are the caller's to tell.

@@ -62,6 +62,7 @@ def test_edit_writes_a_checkpoint_that_plain_transformers_loads(tmp_path: Path, 
     [
         (["edit", "--model", "no/such", "--data", "absent.jsonl", "--out", "x"], "absent.jsonl"),
         (["rollback", "nobody"], "mlflow.db"),
+        (["status", "nobody", "--tracking", "nonsense://x"], "nonsense://x"),
         (["report", "nobody"], "nobody"),
         (["train-editor", "--model", "x", "--data", "y", "--out", "z", "--editor", "finetune"], "finetune"),
     ],
