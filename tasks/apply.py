@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from editors.capture import answer_loss
+from editors.capture import answer_loss, frozen
 from editors.catalogue import EDITORS, is_trained, listed, make
 from editors.delta import MANIFEST_FILE, Delta
 from editors.gather import encode_requests
@@ -109,14 +109,14 @@ def apply(
     if done is not None:
         return done
     model, tokenizer = load(base)
-    started = time.perf_counter()
+    started = clock(model)
     try:
         delta = editor.edit(model, tokenizer, requests, keep, progress=progress)
     except ValueError as error:
         raise UserError(f"the corrections cannot be applied: {error}") from error
-    seconds = time.perf_counter() - started
+    seconds = clock(model) - started
     examples = encode_requests(tokenizer, requests)
-    unit = _unit_seconds(model, examples, pad_id(tokenizer)) / max(len(requests), 1)
+    unit = unit_seconds(model, examples, pad_id(tokenizer)) / max(len(requests), 1)
     cost = {"seconds": seconds, "unit_seconds": unit, "corrections": len(requests)}
     chat = requests[0].chat if requests else True
     full = {
@@ -147,19 +147,26 @@ def _finished(out: Path, inputs: Mapping[str, Any]) -> Applied | None:
     return Applied(out, manifest["delta_digest"], cost["corrections"], cost["seconds"], cost["unit_seconds"])
 
 
-def _unit_seconds(model: PreTrainedModel, examples: Sequence[Example], pad: int) -> float:
+def clock(model: PreTrainedModel) -> float:
+    """Seconds of a clock, once the model's device has done all that it was given."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
+
+
+def unit_seconds(model: PreTrainedModel, examples: Sequence[Example], pad: int) -> float:
     """Seconds of a plain forward and backward pass over all examples, scaled from a sample by its tokens."""
     if not examples:
         return 0.0
     stride = max(len(examples) // UNIT_EXAMPLES, 1)
     sample = list(examples[::stride][:UNIT_EXAMPLES])
     batch = collate(sample, pad)
-    model.requires_grad_(True)
-    started = time.perf_counter()
-    answer_loss(model, batch).backward()
-    seconds = time.perf_counter() - started
-    model.zero_grad(set_to_none=True)
-    model.requires_grad_(False)
+    with frozen(model):
+        model.requires_grad_(True)
+        started = clock(model)
+        answer_loss(model, batch).backward()
+        seconds = clock(model) - started
+        model.zero_grad(set_to_none=True)
     tokens = sum(len(e.prompt_ids) + len(e.target_ids) for e in examples)
     sampled = sum(len(e.prompt_ids) + len(e.target_ids) for e in sample)
     return seconds * tokens / sampled

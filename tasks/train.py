@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -91,6 +92,7 @@ def train_editor(
     Raises:
         UserError: there is too little to train on, or the base's loss is not sane.
     """
+    started = time.monotonic()
     config = config or entry(editor).editor_class().config_class()
     training = training or TrainingConfig()
     data = json.dumps([[asdict(r) for r in requests], list(stay)], sort_keys=True)
@@ -98,6 +100,7 @@ def train_editor(
     if checkpoint is not None:
         # A checkpoint is only ever resumed by the training that wrote it.
         checkpoint = checkpoint / hashlib.sha256(inputs.encode()).hexdigest()[:16]
+    resumed = checkpoint is not None and checkpoint.exists()
     model, tokenizer = load(base)
     keep = answers_to_keep(model, tokenizer, stay, chat=chat, progress=progress)
     text = own_writing(model, tokenizer, seed=training.seed)
@@ -125,6 +128,8 @@ def train_editor(
         "corrections": len(requests),
         "kept_prompts": len(keep),
         "training": asdict(training),
+        # Not known of a training that was interrupted: this process saw only its end.
+        "training_seconds": None if resumed else round(time.monotonic() - started, 1),
         "history": result.history,
         "learned": result.learned,
         "statement": result.statement,

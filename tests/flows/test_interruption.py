@@ -41,7 +41,7 @@ COLLECTING = Death("tasks.ledger", "Ledger.record", "after")
 # The training validates, and writes a checkpoint, before its first step and after its twentieth.
 TRAINING = Death("editors.training", "_step", "after", 22)
 CHECKPOINT = Death("editors.training_state", "save_file", "after", 2)
-APPLY = Death("tasks.apply", "_unit_seconds", "after")
+APPLY = Death("tasks.apply", "unit_seconds", "after")
 REGISTER = Death("tasks.register", "_log_model", "after")
 VALIDATE = Death("tasks.validate", "_read", "before")
 PROMOTION = Death("tasks.promotion", "_carry_out", "before")

@@ -1,0 +1,257 @@
+"""The bench: every method at every size in a process of its own, kept, shown and gone on with."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flows import bench as benching
+from flows.bench import bench
+from flows.bench_plan import BenchSettings, cases_of, draw_of
+from flows.bench_report import Column, Row, write_plot, write_tables
+from flows.cli import app
+from flows.fresh_process import FAILED, MEASURED, OVER_BUDGET, run_trial
+from flows.settings import CorrectSettings
+from tasks.models import ModelFolder, resolve
+from tasks.records import UserError
+from tasks.trial import HARMONIC_MEAN, LOCALITY
+from tests.killing import Killed, kill
+from validation.metrics import TEACHER_FORCED
+from validation.outcomes import EDIT, EQUIVALENCE
+
+COUNTRIES = ["Chad", "Peru", "Togo", "Mali", "Fiji", "Iran", "Cuba", "Oman"]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "corrections.jsonl"
+    rows = [
+        {
+            "prompt": f"The capital of {name} is",
+            "target": "Cairo",
+            "rephrases": [f"{name}: its capital is", f"Who goes to the capital of {name} goes to"],
+            "locality": [f"On which continent is {name}?", "The capital of Peru is"],
+        }
+        for name in COUNTRIES
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> CorrectSettings:
+    return CorrectSettings(model_name="bench", home=tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def base(tiny_llama, home: CorrectSettings) -> ModelFolder:
+    return resolve(str(tiny_llama(hidden_size=64)), cache=home.home / "models")
+
+
+def settings(base: ModelFolder, file: Path, out: Path, **changes: Any) -> BenchSettings:
+    defaults: dict[str, Any] = {"methods": ("override",), "sizes": (1, 3), "sequence": 0, "repeats": 2}
+    return BenchSettings(model=base.ref, data=file, out=out, device="cpu", **{**defaults, **changes})
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The trials for which a process was started."""
+    trials: list[Any] = []
+
+    def counted(trial: Any, **options: Any) -> Any:
+        trials.append(trial)
+        return run_trial(trial, **options)
+
+    monkeypatch.setattr(benching, "run_trial", counted)
+    return trials
+
+
+def test_methods_stand_side_by_side(base, file: Path, home: CorrectSettings, tmp_path: Path):
+    methods = ("finetune", "ultraedit", "override", "mend")
+    tables = bench(home, settings(base, file, tmp_path, methods=methods, sizes=(1, 3, 500), repeats=1))
+    text = tables.read_text()
+    found = {(r["method"], r["size"]): r for r in records(tmp_path)}
+    assert set(found) == {(method, size) for method in methods[:3] for size in (1, 3)}
+    assert {r["status"] for r in found.values()} == {MEASURED}
+    assert found["finetune", 1][EDIT] == {**found["finetune", 1][EDIT], "value": 1.0, "n": 1}
+    assert found["finetune", 3][EDIT]["n"] == 3
+    assert found["override", 3][LOCALITY]["value"] == 1.0
+    assert all(0 < r["peak_bytes"] < 2**30 for r in found.values() if r["method"] == "finetune")
+    assert "| method | 1 | 3 |" in text
+    assert "| mend | cannot | cannot |" in text
+    assert "mend, 1; 3: cannot: there is no mend editor" in text
+    assert "500: left out, the file holds 8 usable corrections" in text
+    picture = (tmp_path / "results.svg").read_text()
+    assert all(f">{method}</text>" in picture for method in methods[:3])
+    assert ">mend</text>" not in picture
+
+
+def test_a_killed_bench_goes_on(base, file: Path, home: CorrectSettings, tmp_path: Path, started: list[Any]):
+    what = settings(base, file, tmp_path, sizes=(1, 2), sequence=3)
+    with pytest.MonkeyPatch.context() as patch:
+        kill(patch, benching._Results, "add", "after", call=2)
+        with pytest.raises(Killed):
+            bench(home, what)
+    before = records(tmp_path)
+    assert len(before) == len(started) == 2
+    with (tmp_path / "results.jsonl").open("a") as half:
+        half.write('{"key": "0123", "stat')
+    tables = bench(home, what)
+    assert len(started) == 3
+    after = records(tmp_path)
+    assert after[:2] == before
+    assert [r["sequence"] for r in after] == [False, False, True]
+    text = tables.read_text()
+    bench(home, what)
+    assert len(started) == 3
+    assert tables.read_text() == text
+    # Other corrections, or other phrasings given, are other inputs.
+    bench(home, settings(base, file, tmp_path, sizes=(1,), give_equivalents=1))
+    assert len(started) == 4
+
+
+def test_what_takes_too_long_is_said_to(
+    base, file: Path, home: CorrectSettings, tmp_path: Path, started: list[Any]
+):
+    short = settings(base, file, tmp_path, sizes=(1, 2), repeats=1, minutes=0.0001)
+    text = bench(home, short).read_text()
+    assert "| override | over 0.0001 min | over 0.0001 min |" in text
+    # Twice the corrections are not tried, and the same in as little time neither.
+    assert len(started) == 1
+    assert [r["status"] for r in records(tmp_path)] == [OVER_BUDGET]
+    bench(home, short)
+    assert len(started) == 1
+    text = bench(home, settings(base, file, tmp_path, sizes=(1,), repeats=1)).read_text()
+    assert len(started) == 2
+    assert "| override | over" not in text
+
+
+class Deadly:
+    """Kills the process that it is sent to, as the system does when memory runs out."""
+
+    def __reduce__(self) -> Any:
+        return signal.raise_signal, (signal.SIGKILL,)
+
+
+def test_a_process_that_dies_is_a_failed_cell():
+    outcome = run_trial(Deadly(), minutes=1, report=lambda *_: None)  # type: ignore[arg-type]
+    assert outcome["status"] == FAILED
+    assert "memory" in outcome["reason"]
+
+
+def test_a_failure_is_shown_and_tried_again(
+    base, file: Path, home: CorrectSettings, tmp_path: Path, monkeypatch, capsys
+):
+    failed = {"status": FAILED, "reason": "KeyError: 'x'", "traceback": "Traceback (most recent call last)\n"}
+    monkeypatch.setattr(benching, "run_trial", lambda *_, **__: failed)
+    what = settings(base, file, tmp_path, sizes=(1,))
+    assert "override, 1: failed: KeyError: 'x'" in bench(home, what).read_text()
+    assert "Traceback" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert "failed" not in bench(home, what).read_text()
+
+
+@pytest.mark.parametrize("given", [0, 1, 5])
+def test_methods_see_nothing_that_they_are_judged_by(base, file: Path, tmp_path: Path, given: int):
+    cases = cases_of(settings(base, file, tmp_path, give_equivalents=given), base)
+    assert len(cases) == len(COUNTRIES)
+    for case in cases:
+        assert case.request.locality == ()
+        assert len(case.request.equivalents) == min(given, 2)
+        assert len(case.request.equivalents) + len(case.held_out) == 2
+        assert len(case.locality) == (1 if "Peru" in case.request.prompt else 2)
+    # What is corrected may change, so no other correction calls for it to stay.
+    draw = draw_of(cases, 4)
+    assert not any("capital of Peru" in prompt for case in draw for prompt in case.locality)
+    assert draw_of(cases, 1)[0].held_out == cases[0].held_out[:1]
+
+
+def example() -> tuple[list[Row], list[Column]]:
+    def cell(mean: float, peak: int, **changes: Any) -> dict[str, Any]:
+        shares = {name: {"value": mean, "n": n} for name, n in ((EDIT, 3), (EQUIVALENCE, 6), (LOCALITY, 9))}
+        return {
+            "status": MEASURED, **shares, HARMONIC_MEAN: mean, TEACHER_FORCED: 0.9,
+            "seconds_per_edit": 0.01234, "cost_in_units": 1.25, "peak_bytes": peak * 2**20, **changes,
+        }  # fmt: skip
+
+    one, many, row = Column(1, 3), Column(100, 1), Column(100, 1, sequence=True)
+    no_phrasings = {EQUIVALENCE: {"value": None, "n": 0}, HARMONIC_MEAN: None}
+    rows = [
+        Row("slow", cells={one: cell(0.5, 10), many: {"status": OVER_BUDGET, "minutes": 2.0}}),
+        Row(
+            "learnt", True, 90.0, {one: cell(0.75, 20), many: cell(0.25, 30, **no_phrasings), row: cell(0, 1)}
+        ),
+        Row("picky", True, None, {one: {"status": "cannot", "reason": "no subject"}}),
+    ]
+    return rows, [one, many, row]
+
+
+def test_the_tables_say_what_was_measured_and_why_not(tmp_path: Path):
+    rows, columns = example()
+    write_tables(tmp_path / "t.md", ["Model m", "file f"], rows, columns, ["1000: left out"])
+    lines = [
+        line for line in (tmp_path / "t.md").read_text().splitlines() if line.startswith(("|", "#", "-"))
+    ]
+    assert lines == GOLDEN.strip().splitlines()
+    write_plot(tmp_path / "p.svg", rows, columns)
+    write_plot(tmp_path / "p.png", rows, columns)
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    write_plot(tmp_path / "again.svg", rows, columns)
+    assert (tmp_path / "again.svg").read_bytes() == (tmp_path / "p.svg").read_bytes()
+
+
+GOLDEN = """
+# Editing methods side by side
+- Model m
+- file f
+## Success
+| method | 1 | 100 | 100 in sequence |
+| --- | --- | --- | --- |
+| slow | 0.50 (0.50 / 0.50 / 0.50) | over 2 min |  |
+| learnt | **0.75 (0.75 / 0.75 / 0.75)** | – (0.25 / – / 0.25) | 0.00 (0.00 / 0.00 / 0.00) |
+| picky | cannot |  |  |
+## Cost
+| method | training | 1 | 100 | 100 in sequence |
+| --- | --- | --- | --- | --- |
+| slow | none | 0.0123 s, 1.25 E, 10 MiB | over 2 min |  |
+| learnt | 1.5 min | 0.0123 s, 1.25 E, 20 MiB | 0.0123 s, 1.25 E, 30 MiB | 0.0123 s, 1.25 E, 1 MiB |
+| picky | not recorded | cannot |  |  |
+## Diagnostic
+| method | 1 | 100 | 100 in sequence |
+| --- | --- | --- | --- |
+| slow | 0.90 | over 2 min |  |
+| learnt | 0.90 | 0.90 | 0.90 |
+| picky | cannot |  |  |
+## Not measured
+- 1000: left out
+- picky, 1: cannot: no subject
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--sizes", "1,many"], "1,many"),
+        (["--sizes", "0"], "below 1"),
+        (["--methods", "magic"], "magic"),
+        (["--methods", "override,override"], "twice"),
+        (["--device", "abacus"], "abacus"),
+        (["--sizes", "", "--sequence", "0"], "nothing"),
+    ],
+)
+def test_a_users_mistake_is_named(
+    arguments: list[str], says: str, base, file: Path, home: CorrectSettings, tmp_path: Path
+):
+    common = ["--model", base.ref, "--data", str(file), "--out", str(tmp_path), "--home", str(home.home)]
+    result = CliRunner().invoke(app, ["bench", *common, *arguments])
+    assert isinstance(result.exception, UserError)
+    assert says in str(result.exception)
