@@ -66,6 +66,8 @@ def read_requests(path: Path, *, chat: bool) -> tuple[list[EditRequest], list[Re
     if path.suffix == ".txt":
         raise UserError(f"{path} holds prompts without targets, so nothing can be edited from it; {_KNOWN}")
     entries = list(_entries(path))
+    if not entries:
+        raise UserError(f"{path} is empty; {_KNOWN}")
     known = [_format_of(entry) for _, entry in entries if isinstance(entry, dict)]
     if not any(known):
         raise UserError(f"no known format of edit data in {path}; {_KNOWN}")

@@ -69,7 +69,8 @@ def open_editor(folder: Path) -> TrainableEditor:
     try:
         return load_editor(folder)
     except (FileNotFoundError, ValueError, TypeError, KeyError, OSError) as error:
-        raise UserError(f"the editor in {folder} cannot be used: {error}") from error
+        told = str(folder) in str(error)
+        raise UserError(str(error) if told else f"the editor in {folder} cannot be used: {error}") from error
 
 
 def train_editor(
