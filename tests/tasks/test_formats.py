@@ -137,8 +137,8 @@ def test_lines_that_contradict_each_other_are_all_rejected(tmp_path):
     [
         ("data.json", '[{"prompt": "Who?"', "not valid JSON"),
         ("data.jsonl", '{"question": "Who?"}', "no known format"),
-        ("data.jsonl", "", "no known format"),
-        ("data.json", "[]", "no known format"),
+        ("data.jsonl", "", "is empty"),
+        ("data.json", "[]", "is empty"),
         ("data.yaml", "a: b", "not .json or .jsonl"),
         ("data.txt", "Who?", "without targets"),
         ("data.jsonl", b"\xff\xfe\x00", "UTF-8"),
