@@ -222,7 +222,8 @@ class HyperEditor(nn.Module, ABC):
         }
         # Unsorted: as text block 10 comes before block 8, and the statistics go by the order of the modules.
         manifest_file.write_text(json.dumps(manifest, indent=2) + "\n")
-        # The manifest comes last: without it there is no editor, so a kill leaves no half of one.
+        # The manifest goes first and comes last: without it there is no editor, so a kill leaves no half.
+        (folder / EDITOR_FILE).unlink(missing_ok=True)
         os.replace(weights_file, folder / WEIGHTS_FILE)
         os.replace(manifest_file, folder / EDITOR_FILE)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -388,6 +389,31 @@ def test_tampered_editors_are_refused(loaded: Any, untrained: Any, tmp_path: Pat
     (broken / EDITOR_FILE).write_text("{")
     with pytest.raises(ValueError, match="not valid JSON"):
         load_editor(broken)
+
+
+def test_a_save_that_is_killed_leaves_no_half_of_an_editor(
+    loaded: Any, untrained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an earlier editor stood, its manifest must not be read with the weights of the new one."""
+    untrained(loaded[0]).save(tmp_path)
+    replace, calls = os.replace, 0
+
+    def dying(*paths: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise KeyboardInterrupt
+        replace(*paths)
+
+    newer = untrained(loaded[0], seed=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying)
+        with pytest.raises(KeyboardInterrupt):
+            newer.save(tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds no editor"):
+        load_editor(tmp_path)
+    newer.save(tmp_path)
+    assert load_editor(tmp_path).digest() == newer.digest()
 
 
 def test_an_editor_of_another_base_is_refused(loaded: Any, untrained: Any) -> None:
