@@ -206,10 +206,10 @@ def train_or_reuse(
         return None
     trained = settings.home / "editors"
     places = [trained] if settings.retrain else [trained, PRETRAINED]
-    if not settings.retrain or _finished_retraining(settings):
-        found = find_editor(base.digest, places, name=kind)
-        if found:
-            return found
+    # What an interrupted run had trained anew is there already.
+    found = find_editor(base.digest, places, name=kind)
+    if found:
+        return found
     if settings.training_data is not None:
         from tasks.formats import read_requests
 
@@ -236,10 +236,6 @@ def train_or_reuse(
         checkpoint=settings.home / "training" / name,
         progress=progress,
     )
-
-
-def _finished_retraining(settings: CorrectSettings) -> bool:
-    return any((settings.home / "editors").glob("*/editor.json"))
 
 
 @stage
