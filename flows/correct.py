@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from flows import stages
 from flows.console import Narrator
-from flows.dataset import build_dataset
+from flows.dataset import build_dataset, traffic_to_train_on
 from flows.judge import check_gates, judge
 from flows.set_aside import SetAsides
 from flows.settings import CorrectSettings
@@ -83,7 +83,8 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
 
         base = resolve(champion.folder.ref, cache=settings.home / "models")
         with narrator.stage("train", "Find or train an editor") as progress:
-            editor = stages.train_or_reuse(settings, base, collected.traffic, progress)
+            learnable = traffic_to_train_on(settings, ledger, collected.traffic)
+            editor = stages.train_or_reuse(settings, base, learnable, progress)
         editor_ref = str(editor.folder) if editor else settings.editor
         editor_digest = open_any_editor(editor_ref, base).digest()
 

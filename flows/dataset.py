@@ -15,6 +15,7 @@ from tasks.ledger import Ledger
 from tasks.models import load
 from tasks.prompt_check import PromptCheck
 from tasks.records import State, TrafficRecord, UserError
+from tasks.roles import for_training
 from tasks.validate import GATE_TOKENS
 
 if TYPE_CHECKING:
@@ -67,6 +68,19 @@ def build_dataset(
     if not checked.passed:
         raise UserError(f"there is nothing to learn from: {checked.reason}")
     return dataset, dict(checked.rows_failed)
+
+
+def traffic_to_train_on(
+    settings: CorrectSettings, ledger: Ledger, traffic: Iterable[TrafficRecord]
+) -> list[TrafficRecord]:
+    """The traffic without what the gates will ask of the candidate, and without what corrections ask."""
+    return for_training(
+        traffic,
+        ledger.corrections(settings.model_name),
+        gate_share=settings.gate_share,
+        gate_rows=_gate_rows(settings),
+        seed=settings.seed,
+    )
 
 
 def _gate_rows(settings: CorrectSettings) -> int:

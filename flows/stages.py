@@ -219,10 +219,10 @@ def train_or_reuse(
         requests, stay = corrections_from_traffic(list(traffic), seed=settings.seed)
         if len(requests) < LEAST_TO_TRAIN_ON or len(stay) < LEAST_TO_TRAIN_ON:
             raise UserError(
-                f"there is no {kind} editor for {base.ref}, and its traffic yields {len(requests)} "
-                f"corrections and {len(stay)} prompts to keep, where training takes {LEAST_TO_TRAIN_ON} of "
-                f"each: train one with `mendflow train-editor --model {base.ref} --data FILE --editor {kind} "
-                "--out DIR` and name DIR with --editor, or use --editor finetune"
+                f"there is no {kind} editor for {base.ref}, and its traffic, without what the gates ask, "
+                f"yields {len(requests)} corrections and {len(stay)} prompts to keep, where training takes "
+                f"{LEAST_TO_TRAIN_ON} of each: train one with `mendflow train-editor --model {base.ref} "
+                f"--data FILE --editor {kind} --out DIR` and name DIR with --editor, or use --editor finetune"
             )
     name = f"{kind}-{base.digest[:12]}"
     return train_editor(

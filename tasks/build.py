@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,12 +15,11 @@ from tasks.equivalents import Division, divide
 from tasks.neighbours import near_and_far
 from tasks.records import Correction, State, TrafficRecord
 from tasks.rephrase import rephrase, wording
+from tasks.roles import asked_by, digest, gate_bound, is_storable, share, unsettled
 
 References = Callable[[list[str], bool], list[str]]
 
 _EDITED = frozenset({State.ACCEPTED, State.ACTIVE})
-# Nothing is wrong any more with the answer to these: a withdrawn complaint, and one that was right already.
-_SETTLED = frozenset({State.RETIRED, State.ALREADY_CORRECT})
 
 
 def build(
@@ -67,21 +65,16 @@ def build(
     edited = sorted((c for c in corrections if c.state in _EDITED and c.desired_output), key=lambda c: c.id)
     if len({c.id for c in edited}) < len(edited):
         raise ValueError("two corrections have the same id; merge them in the ledger before building")
-    open_ = sorted((c for c in corrections if c.state not in _SETTLED), key=lambda c: c.id)
+    open_ = unsettled(corrections)
     phrasings = {c.id: rephrase(c.prompt, chat=c.chat) for c in open_}
     divided = divide(edited, phrasings, held_out=held_out, equivalents=equivalents, seed=seed)
     edits = [_edit_row(c, divided[c.id]) for c in edited]
 
-    barred = frozenset(
-        wording(text)
-        for c in open_
-        for text in (c.prompt, *c.equivalents, *(p.text for p in phrasings[c.id]))
-    )
-    rows, notes = _candidates(edited, traffic, barred)
+    rows, notes = _candidates(edited, traffic, asked_by(open_, phrasings))
     chosen = _choose(rows, edited, open_, near=near_per_edit, far=far, confirmed=keep_confirmed, seed=seed)
     notes += _fill(chosen, references)
     answered = [row for row in chosen if row.reference]
-    bound = _gate_bound(answered, gate_share, gate_rows, seed)
+    bound = gate_bound((row.prompt for row in answered), gate_share, gate_rows, seed)
     locality = [_locality_row(row, bound, seed) for row in answered]
     notes += _notes(edited, divided, traffic, locality, held_out)
     dataset = EditDataset.from_rows(
@@ -128,7 +121,7 @@ def _candidates(
     """One candidate a wording: the reporters' locality prompts, and the traffic."""
     records: dict[str, list[TrafficRecord]] = {}
     for record in traffic:
-        if not _is_storable(record.prompt + record.output):
+        if not is_storable(record.prompt + record.output):
             continue
         records.setdefault(wording(record.prompt), []).append(record)
     rows: dict[str, _Candidate] = {}
@@ -147,15 +140,6 @@ def _candidates(
             row.given = row.confirmed = True
     note = f"{refused} locality prompts of reporters left out: empty, or asking what a correction asks"
     return list(rows.values()), [note] if refused else []
-
-
-def _is_storable(text: str) -> bool:
-    """Whether a text can be written as UTF-8; half of a surrogate pair, from a cut-off emoji, cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _most_trusted(records: Sequence[TrafficRecord]) -> TrafficRecord:
@@ -206,7 +190,7 @@ def _choose(
     left = [
         i for i, row in enumerate(others) if row.confirmed and not row.kind and not np.isnan(closeness[i])
     ]
-    left.sort(key=lambda i: _hash(seed, wording(others[i].prompt)))
+    left.sort(key=lambda i: digest(seed, wording(others[i].prompt)))
     for index in left[:confirmed]:
         others[index].kind = "near" if closeness[index] >= farthest_near else "far"
     return [*given, *(row for row in others if row.kind)]
@@ -241,27 +225,15 @@ def _edit_row(correction: Correction, division: Division) -> dict[str, Any]:
     }
 
 
-def _share(row: _Candidate, seed: int) -> float:
-    """Where in [0, 1) a row is: by its prompt alone, so that it keeps its role as the traffic grows."""
-    return int(_hash(seed, "role", wording(row.prompt))[:13], 16) / 16**13
-
-
-def _gate_bound(rows: Sequence[_Candidate], gate_share: float, gate_rows: int, seed: int) -> float:
-    """The share below which rows are the gates', so that they get `gate_rows` if there are so many."""
-    if not 0 < gate_rows <= len(rows):
-        return gate_share
-    return max(gate_share, np.nextafter(sorted(_share(row, seed) for row in rows)[gate_rows - 1], 1))
-
-
-def _locality_row(row: _Candidate, gate_bound: float, seed: int) -> dict[str, Any]:
+def _locality_row(row: _Candidate, bound: float, seed: int) -> dict[str, Any]:
     return {
-        "id": _hash("locality", str(row.chat), wording(row.prompt))[:16],
+        "id": digest("locality", str(row.chat), wording(row.prompt))[:16],
         "prompt": row.prompt,
         "reference": row.reference,
         "confirmed": row.confirmed,
         "gold": row.gold,
         "kind": row.kind,
-        "role": "gate" if _share(row, seed) < gate_bound else "editor",
+        "role": "gate" if share(row.prompt, seed) < bound else "editor",
         "chat": row.chat,
     }
 
@@ -312,7 +284,3 @@ def _notes(
             f"fewer than {held_out} held-out phrasings for {len(short)} corrections: {', '.join(short)}"
         )
     return notes
-
-
-def _hash(*parts: object) -> str:
-    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()

@@ -6,13 +6,17 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from editors.catalogue import EDITORS, listed
+from flows import stages
 from flows.cli import app
-from tasks.records import UserError
+from flows.correct import correct
+from tasks.records import TrafficRecord, UserError
+from tasks.roles import share
 from tests.flows.conftest import World
 
 
@@ -52,3 +56,20 @@ def test_an_unknown_editor_is_answered_with_those_there_are(taught: Callable[[Pa
         assert isinstance(result.exception, UserError)
         assert "'nobody'" in str(result.exception)
         assert names in str(result.exception)
+
+
+def test_the_job_trains_on_nothing_that_its_gates_ask(
+    taught: Callable[[Path], World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = taught(tmp_path / "home").settings
+    seen: list[str] = []
+
+    def training(_: Any, __: Any, traffic: list[TrafficRecord], ___: Any) -> None:
+        seen.extend(record.prompt for record in traffic)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "train_or_reuse", training)
+    with pytest.raises(KeyboardInterrupt):
+        correct(settings)
+    assert seen
+    assert all(share(prompt, settings.seed) >= settings.gate_share for prompt in seen)

@@ -1,0 +1,74 @@
+"""Who sees a prompt of the traffic: the editor and its training, or the gates alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from tasks.records import Correction, State, TrafficRecord
+from tasks.rephrase import Phrasing, rephrase, wording
+
+# Nothing is wrong any more with the answer to these: a withdrawn complaint, and one that was right already.
+_SETTLED = frozenset({State.RETIRED, State.ALREADY_CORRECT})
+
+
+def unsettled(corrections: Iterable[Correction]) -> list[Correction]:
+    """The corrections whose prompts may be answered wrongly now, by id."""
+    return sorted((c for c in corrections if c.state not in _SETTLED), key=lambda c: c.id)
+
+
+def asked_by(
+    corrections: Iterable[Correction], phrasings: Mapping[str, Sequence[Phrasing]]
+) -> frozenset[str]:
+    """All wordings of what corrections ask, whose answers must change and not stay."""
+    return frozenset(
+        wording(text)
+        for c in corrections
+        for text in (c.prompt, *c.equivalents, *(p.text for p in phrasings[c.id]))
+    )
+
+
+def for_training(
+    traffic: Iterable[TrafficRecord],
+    corrections: Iterable[Correction],
+    *,
+    gate_share: float,
+    gate_rows: int,
+    seed: int,
+) -> list[TrafficRecord]:
+    """The traffic that an editor may be trained on: neither the gates' prompts, nor what corrections ask."""
+    open_ = unsettled(corrections)
+    barred = asked_by(open_, {c.id: rephrase(c.prompt, chat=c.chat) for c in open_})
+    free = [r for r in traffic if is_storable(r.prompt + r.output) and wording(r.prompt) not in barred]
+    once = {wording(r.prompt): r.prompt for r in free}
+    bound = gate_bound(once.values(), gate_share, gate_rows, seed)
+    return [r for r in free if share(r.prompt, seed) >= bound]
+
+
+def is_storable(text: str) -> bool:
+    """Whether a text can be written as UTF-8; half of a surrogate pair, from a cut-off emoji, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def share(prompt: str, seed: int) -> float:
+    """Where in [0, 1) a prompt is: by itself alone, so that it keeps its role as the traffic grows."""
+    return int(digest(seed, "role", wording(prompt))[:13], 16) / 16**13
+
+
+def gate_bound(prompts: Iterable[str], gate_share: float, gate_rows: int, seed: int) -> float:
+    """The share below which prompts are the gates', so that they get `gate_rows` if there are so many."""
+    shares = sorted(share(prompt, seed) for prompt in prompts)
+    if not 0 < gate_rows <= len(shares):
+        return gate_share
+    return max(gate_share, float(np.nextafter(shares[gate_rows - 1], 1)))
+
+
+def digest(*parts: object) -> str:
+    """SHA-256 of parts, in hexadecimal."""
+    return hashlib.sha256("\x1f".join(map(str, parts)).encode()).hexdigest()

@@ -1,0 +1,53 @@
+"""What the gates ask of a candidate, no training has seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tasks.build import build
+from tasks.ledger import Ledger
+from tasks.records import Correction, TrafficRecord
+from tasks.rephrase import rephrase, wording
+from tasks.roles import for_training
+from tests.tasks.ledger_tools import report
+
+PLACES = ("Chad", "Sudan", "Peru", "Fiji", "Cuba", "Mali", "Oman", "Togo", "Laos", "Iran", "Iraq", "Guam")
+
+
+@pytest.fixture
+def corrections(ledger: Ledger) -> list[Correction]:
+    return ledger.record([report("What is the capital of Chad?", "Lima")])
+
+
+def traffic(count: int) -> list[TrafficRecord]:
+    asked = [f"What is the {what} of {x}?" for what in ("capital", "currency", "flag") for x in PLACES]
+    return [TrafficRecord(prompt=prompt, output="an answer") for prompt in asked[:count]]
+
+
+@pytest.mark.parametrize("gate_rows", [0, 20])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_gates_prompts_and_what_corrections_ask_are_kept_from_training(
+    corrections: list[Correction], tmp_path: Path, gate_rows: int, seed: int
+) -> None:
+    """Also where the gates take more than their share, and from less traffic than there is later."""
+    sides = {"gate_share": 0.5, "gate_rows": gate_rows, "seed": seed}
+    built = build(corrections, traffic(36), tmp_path, **sides)
+    asked = {wording(prompt) for prompt in built.locality_prompts("gate")}
+    for count in (30, 36):
+        learnt = {wording(r.prompt) for r in for_training(traffic(count), corrections, **sides)}
+        assert learnt
+        assert not learnt & asked
+    assert learnt == {wording(prompt) for prompt in built.locality_prompts("editor")}
+    assert wording("What is the capital of Chad?") not in learnt
+
+
+def test_a_rewording_of_a_correction_and_half_a_character_are_left_out(corrections: list[Correction]) -> None:
+    reworded = rephrase(corrections[0].prompt, chat=True)[0].text
+    records = [
+        TrafficRecord(prompt=prompt, output="an answer")
+        for prompt in (reworded, "What is \ud83d?", "Who wrote Emma?")
+    ]
+    kept = for_training(records, corrections, gate_share=0.0, gate_rows=0, seed=0)
+    assert [r.prompt for r in kept] == ["Who wrote Emma?"]
