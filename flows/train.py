@@ -13,7 +13,7 @@ from flows.console import Narrator, ReportProgress
 from flows.settings import CorrectSettings
 from tasks.formats import read_prompts, read_requests
 from tasks.models import ModelFolder, load, resolve
-from tasks.records import TrafficRecord, UserError
+from tasks.records import TrafficRecord, UserError, normalise_prompt
 from tasks.train import TrainedEditor, answers_to_keep, train_editor
 from tasks.training_data import (
     RELATIONS_FOLDER,
@@ -101,5 +101,10 @@ def _practice(
     stay = [prompt for request in chosen for prompt in request.locality[:1]]
     # Prompts of corrections that are not practised on must stay too.
     stay += [request.prompt for request in spare]
-    stay = list(dict.fromkeys(stay)) or [request.prompt for request in chosen[len(chosen) // 2 :]]
+    if not stay:
+        half = len(chosen) // 2
+        requests, stay = chosen[:half], [request.prompt for request in chosen[half:]]
+    # No prompt is asked to change and to stay.
+    practised = {normalise_prompt(text) for r in requests for text in (r.prompt, *r.equivalents)}
+    stay = [prompt for prompt in dict.fromkeys(stay) if normalise_prompt(prompt) not in practised]
     return with_equivalents(requests, seed=seed), at_most(MOST_TO_KEEP, stay, rng)

@@ -15,6 +15,8 @@ from editors.catalogue import EDITORS, listed
 from flows import stages
 from flows.cli import app
 from flows.correct import correct
+from flows.train import _practice as practice
+from tasks.models import resolve
 from tasks.records import TrafficRecord, UserError
 from tasks.roles import share
 from tests.flows.conftest import World
@@ -73,3 +75,19 @@ def test_the_job_trains_on_nothing_that_its_gates_ask(
         correct(settings)
     assert seen
     assert all(share(prompt, settings.seed) >= settings.gate_share for prompt in seen)
+
+
+@pytest.mark.parametrize("locality", [(), ("What is Lima?", "what is the capital of PERU?")])
+def test_no_prompt_is_practised_on_and_kept(locality: tuple[str, ...], tmp_path: Path, tiny_llama: Any):
+    """Of a file without locality half is kept; a neighbour that another line corrects is not."""
+    data = tmp_path / "data.jsonl"
+    lines = [
+        {"prompt": f"What is the capital of {place}?", "target": "Cairo", "locality": locality[i : i + 1]}
+        for i, place in enumerate(("Chad", "Mali", "Peru", "Fiji", "Cuba", "Oman"))
+    ]
+    data.write_text("\n".join(map(json.dumps, lines)))
+    base = resolve(str(tiny_llama()))
+    requests, stay = practice(base, data, limit=12, chat=True, seed=0, progress=lambda *_: None)
+    assert len(requests) == (6 if locality else 3)
+    assert stay == ["What is Lima?"] if locality else len(stay) == 3
+    assert not {r.prompt for r in requests} & set(stay)
