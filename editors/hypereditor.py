@@ -241,7 +241,7 @@ class HyperEditor(nn.Module, ABC):
             current = editor.state_dict()
             stored = load_file(folder / WEIGHTS_FILE)
             editor.load_state_dict({name: tensor.to(current[name].dtype) for name, tensor in stored.items()})
-        except (KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except (AttributeError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"the editor in {folder} is damaged, train it again: {error}") from error
         editor.manifest = manifest
         if editor.digest() != manifest["editor_digest"]:

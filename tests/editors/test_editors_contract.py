@@ -369,6 +369,8 @@ def test_tampered_editors_are_refused(loaded: Any, untrained: Any, tmp_path: Pat
             tensors["log_rate"] = torch.zeros(5)
         elif case == "config":
             manifest["config"]["rate"] = 3.0
+        elif case == "modules":
+            manifest["modules"] = list(manifest["modules"])
         elif case == "kind":
             manifest["editor"] = "another"
         save_file(tensors, folder / WEIGHTS_FILE)
@@ -378,7 +380,7 @@ def test_tampered_editors_are_refused(loaded: Any, untrained: Any, tmp_path: Pat
         return folder
 
     load_editor(tampered("not at all"))
-    for case in ("weight", "missing", "shape", "config", "cut"):
+    for case in ("weight", "missing", "shape", "config", "modules", "cut"):
         with pytest.raises(ValueError, match="damaged"):
             load_editor(tampered(case))
     with pytest.raises(ValueError, match="'another', which this version does not know"):
