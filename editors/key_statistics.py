@@ -88,7 +88,7 @@ class KeyStatistics:
     def save(self, file: Path) -> None:
         """Write one safetensors file."""
         tensors = {name: tensor.contiguous() for name, tensor in self.moments.items()}
-        save_file(tensors, file, metadata={"tokens": str(self.tokens), "names": "\n".join(sorted(tensors))})
+        save_file(tensors, file, metadata={"tokens": str(self.tokens)})
 
     @classmethod
     def load(cls, file: Path) -> KeyStatistics:
