@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,24 +18,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from editors.capture import Captured, answer_labels, answer_logits, evaluating, frozen
+from editors.capture import answer_labels, answer_logits, evaluating, frozen
 from editors.catalogue import entry
 from editors.delta import Delta, applied
-from editors.gather import (
-    answered_exactly,
-    captures,
-    encode_kept,
-    gather_by_example,
-    joined,
-    restored,
-    set_weight,
-)
-from editors.hypereditor import HyperConfig, HyperEditor, Rows
+from editors.gather import answered_exactly, restored, set_weight
+from editors.hypereditor import HyperConfig, HyperEditor
 from editors.model_kinds import CAUSAL, ModelKind, kind_of
 from editors.objective import Weighted, log_probabilities, weighted_backward
 from editors.protocol import Kept, Progress, no_progress
-from editors.replay import PrefixCache
-from editors.requests import EditRequest, Example, collate, encode, pad_id
+from editors.requests import EditRequest, Example, collate, pad_id
+from editors.training_cases import Cases
 from editors.training_state import load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
@@ -96,65 +88,6 @@ class TrainingResult:
         )
 
 
-class _Cases:
-    """Training corrections, encoded and captured; and prompts that must stay, in three parts."""
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        editor: HyperEditor,
-        requests: Sequence[EditRequest],
-        keep: Sequence[Kept],
-        seed: int,
-        progress: Progress,
-    ) -> None:
-        rng, kind = random.Random(seed), kind_of(model)
-        self.model, self.editor, self.pad = model, editor, pad_id(tokenizer)
-        self.cache = PrefixCache(model, editor.modules_edited)
-        requests, keep = rng.sample(list(requests), len(requests)), rng.sample(list(keep), len(keep))
-        self.phrasings = [
-            [encode(tokenizer, p, r.target, chat=r.chat, kind=kind) for p in (r.prompt, *r.equivalents)]
-            for r in requests
-        ]
-        kept = encode_kept(tokenizer, keep, kind)
-        # Part of what must stay enters the regulariser; another is only ever looked at, so that what is
-        # learned holds for prompts the solve was not told of.
-        half, held = len(kept) // 2, max(len(kept) // 5, 1)
-        self.kept_known, self.kept_unseen = kept[:half], kept[half:-held]
-        # An answer that was cut short is not one the base gives exactly, and would count as moved.
-        whole = answered_exactly(model, kept[-held:], self.pad, self.cache)
-        self.kept_validation = [e for e, exact in zip(kept[-held:], whole, strict=True) if exact][:64]
-        if not self.kept_validation:
-            raise ValueError(
-                f"none of {held} prompts to keep has the answer the base gives; take their answers from it"
-            )
-        held = min(max(len(requests) // 6, 1), 64)
-        self.training = list(range(len(requests) - held))
-        self.validation = list(range(len(requests) - held, len(requests)))
-        flat = [example for phrasings in self.phrasings for example in phrasings]
-        # Rows of every token of every correction would not fit into memory; they are captured when needed.
-        self.captured: list[list[dict[str, Captured]]] = []
-        if not editor.all_tokens:
-            rows = iter(gather_by_example(model, editor.modules_edited, flat, self.pad, self.cache, progress))
-            self.captured = [[next(rows) for _ in phrasings] for phrasings in self.phrasings]
-
-    def rows(self, given: Mapping[int, int]) -> Rows:
-        """Captured rows of the first `given[case]` phrasings of the cases."""
-        editor = self.editor
-        if self.captured:
-            chosen = [self.captured[case][i] for case, count in given.items() for i in range(count)]
-            together = {
-                name: Captured(captured.keys.float(), captured.gradients.float())
-                for name, captured in joined(chosen).items()
-            }
-            return lambda: iter([together])
-        examples = [example for case, count in given.items() for example in self.phrasings[case][:count]]
-        return lambda: captures(
-            self.model, editor.modules_edited, examples, self.pad, self.cache, all_tokens=True
-        )
-
-
 def fit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -194,7 +127,7 @@ def fit(
     made: HyperEditor = entry(editor).editor_class().untrained(model, config)
     with evaluating(model):
         _check_base(model, tokenizer, text)
-        cases = _Cases(model, tokenizer, made, requests, keep, training.seed, progress)
+        cases = Cases(model, tokenizer, made, requests, keep, training.seed, progress)
         for start in range(0, len(cases.training), OBSERVED):
             given = {case: len(cases.phrasings[case]) for case in cases.training[start : start + OBSERVED]}
             for captured in cases.rows(given)():
@@ -205,7 +138,7 @@ def fit(
 
 
 def _descend(
-    cases: _Cases, training: TrainingConfig, checkpoint: Path | None, progress: Progress
+    cases: Cases, training: TrainingConfig, checkpoint: Path | None, progress: Progress
 ) -> TrainingResult:
     editor, result = cases.editor, TrainingResult(cases.editor)
     optimiser = torch.optim.Adam(
@@ -252,7 +185,7 @@ def _descend(
     return result
 
 
-def _step(cases: _Cases, training: TrainingConfig, rng: random.Random) -> float:
+def _step(cases: Cases, training: TrainingConfig, rng: random.Random) -> float:
     """Accumulate the gradient of one meta-loss into the editor's parameters; return the loss."""
     editor, model = cases.editor, cases.model
     n = min(rng.choice(training.batch_sizes), len(cases.training))
@@ -281,7 +214,7 @@ def _step(cases: _Cases, training: TrainingConfig, rng: random.Random) -> float:
     return loss
 
 
-def _validate(cases: _Cases) -> dict[str, float]:
+def _validate(cases: Cases) -> dict[str, float]:
     """Exact greedy success on validation corrections at several batch sizes, one solve each."""
     rates: dict[str, list[float]] = {"edit": [], "equivalence": [], "locality": []}
     count = len(cases.validation)

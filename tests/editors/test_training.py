@@ -19,7 +19,8 @@ from editors.malmen import Malmen, MalmenConfig
 from editors.protocol import Kept
 from editors.replay import PrefixCache
 from editors.requests import encode, pad_id
-from editors.training import TrainingConfig, TrainingResult, _Cases, _prose, _step, fit
+from editors.training import TrainingConfig, TrainingResult, _prose, _step, fit
+from editors.training_cases import Cases
 from tests.conftest import ModelFactory
 from tests.editors.facts import Facts, learnt
 from tests.editors.tools import same_bits, snapshot, structure_of
@@ -177,11 +178,11 @@ def test_a_resumed_run_has_the_minutes_that_were_left(facts: Facts, tmp_path: Pa
 
 
 @pytest.fixture
-def stage(facts: Facts) -> tuple[_Cases, Callable[[], float]]:
+def stage(facts: Facts) -> tuple[Cases, Callable[[], float]]:
     """Cases around an editor with no weight at a corner of its clamp, and its meta-loss as a function."""
     editor = Malmen.untrained(facts.model, dataclasses.replace(CONFIG, rank=4, depth=1))
     generator = torch.Generator().manual_seed(0)
-    cases = _Cases(facts.model, facts.tokenizer, editor, facts.requests, facts.keep, 0, lambda *_: None)
+    cases = Cases(facts.model, facts.tokenizer, editor, facts.requests, facts.keep, 0, lambda *_: None)
     for captured in cases.rows(dict.fromkeys(cases.training, 3))():
         editor.observe(captured)
     editor.study(facts.model, _prose(facts.tokenizer, facts.text), cases.kept_known, pad_id(facts.tokenizer))

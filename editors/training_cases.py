@@ -1,0 +1,77 @@
+"""What an editor is trained on: corrections, encoded and captured, and prompts that must stay."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from editors.capture import Captured
+from editors.gather import answered_exactly, captures, encode_kept, gather_by_example, joined
+from editors.hypereditor import HyperEditor, Rows
+from editors.model_kinds import kind_of
+from editors.protocol import Kept, Progress
+from editors.replay import PrefixCache
+from editors.requests import EditRequest, encode, pad_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Cases:
+    """Training corrections, encoded and captured; and prompts that must stay, in three parts."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        editor: HyperEditor,
+        requests: Sequence[EditRequest],
+        keep: Sequence[Kept],
+        seed: int,
+        progress: Progress,
+    ) -> None:
+        rng, kind = random.Random(seed), kind_of(model)
+        self.model, self.editor, self.pad = model, editor, pad_id(tokenizer)
+        self.cache = PrefixCache(model, editor.modules_edited)
+        requests, keep = rng.sample(list(requests), len(requests)), rng.sample(list(keep), len(keep))
+        self.phrasings = [
+            [encode(tokenizer, p, r.target, chat=r.chat, kind=kind) for p in (r.prompt, *r.equivalents)]
+            for r in requests
+        ]
+        kept = encode_kept(tokenizer, keep, kind)
+        # Part of what must stay enters the regulariser; another is only ever looked at, so that what is
+        # learned holds for prompts the solve was not told of.
+        half, held = len(kept) // 2, max(len(kept) // 5, 1)
+        self.kept_known, self.kept_unseen = kept[:half], kept[half:-held]
+        # An answer that was cut short is not one the base gives exactly, and would count as moved.
+        whole = answered_exactly(model, kept[-held:], self.pad, self.cache)
+        self.kept_validation = [e for e, exact in zip(kept[-held:], whole, strict=True) if exact][:64]
+        if not self.kept_validation:
+            raise ValueError(
+                f"none of {held} prompts to keep has the answer the base gives; take their answers from it"
+            )
+        held = min(max(len(requests) // 6, 1), 64)
+        self.training = list(range(len(requests) - held))
+        self.validation = list(range(len(requests) - held, len(requests)))
+        flat = [example for phrasings in self.phrasings for example in phrasings]
+        # Rows of every token of every correction would not fit into memory; they are captured when needed.
+        self.captured: list[list[dict[str, Captured]]] = []
+        if not editor.all_tokens:
+            rows = iter(gather_by_example(model, editor.modules_edited, flat, self.pad, self.cache, progress))
+            self.captured = [[next(rows) for _ in phrasings] for phrasings in self.phrasings]
+
+    def rows(self, given: Mapping[int, int]) -> Rows:
+        """Captured rows of the first `given[case]` phrasings of the cases."""
+        editor = self.editor
+        if self.captured:
+            chosen = [self.captured[case][i] for case, count in given.items() for i in range(count)]
+            together = {
+                name: Captured(captured.keys.float(), captured.gradients.float())
+                for name, captured in joined(chosen).items()
+            }
+            return lambda: iter([together])
+        examples = [example for case, count in given.items() for example in self.phrasings[case][:count]]
+        return lambda: captures(
+            self.model, editor.modules_edited, examples, self.pad, self.cache, all_tokens=True
+        )
