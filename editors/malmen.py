@@ -57,6 +57,8 @@ class MalmenConfig(HyperConfig):
         rate: initial size of a value change, as a share of what the matrices write together.
         strength: initial weight of the regulariser against the edits.
         kept_weight: weight of keys whose answers must stay, against ordinary text.
+        caution: how many times heavier they weigh in an edit than in a step of training: an edit has
+            several passes to reach its end against the weight.
         text_rank, kept_rank: eigenvectors kept of the stored second moments.
         seed: of the initial weights.
     """
@@ -64,11 +66,12 @@ class MalmenConfig(HyperConfig):
     modules: str | None = None
     rank: int = 256
     depth: int = 2
-    passes: int = 4
-    share: float = 0.6
+    passes: int = 3
+    share: float = 0.35
     rate: float = 0.08
     strength: float = 1.0
     kept_weight: float = 30.0
+    caution: float = 4.0
     text_rank: int = 48
     kept_rank: int = 144
     seed: int = 0
@@ -120,9 +123,11 @@ class Malmen(HyperEditor):
         direction = captured.gradients / norm + (pseudo_gradients - z_gradients) / module.d_out**0.5
         return -self.rate(module.name, n) * weight * direction
 
-    def regularisers(self, kept_keys: Mapping[str, Tensor] | None = None) -> dict[str, Regulariser]:
+    def regularisers(
+        self, kept_keys: Mapping[str, Tensor] | None = None, *, caution: float = 1.0
+    ) -> dict[str, Regulariser]:
         """What must not move, by module name: ordinary text, the editor's stored keys, and `kept_keys`."""
-        result = {}
+        result, weight = {}, caution * self.config.kept_weight
         for index, module in enumerate(self.modules_edited):
             stored = {
                 kind: expand(
@@ -130,9 +135,9 @@ class Malmen(HyperEditor):
                 )
                 for kind in ("text", "kept")
             }
-            matrix = stored["text"] + self.config.kept_weight * stored["kept"]
+            matrix = stored["text"] + weight * stored["kept"]
             if kept_keys is not None and len(kept_keys[module.name]):
-                matrix = matrix + self.config.kept_weight * second_moment(kept_keys[module.name])
+                matrix = matrix + weight * second_moment(kept_keys[module.name])
             result[module.name] = Regulariser.damped(matrix)
         return result
 
@@ -187,7 +192,7 @@ class Malmen(HyperEditor):
         shifts: dict[str, Tensor] = {}
         with evaluating(model), restored(model, self.modules_edited) as originals:
             kept_keys = gather_keys(model, self.modules_edited, kept, pad) if kept else None
-            regularisers = self.regularisers(kept_keys)
+            regularisers = self.regularisers(kept_keys, caution=self.config.caution)
             for number in range(self.config.passes):
                 rows = examples + (_moved(model, kept, pad, cache) if number else [])
                 captured = gather(model, self.modules_edited, rows, pad, cache)

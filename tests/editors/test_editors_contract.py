@@ -39,7 +39,7 @@ from tests.editors.cases import ARCHITECTURES, KEPT, REQUESTS, Case, case_of, re
 from tests.editors.tools import PROMPTS, folder_of, load, same_bits, snapshot, structure_of
 
 MAKE: dict[str, Callable[[Any], Editor]] = {
-    "malmen": lambda model: Malmen.untrained(model, MalmenConfig(rank=8, rate=8.0)),
+    "malmen": lambda model: Malmen.untrained(model, MalmenConfig(rank=8, rate=8.0, share=1.0, caution=1.0)),
     "finetune": lambda _: Finetune(FinetuneConfig(epochs=6, learning_rate=0.1)),
     "finetune-linf": lambda _: BoundedFinetune(FinetuneConfig(epochs=6, learning_rate=0.1, limit=0.3)),
     "lora": lambda _: Lora(LoraConfig(epochs=6, learning_rate=0.1)),
