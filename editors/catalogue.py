@@ -36,6 +36,7 @@ EDITORS = {
     "lora": Entry("editors.lora:Lora"),
     "malmen": Entry("editors.malmen:Malmen", trained=True),
     "memit": Entry("editors.memit:Memit"),
+    "memit-joint": Entry("editors.joint_memit:JointMemit"),
     "mend": Entry("editors.mend:Mend", trained=True),
     "override": Entry("editors.override:OverrideEditor"),
     "rome": Entry("editors.rome:Rome"),

@@ -18,7 +18,7 @@ from editors.locate import EditableModule, blocks, default_modules
 from editors.model_kinds import CAUSAL, kind_of
 from editors.protocol import Kept, Progress, configuration_digest, no_progress
 from editors.replay import PrefixCache
-from editors.requests import EditRequest, collate, encode, pad_id
+from editors.requests import EditRequest, Example, collate, encode, pad_id
 from editors.solve import Regulariser
 from editors.subject import find_subjects
 from editors.value_optimisation import (
@@ -63,6 +63,7 @@ class Job:
     cache: PrefixCache
     originals: Any
     shifts: dict[str, Tensor]
+    kept: Sequence[Example]
 
     def add(self, module: EditableModule, shift: Tensor) -> None:
         """Add a shift (d_in, d_out) to a module, and remember it."""
@@ -157,6 +158,7 @@ class SubjectEditor(ABC):
                 PrefixCache(model, modules),
                 originals,
                 {},
+                encode_kept(tokenizer, keep),
             )
             self._solve(job, progress)
         manifest["subjects"] = {r.id: subject for r, subject in zip(requests, subjects, strict=True)}

@@ -1,4 +1,4 @@
-"""ROME, MEMIT and AlphaEdit: their own arithmetic, against plain references, and what only they promise."""
+"""Editors that write at the subject: their arithmetic against plain references, and what they alone promise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from editors.alphaedit import AlphaEdit, AlphaEditConfig, null_space
 from editors.capture import answer_loss, evaluating, frozen
-from editors.delta import applied
+from editors.delta import Delta, applied
+from editors.joint_memit import JointMemit, JointMemitConfig, reader_of, written
 from editors.key_statistics import KeyStatistics
 from editors.locate import default_modules
 from editors.memit import Memit, MemitConfig
@@ -39,6 +40,9 @@ MAKE: dict[str, Callable[..., SubjectEditor]] = {
     "memit": lambda statistics=None, value=QUICK, **s: Memit(MemitConfig(value=value, **s), statistics),
     "alphaedit": lambda statistics=None, value=QUICK, **s: AlphaEdit(
         AlphaEditConfig(value=value, **s), statistics
+    ),
+    "memit-joint": lambda statistics=None, value=QUICK, **s: JointMemit(
+        JointMemitConfig(value=value, **{"steps": 8, **s}), statistics
     ),
 }
 TWO_LAYERS = {"llama": r"layers\.[01]\.mlp\.down_proj", "gpt2": r"h\.[01]\.mlp\.c_proj"}
@@ -332,6 +336,25 @@ def test_key_statistics_are_the_mean_over_all_tokens(loaded: Any) -> None:
         KeyStatistics.gather(model, tokenizer, modules, [""])
 
 
+def test_what_is_written_is_what_was_optimised(loaded: Any) -> None:
+    """The shifted weights say what the model said while values were added to its outputs."""
+    model, tokenizer = loaded
+    module = default_modules(model, depth=JointMemit.depth)[0]
+    losses = []
+    keys, moment = random_rows(2, module.d_in), random_moment(module.d_in)
+    reader = reader_of(keys, moment, strength=0.5, damping=0.1).float()
+    values = random_rows(2, module.d_out, seed=3).float()
+    batch = collate([encode(tokenizer, r.prompt, r.target, chat=r.chat) for r in REQUESTS], pad_id(tokenizer))
+    with torch.no_grad():
+        with written(model, {module.name: reader}, {module.name: values}):
+            losses.append(answer_loss(model, batch))
+        shift = module.shift_for_weight(reader @ values).contiguous()
+        with applied(model, Delta({module.parameter: shift})):
+            losses.append(answer_loss(model, batch))
+    torch.testing.assert_close(losses[0], losses[1])
+    assert abs(losses[0] - answer_loss(model, batch)) > 1e-3
+
+
 def test_chunks_give_what_one_batch_gives(loaded: Any, make: Any, statistics: KeyStatistics) -> None:
     """For ROME a chunk's values do not see the requests before it, so only the least-squares ones."""
     if make is MAKE["rome"]:
@@ -360,6 +383,11 @@ def test_what_cannot_be_edited_is_said_by_name(
     else:
         inner = {"llama": r"layers\.0\.mlp\.up_proj", "gpt2": r"h\.0\.mlp\.c_fc"}[architecture]
         own = KeyStatistics.gather(model, tokenizer, default_modules(model, inner), TEXT)
+        if make is MAKE["memit-joint"]:
+            # Its values are outputs of the module itself, wherever that writes.
+            edited = make(own, modules=inner).edit(model, tokenizer, REQUESTS)
+            assert [name for name, shift in edited.shifts.items() if shift.any()] == list(edited.shifts)
+            return
         with pytest.raises(ValueError, match="does not write to the residual stream"):
             make(own, modules=inner).edit(model, tokenizer, REQUESTS)
     assert same_bits(model, before)

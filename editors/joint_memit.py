@@ -1,0 +1,163 @@
+"""MEMIT with its values optimised together, through the solve that writes them.
+
+MEMIT (Meng et al. 2023) finds each request's value as if it were alone, then spreads it over layers, and the
+solve may undo what was found. Here the values of all requests in all edited layers are what is optimised, and
+the loss is that of the model with the solved shifts in place, so that requests make room for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from editors.capture import answer_logits, device_of
+from editors.gather import batches
+from editors.key_statistics import KeyStatistics
+from editors.objective import log_probabilities, weighted_backward
+from editors.protocol import Progress
+from editors.requests import Example
+from editors.solve import ridge_solve
+from editors.subject_editing import Job, SubjectConfig, SubjectEditor, block_of, regulariser
+
+
+@dataclass(frozen=True)
+class JointMemitConfig(SubjectConfig):
+    """How values are optimised together; see `SubjectConfig`.
+
+    Attributes:
+        steps: most steps of Adam.
+        rate: most that a step changes a layer's output at a subject, as a share of what it writes there.
+        strength: weight of C in the solve, as a share of the keys' own energy under its inverse.
+        damping: added to the diagonal of C, as a share of its mean.
+        enough: loss in nats a token at which a phrasing is left as it is.
+        locality_weight: of the divergence of a kept prompt's answer, against the loss of one request.
+        kept: kept prompts looked at in a step.
+    """
+
+    steps: int = 24
+    rate: float = 0.3
+    strength: float = 1.0
+    damping: float = 1e-3
+    enough: float = 0.1
+    locality_weight: float = 1.0
+    kept: int = 16
+
+
+class JointMemit(SubjectEditor):
+    """The editor."""
+
+    name: ClassVar[str] = "memit-joint"
+    depth: ClassVar[tuple[float, float]] = (2 / 15, 1 / 3)
+
+    def __init__(
+        self, config: JointMemitConfig | None = None, statistics: KeyStatistics | None = None
+    ) -> None:
+        self.joint = config or JointMemitConfig()
+        super().__init__(self.joint, statistics)
+
+    def _solve(self, job: Job, progress: Progress) -> None:
+        config = self.joint
+        keys, _ = job.read(block_of(job.model, job.modules[-1]), job.contexts)
+        device = device_of(job.model)
+        readers, values, groups = {}, {}, []
+        for module in job.modules:
+            k = keys[module.name].double()
+            reader = reader_of(k, job.moments[module.name], config.strength, config.damping)
+            readers[module.name] = reader.float().to(device)
+            weight = module.shift_from_weight(job.originals[module.parameter].float().cpu())
+            scale = (k.float() @ weight).square().mean().sqrt()
+            value = torch.zeros(len(k), module.d_out, device=device, requires_grad=True)
+            values[module.name] = value
+            groups.append({"params": [value], "lr": config.rate * float(scale)})
+        optimiser = torch.optim.Adam(groups)
+        with written(job.model, readers, values):
+            self._descend(job, optimiser, progress)
+        for module in job.modules:
+            job.add(module, (readers[module.name] @ values[module.name].detach()).cpu())
+
+    def _descend(self, job: Job, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
+        config = self.joint
+        rows = [
+            (row.example, weight)
+            for context in job.contexts
+            for row, weight in zip(context.rows, context.weights, strict=True)
+        ]
+        references = log_probabilities(job.model, job.kept, job.pad, job.cache)
+        generator = torch.Generator().manual_seed(config.seed)
+        # A phrasing that is right is left alone for a while: it costs nothing and is disturbed the least.
+        rest = [0] * len(rows)
+        for step in range(config.steps):
+            active = [i for i in range(len(rows)) if not rest[i]]
+            rest = [max(r - 1, 0) for r in rest]
+            losses = _backward(job, [rows[i] for i in active], config.enough) if active else []
+            for i, loss in zip(active, losses, strict=True):
+                if loss <= config.enough:
+                    rest[i] = 2
+            wrong = sum(loss > config.enough for loss in losses)
+            if not wrong and len(active) == len(rows):
+                break
+            progress(step + 1, config.steps, f"{wrong} of {len(rows)} phrasings to go")
+            if job.kept and wrong:
+                drawn = torch.randperm(len(job.kept), generator=generator)[: config.kept].tolist()
+                share = config.locality_weight * len(job.contexts) / len(drawn)
+                stay = [(job.kept[i], share, references[job.kept[i]]) for i in drawn]
+                weighted_backward(job.model, stay, job.pad, job.cache)
+            if wrong:
+                optimiser.step()
+            optimiser.zero_grad()
+        progress(config.steps, config.steps, "values optimised")
+
+
+def reader_of(keys: Tensor, moment: Tensor, strength: float, damping: float) -> Tensor:
+    """A (d_in, requests), fp64, with which shift S = A V: the ridge solution for values V at the keys."""
+    c = regulariser(moment, damping)
+    # The mean of k' C^-1 k: what makes `strength` mean the same for any model and any C.
+    energy = ((keys @ c.inverse) * keys).sum(1).mean()
+    identity = torch.eye(len(keys), dtype=keys.dtype)
+    return ridge_solve(keys, identity, c, strength * energy).shift
+
+
+@contextmanager
+def written(model: nn.Module, readers: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within, every module's output is what it will be with its shift A V added to its weight."""
+
+    def hook_for(name: str) -> Any:
+        def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            added = (args[0].float() @ readers[name]) @ values[name]
+            return output + added.to(output.dtype)
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_hook(hook_for(name)) for name in readers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _backward(job: Job, rows: Sequence[tuple[Example, float]], enough: float) -> list[float]:
+    """Backward of the weighted losses that are more than enough; every row's loss in nats a token."""
+    result = [0.0] * len(rows)
+    for numbers, batch in batches([example for example, _ in rows], job.pad):
+        batch = batch.to(job.model.device)
+        with torch.enable_grad(), job.cache.replayed(batch):
+            log_p = answer_logits(job.model, batch).log_softmax(-1)
+            labels = batch.labels[batch.answer_mask]
+            nll = -log_p.gather(1, labels[:, None])[:, 0]
+            parts = nll.split(batch.answer_mask.sum(1).tolist())
+            loss = nll.new_zeros(())
+            for number, part in zip(numbers, parts, strict=True):
+                result[number] = float(part.detach().mean())
+                if result[number] > enough:
+                    loss = loss + rows[number][1] * part.sum()
+            if not torch.isfinite(loss):
+                raise ValueError("the loss of an edit is not finite; are the model's weights finite?")
+            if loss.requires_grad:
+                loss.backward()
+    return result
