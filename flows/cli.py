@@ -224,7 +224,7 @@ def edit(
     if done.overrides:
         typer.echo(
             f"{done.overrides} answers are in {out / 'overrides.json'}, not in the weights: a checkpoint "
-            "alone does not give them; a version that mendflow registers does, or editors.overrides before it"
+            "alone does not give them; look prompts up with editors.overrides in front of it"
         )
 
 

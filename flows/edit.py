@@ -151,11 +151,12 @@ def askable(
     """The requests without what the model cannot be asked, and what was left out of them with the reason."""
     askable, rejected = [], []
     for request in requests:
-        faults = {
+        faults = {text: check.fault(text, chat=request.chat) for text in request.locality}
+        # With the target it is longer: that fault counts for a text that is both.
+        faults |= {
             text: check.fault(text, request.target, chat=request.chat)
             for text in (request.prompt, *request.equivalents)
         }
-        faults |= {text: check.fault(text, chat=request.chat) for text in request.locality}
         rejected += [
             Rejected(source=f"{source}, {text[:40]!r}", reason=fault)
             for text, fault in faults.items()
