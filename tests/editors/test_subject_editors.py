@@ -1,4 +1,4 @@
-"""Editors that write at the subject: their arithmetic against plain references, and what they alone promise."""
+"""Editors that write at the subject: their arithmetic against references, and what they alone promise."""
 
 from __future__ import annotations
 
