@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from editors import training
@@ -48,10 +49,12 @@ PROMOTION = Death("tasks.promotion", "_carry_out", "before")
 PROMOTED = Death("tasks.promotion", "_carry_out", "after")
 
 
-def _die(settings: CorrectSettings, server: str, death: Death) -> None:
+def _die(settings: CorrectSettings, server: str, threads: int, death: Death) -> None:
     """Run the flow in this process, which is killed on the way."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    # Sums are rounded otherwise with another number of threads.
+    torch.set_num_threads(threads)
     *path, last = death.name.split(".")
     place: Any = functools.reduce(getattr, path, importlib.import_module(death.module))
     original, calls = getattr(place, last), itertools.count(1)
@@ -77,7 +80,8 @@ def run_and_die(settings: CorrectSettings, death: Death) -> None:
     # Forked from a process that has imported what takes seconds, and has no threads.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["flows.correct", "mlflow", "great_expectations", LLAMA])
-    process = context.Process(target=_die, args=(settings, str(PREFECT_API_URL.value()), death))
+    server, threads = str(PREFECT_API_URL.value()), torch.get_num_threads()
+    process = context.Process(target=_die, args=(settings, server, threads, death))
     process.start()
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
