@@ -219,7 +219,8 @@ def edit(
     typer.echo(
         f"{done.applied.corrections} corrections in {done.applied.seconds:.1f} s "
         f"({done.applied.cost_in_units:.2f} times a forward and backward pass each), "
-        f"{done.right} of {done.applied.corrections} answered with the target; written to {out}"
+        f"{done.right} of {done.applied.corrections} answered with the target"
+        f"{f', {len(done.rejected)} left out' if done.rejected else ''}; written to {out}"
     )
     if done.overrides:
         typer.echo(
@@ -280,12 +281,15 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
     """Show a model's versions, its corrections by state, and its last promotions."""
     from tasks.ledger import Ledger
     from tasks.registry import describe
+    from tasks.tracking import has_store
 
     settings = _settings(name, home, tracking=tracking, ledger=ledger)
+    # Errors are flagged and collected before there is any version.
+    registered = bool(tracking) or has_store(settings.tracking)
     console = Console()
     with Ledger(settings.ledger) as book:
         versions = Table("version", "alias", "delta", "promoted by", title=name)
-        for version in describe(name, tracking_uri=settings.tracking).versions:
+        for version in describe(name, tracking_uri=settings.tracking).versions if registered else ():
             tags = version.tags
             versions.add_row(
                 version.number,

@@ -125,7 +125,7 @@ def _format_of(record: Record) -> Callable[[Record], _Fields] | None:
 def _fields(entry: Any) -> _Fields | str:
     """The fields of one entry, or why there are none."""
     if isinstance(entry, json.JSONDecodeError):
-        return f"not valid JSON ({entry.msg} at column {entry.colno}); mend the line"
+        return f"not valid JSON ({entry.msg.removesuffix(' at')} at column {entry.colno}); mend the line"
     if not isinstance(entry, dict):
         return "not a JSON object; write one object for each correction"
     reader = _format_of(entry)

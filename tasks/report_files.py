@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.records import Collected, ErrorReport, Rejected, UserError
 
-TARGET_COLUMNS = ("target", "desired_output")
+TARGET_COLUMNS = ("target", "desired_output", "expected")
 EQUIVALENT_COLUMNS = ("rephrases", "equivalents")
 COLUMNS = (
     "prompt",
@@ -31,9 +31,9 @@ _Row = Mapping[str, Any] | str
 def from_file(path: str | Path, model_name: str, *, chat: bool) -> Collected:
     """Error reports in a .jsonl, .csv or .parquet file, dated when the file was last changed.
 
-    Columns: `prompt` and `target` (or `desired_output`; null where not known), and as wanted `wrong_output`,
-    `rephrases` (or `equivalents`) and `locality` (lists; in CSV as JSON, or parted by `|`), `subject`,
-    `reporter`, `severity`. Other columns are ignored; empty texts are for the ledger to judge.
+    Columns: `prompt` and `target` (or `desired_output`, `expected`; null where not known), and as wanted
+    `wrong_output` (or `output`), `rephrases` (or `equivalents`) and `locality` (lists; in CSV as JSON, or
+    parted by `|`), `subject`, `reporter`, `severity`. Other columns are ignored; empty texts are for the ledger to judge.
 
     Raises:
         UserError: the file is missing, of another kind, unreadable, or lacks a column that is needed.
@@ -77,7 +77,7 @@ def _check_columns(path: Path, columns: set[str]) -> None:
         raise UserError(f"{path} has no column 'prompt'; its columns are {', '.join(sorted(columns))}")
     if columns.isdisjoint(TARGET_COLUMNS):
         raise UserError(
-            f"{path} has neither a column 'target' nor 'desired_output'; "
+            f"{path} has no column 'target' (or 'desired_output', or 'expected'); "
             "add one, null where no answer is known"
         )
 
@@ -94,6 +94,9 @@ def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
         "equivalents": next((_list(row, name) for name in EQUIVALENT_COLUMNS if row.get(name)), ()),
         "locality": _list(row, "locality"),
     }
+    # As `mendflow flag` calls it.
+    if row.get("output") not in (None, "") and row.get("wrong_output") in (None, ""):
+        fields["wrong_output"] = _text(row, "output")
     for name in ("wrong_output", "subject", "reporter", "severity"):
         if row.get(name) not in (None, ""):
             fields[name] = _text(row, name)

@@ -73,11 +73,17 @@ def _no_transfer_bars() -> Iterator[None]:
         SETTING.unset()
 
 
+def has_store(uri: str) -> bool:
+    """Whether there may be a store: false where its SQLite file was not made yet."""
+    file = _sqlite_file(uri)
+    return file is None or file.is_file()
+
+
 def _check_reachable(uri: str, *, create: bool) -> None:
     """Fail in seconds where MLflow would try again for minutes, or make an empty store."""
     file = _sqlite_file(uri)
     if file is not None and not create and not file.is_file():
-        raise _unusable(uri, FileNotFoundError(f"there is no file {file}"))
+        raise _unusable(uri, FileNotFoundError(f"there is no file {file}; `mendflow correct` makes it"))
     address = urlsplit(uri)
     if address.scheme not in ("http", "https"):
         return

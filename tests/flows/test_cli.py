@@ -135,3 +135,23 @@ def test_a_home_that_is_not_there_yet_is_made_for_prefect_too(
     done = run.invoke(app, ["rollback", "tiny", "--home", str(tmp_path / "file")])
     assert isinstance(done.exception, UserError)
     assert "name another home" in str(done.exception)
+
+
+def test_status_shows_what_was_flagged_before_there_is_any_version(tmp_path: Path):
+    common = ["my-model", "--home", str(tmp_path)]
+    assert (
+        run.invoke(app, ["flag", *common, "--prompt", "Who?", "--output", "x", "--expected", "y"]).exit_code
+        == 0
+    )
+    status = run.invoke(app, ["status", *common])
+    assert status.exit_code == 0, status.output
+    assert "accepted" in status.output
+
+
+def test_a_file_of_reports_may_use_the_words_of_flag(tmp_path: Path):
+    file = tmp_path / "reports.jsonl"
+    file.write_text('{"prompt": "Who?", "output": "x", "expected": "y"}\n')
+    common = ["my-model", "--home", str(tmp_path)]
+    collected = run.invoke(app, ["collect", *common, "--source", str(file)])
+    assert collected.exit_code == 0, collected.output
+    assert "accepted" in collected.output
