@@ -33,7 +33,8 @@ def from_file(path: str | Path, model_name: str, *, chat: bool) -> Collected:
 
     Columns: `prompt` and `target` (or `desired_output`, `expected`; null where not known), and as wanted
     `wrong_output` (or `output`), `rephrases` (or `equivalents`) and `locality` (lists; in CSV as JSON, or
-    parted by `|`), `subject`, `reporter`, `severity`. Other columns are ignored; empty texts are for the ledger to judge.
+    parted by `|`), `subject`, `reporter`, `severity`. Other columns are ignored;
+    empty texts are for the ledger to judge.
 
     Raises:
         UserError: the file is missing, of another kind, unreadable, or lacks a column that is needed.
