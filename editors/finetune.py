@@ -10,8 +10,8 @@ one (Mitchell et al. 2022), and FT+L keeps every weight within a distance of its
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from editors.descent import DescentConfig, descend
 from editors.gather import answered_exactly, encode_kept, encode_requests, restored
 from editors.locate import default_modules
 from editors.model_kinds import kind_of
-from editors.protocol import Kept, Progress, configuration_digest, no_progress
+from editors.protocol import Kept, Progress, WeightlessEditor, no_progress
 from editors.replay import PrefixCache
 from editors.requests import EditRequest, pad_id
 
@@ -42,7 +42,7 @@ class FinetuneConfig(DescentConfig):
     limit: float | None = None
 
 
-class Finetune:
+class Finetune(WeightlessEditor):
     """The editor; it has no weights of its own."""
 
     name = "finetune"
@@ -50,14 +50,6 @@ class Finetune:
 
     def __init__(self, config: FinetuneConfig | None = None) -> None:
         self.config = config or self.default
-
-    def configuration(self) -> dict[str, Any]:
-        """The configuration."""
-        return {"config": asdict(self.config)}
-
-    def digest(self) -> str:
-        """SHA-256 over the configuration."""
-        return configuration_digest({"editor": self.name, **self.configuration()}, {})
 
     def edit(
         self,
@@ -69,11 +61,7 @@ class Finetune:
         progress: Progress = no_progress,
     ) -> Delta:
         """One delta for all requests together, equivalents included; the model is left as it was."""
-        manifest = {
-            "editor": self.name,
-            "editor_digest": self.digest(),
-            "editor_configuration": self.configuration(),
-        }
+        manifest = self.manifest()
         if not requests:
             return Delta({}, manifest)
         config, pad = self.config, pad_id(tokenizer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +21,7 @@ from editors.descent import DescentConfig, descend
 from editors.gather import answered_exactly, encode_kept, encode_requests
 from editors.locate import EditableModule, default_modules
 from editors.model_kinds import kind_of
-from editors.protocol import Kept, Progress, configuration_digest, no_progress
+from editors.protocol import Kept, Progress, WeightlessEditor, no_progress
 from editors.replay import PrefixCache
 from editors.requests import EditRequest, pad_id
 
@@ -43,21 +43,13 @@ class LoraConfig(DescentConfig):
     rank: int = 8
 
 
-class Lora:
+class Lora(WeightlessEditor):
     """The editor; it has no weights of its own."""
 
     name = "lora"
 
     def __init__(self, config: LoraConfig | None = None) -> None:
         self.config = config or LoraConfig()
-
-    def configuration(self) -> dict[str, Any]:
-        """The configuration."""
-        return {"config": asdict(self.config)}
-
-    def digest(self) -> str:
-        """SHA-256 over the configuration."""
-        return configuration_digest({"editor": self.name, **self.configuration()}, {})
 
     def edit(
         self,
@@ -69,11 +61,7 @@ class Lora:
         progress: Progress = no_progress,
     ) -> Delta:
         """One delta for all requests together, equivalents included; the model is left as it was."""
-        manifest = {
-            "editor": self.name,
-            "editor_digest": self.digest(),
-            "editor_configuration": self.configuration(),
-        }
+        manifest = self.manifest()
         if not requests:
             return Delta({}, manifest)
         config, pad = self.config, pad_id(tokenizer)

@@ -6,13 +6,13 @@ The delta has no shifts; its manifest holds the answers, and whoever serves the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from editors.delta import OVERRIDES, Delta
 from editors.overrides import Override, Overrides
-from editors.protocol import Kept, Progress, configuration_digest, no_progress
+from editors.protocol import Kept, Progress, WeightlessEditor, no_progress
 from editors.requests import EditRequest
 
 if TYPE_CHECKING:
@@ -26,21 +26,13 @@ class OverrideConfig:
     expires_at: str | None = None
 
 
-class OverrideEditor:
+class OverrideEditor(WeightlessEditor):
     """The editor; it has no weights, and gives the model none."""
 
     name = "override"
 
     def __init__(self, config: OverrideConfig | None = None) -> None:
         self.config = config or OverrideConfig()
-
-    def configuration(self) -> dict[str, Any]:
-        """The configuration."""
-        return {"config": asdict(self.config)}
-
-    def digest(self) -> str:
-        """SHA-256 over the configuration."""
-        return configuration_digest({"editor": self.name, **self.configuration()}, {})
 
     def edit(
         self,
@@ -69,10 +61,5 @@ class OverrideEditor:
             progress(done, len(requests), "overridden")
         return Delta(
             {},
-            {
-                "editor": self.name,
-                "editor_digest": self.digest(),
-                "editor_configuration": self.configuration(),
-                OVERRIDES: overrides.to_json(),
-            },
+            {**self.manifest(), OVERRIDES: overrides.to_json()},
         )

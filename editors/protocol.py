@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 
@@ -58,6 +58,29 @@ class Editor(Protocol):
 
     def digest(self) -> str:
         """SHA-256 over configuration and weights."""
+
+
+class WeightlessEditor:
+    """What editors without weights share: they are what their name and configuration, a dataclass, say."""
+
+    name: ClassVar[str]
+    config: Any
+
+    def configuration(self) -> dict[str, Any]:
+        """The configuration."""
+        return {"config": asdict(self.config)}
+
+    def digest(self) -> str:
+        """SHA-256 over the configuration."""
+        return configuration_digest({"editor": self.name, **self.configuration()}, {})
+
+    def manifest(self) -> dict[str, Any]:
+        """What a delta says of the editor that made it."""
+        return {
+            "editor": self.name,
+            "editor_digest": self.digest(),
+            "editor_configuration": self.configuration(),
+        }
 
 
 class TrainableEditor(Editor, Protocol):

@@ -8,8 +8,8 @@ corrections. It is the editor that any trained one has to beat.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from editors.gather import captures, encode_requests, joined
 from editors.locate import EditableModule, default_modules
 from editors.model_kinds import kind_of
 from editors.normaliser import RunningMoments
-from editors.protocol import Kept, Progress, configuration_digest, no_progress
+from editors.protocol import Kept, Progress, WeightlessEditor, no_progress
 from editors.requests import EditRequest, pad_id
 from editors.solve import Regulariser, ridge_solve
 
@@ -49,21 +49,13 @@ class UltraEditConfig:
     strength: float = 1.0
 
 
-class UltraEdit:
+class UltraEdit(WeightlessEditor):
     """The editor; it has no weights of its own."""
 
     name = "ultraedit"
 
     def __init__(self, config: UltraEditConfig | None = None) -> None:
         self.config = config or UltraEditConfig()
-
-    def configuration(self) -> dict[str, Any]:
-        """The configuration."""
-        return {"config": asdict(self.config)}
-
-    def digest(self) -> str:
-        """SHA-256 over the configuration."""
-        return configuration_digest({"editor": self.name, **self.configuration()}, {})
 
     def edit(
         self,
@@ -78,11 +70,7 @@ class UltraEdit:
 
         UltraEdit has no use for `keep`.
         """
-        manifest = {
-            "editor": self.name,
-            "editor_digest": self.digest(),
-            "editor_configuration": self.configuration(),
-        }
+        manifest = self.manifest()
         if not requests:
             return Delta({}, manifest)
         modules = default_modules(model, self.config.modules, DEPTH)
