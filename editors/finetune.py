@@ -22,7 +22,7 @@ from editors.descent import DescentConfig, descend
 from editors.gather import answered_exactly, encode_kept, encode_requests, restored
 from editors.locate import default_modules
 from editors.model_kinds import kind_of
-from editors.protocol import Kept, Progress, WeightlessEditor, no_progress
+from editors.protocol import Kept, Progress, WeightlessEditor, no_progress, provenance
 from editors.replay import PrefixCache
 from editors.requests import EditRequest, pad_id
 
@@ -61,7 +61,7 @@ class Finetune(WeightlessEditor):
         progress: Progress = no_progress,
     ) -> Delta:
         """One delta for all requests together, equivalents included; the model is left as it was."""
-        manifest = self.manifest()
+        manifest = provenance(self)
         if not requests:
             return Delta({}, manifest)
         config, pad = self.config, pad_id(tokenizer)

@@ -29,6 +29,7 @@ from editors.protocol import (
     Progress,
     configuration_digest,
     no_progress,
+    provenance,
     read_manifest,
 )
 from editors.requests import EditRequest, Example
@@ -166,14 +167,7 @@ class HyperEditor(nn.Module, ABC):
         Raises:
             ValueError: a shift is not finite.
         """
-        delta = Delta(
-            {name: shift.contiguous() for name, shift in shifts.items()},
-            {
-                "editor": self.name,
-                "editor_digest": self.digest(),
-                "editor_configuration": self.configuration(),
-            },
-        )
+        delta = Delta({name: shift.contiguous() for name, shift in shifts.items()}, provenance(self))
         delta.check_finite()
         return delta
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from editors.delta import OVERRIDES, Delta
 from editors.overrides import Override, Overrides
-from editors.protocol import Kept, Progress, WeightlessEditor, no_progress
+from editors.protocol import Kept, Progress, WeightlessEditor, no_progress, provenance
 from editors.requests import EditRequest
 
 if TYPE_CHECKING:
@@ -59,7 +59,4 @@ class OverrideEditor(WeightlessEditor):
                     )
                 overrides.add(Override(prompt, request.target, request.id, request.chat, expires or None))
             progress(done, len(requests), "overridden")
-        return Delta(
-            {},
-            {**self.manifest(), OVERRIDES: overrides.to_json()},
-        )
+        return Delta({}, {**provenance(self), OVERRIDES: overrides.to_json()})

@@ -40,7 +40,9 @@ class Kept:
 class Editor(Protocol):
     """An editor never changes the model it is given; it answers with a delta."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the editor is called in the catalogue."""
 
     def edit(
         self,
@@ -74,14 +76,6 @@ class WeightlessEditor:
         """SHA-256 over the configuration."""
         return configuration_digest({"editor": self.name, **self.configuration()}, {})
 
-    def manifest(self) -> dict[str, Any]:
-        """What a delta says of the editor that made it."""
-        return {
-            "editor": self.name,
-            "editor_digest": self.digest(),
-            "editor_configuration": self.configuration(),
-        }
-
 
 class TrainableEditor(Editor, Protocol):
     """An editor that learns before it edits, and is kept as safetensors and JSON."""
@@ -97,6 +91,15 @@ class TrainableEditor(Editor, Protocol):
 
 class EditorMismatchError(ValueError):
     """The editor was trained for another base model."""
+
+
+def provenance(editor: Editor) -> dict[str, Any]:
+    """What a delta's manifest says of the editor that made it."""
+    return {
+        "editor": editor.name,
+        "editor_digest": editor.digest(),
+        "editor_configuration": editor.configuration(),
+    }
 
 
 def configuration_digest(configuration: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:

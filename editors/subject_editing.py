@@ -16,7 +16,7 @@ from editors.gather import encode_kept, restored, set_weight
 from editors.key_statistics import KeyStatistics
 from editors.locate import EditableModule, blocks, default_modules
 from editors.model_kinds import CAUSAL, kind_of
-from editors.protocol import Kept, Progress, configuration_digest, no_progress
+from editors.protocol import Kept, Progress, configuration_digest, no_progress, provenance
 from editors.replay import PrefixCache
 from editors.requests import EditRequest, Example, collate, encode, pad_id
 from editors.solve import Regulariser
@@ -132,11 +132,7 @@ class SubjectEditor(ABC):
         Raises:
             ValueError: a request's subject cannot be found; the model is not finite, or not decoder-only.
         """
-        manifest: dict[str, Any] = {
-            "editor": self.name,
-            "editor_digest": self.digest(),
-            "editor_configuration": self.configuration(),
-        }
+        manifest = provenance(self)
         if not requests:
             return Delta({}, manifest)
         if kind_of(model) != CAUSAL:

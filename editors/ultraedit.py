@@ -20,7 +20,7 @@ from editors.gather import captures, encode_requests, joined
 from editors.locate import EditableModule, default_modules
 from editors.model_kinds import kind_of
 from editors.normaliser import RunningMoments
-from editors.protocol import Kept, Progress, WeightlessEditor, no_progress
+from editors.protocol import Kept, Progress, WeightlessEditor, no_progress, provenance
 from editors.requests import EditRequest, pad_id
 from editors.solve import Regulariser, ridge_solve
 
@@ -70,7 +70,7 @@ class UltraEdit(WeightlessEditor):
 
         UltraEdit has no use for `keep`.
         """
-        manifest = self.manifest()
+        manifest = provenance(self)
         if not requests:
             return Delta({}, manifest)
         modules = default_modules(model, self.config.modules, DEPTH)
