@@ -1,4 +1,4 @@
-"""What a person watching sees: a line for every stage, and a bar where they wait."""
+"""What a person watching sees: a line for every stage, and a bar where they wait; in a log, lines alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,6 +18,8 @@ from rich.progress import (
 )
 
 ReportProgress = Callable[[int, int, str], None]
+# Seconds between two lines about one stage where there is no terminal to show a bar on.
+BETWEEN_LINES = 20.0
 
 
 class Narrator:
@@ -28,8 +31,21 @@ class Narrator:
 
     @contextmanager
     def stage(self, name: str, told: str) -> Iterator[ReportProgress]:
-        """One stage with its progress bar; its time is added to what the stage took before."""
-        started = time.perf_counter()
+        """One stage with its progress; its time is added to what the stage took before."""
+        started, told = time.perf_counter(), escape(told)
+        shown = self._bar(told) if self.console.is_terminal else self._lines(told, started)
+        with shown as report:
+            yield report
+        seconds = time.perf_counter() - started
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self._print(f"[green]✓[/] {told} [dim]{seconds:.1f} s[/]")
+
+    def say(self, text: str) -> None:
+        """One line of the story."""
+        self._print(f"  {text}")
+
+    @contextmanager
+    def _bar(self, told: str) -> Iterator[ReportProgress]:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -38,19 +54,30 @@ class Narrator:
             TimeElapsedColumn(),
             TextColumn("[dim]{task.fields[note]}"),
         )
-        with Progress(
-            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
-        ) as bars:
+        with Progress(*columns, console=self.console, transient=True) as bars:
             bar = bars.add_task(told, total=None, note="")
 
             def report(done: int, total: int, note: str = "") -> None:
                 bars.update(bar, completed=done, total=total, note=note)
 
             yield report
-        seconds = time.perf_counter() - started
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-        self.console.print(f"[green]✓[/] {told} [dim]{seconds:.1f} s[/]")
 
-    def say(self, text: str) -> None:
-        """One line of the story."""
-        self.console.print(f"  {text}")
+    @contextmanager
+    def _lines(self, told: str, started: float) -> Iterator[ReportProgress]:
+        """What a log is told: that the stage begins, and now and then how far it is."""
+        last = started
+        self._print(f"{told} ...")
+
+        def report(done: int, total: int, note: str = "") -> None:
+            nonlocal last
+            now = time.perf_counter()
+            if now - last >= BETWEEN_LINES:
+                last = now
+                parts = f"{done} of {total}", escape(" ".join(note.split())), f"{now - started:.0f} s"
+                self._print(f"  {told}: {', '.join(filter(None, parts))}")
+
+        yield report
+
+    def _print(self, text: str) -> None:
+        # A line of a log is a line, however long it is.
+        self.console.print(text, soft_wrap=not self.console.is_terminal)
