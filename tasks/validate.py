@@ -93,13 +93,18 @@ def _in_fresh_process(request_file: Path, progress: Progress | None) -> None:
     said: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("@progress "):
-                done, total, note = line.split(" ", 3)[1:]
-                if progress:
-                    progress(int(done), int(total), note.strip())
-            else:
-                said.append(line.rstrip())
+        try:
+            for line in process.stdout:
+                if line.startswith("@progress "):
+                    done, total, note = line.split(" ", 3)[1:]
+                    if progress:
+                        progress(int(done), int(total), note.strip())
+                else:
+                    said.append(line.rstrip())
+        except BaseException:
+            # Whoever interrupts this run is not made to wait for the end of the measuring.
+            process.kill()
+            raise
     if process.returncode != 0:
         raise UserError(f"the candidate could not be measured: {' / '.join(said[-3:]) or 'no output'}")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +17,7 @@ from editors.override import OverrideEditor
 from editors.requests import EditRequest
 from tasks.edit_dataset import EditDataset
 from tasks.models import load, resolve
-from tasks.validate import GATE_TOKENS, MEASURED_FILE, OUTCOMES_FILE, _measure
+from tasks.validate import GATE_TOKENS, MEASURED_FILE, OUTCOMES_FILE, _measure, measure
 from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
 from validation.outcomes import LOCALITY
 
@@ -96,3 +98,20 @@ def test_what_is_overridden_is_measured_as_it_is_served(
     assert outcomes.loc["a", "candidate_output"] == "Cairo."
     (own,) = generate_greedy(*load(base), ["The yen is used in"], chat=True, max_new_tokens=GATE_TOKENS)
     assert outcomes.loc["b", "candidate_output"] == own
+
+
+def test_whoever_interrupts_does_not_wait_for_the_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    EditDataset.from_rows([], [], {}).save(tmp_path / "dataset")
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\necho '@progress 1 2 asked'\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path, tracking_uri="", candidate="models:/m/2", champion="models:/m/1",
+                dataset=tmp_path / "dataset", earlier=[], progress=interrupt)  # fmt: skip
+    assert time.monotonic() - started < 30
