@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -100,18 +101,23 @@ def test_what_is_overridden_is_measured_as_it_is_served(
     assert outcomes.loc["b", "candidate_output"] == own
 
 
-def test_whoever_interrupts_does_not_wait_for_the_measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_ends_the_measuring_and_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
+):
     EditDataset.from_rows([], [], {}).save(tmp_path / "dataset")
     slow = tmp_path / "slow"
-    slow.write_text("#!/bin/sh\necho '@progress 1 2 asked'\nexec sleep 60\n")
+    slow.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\necho '@progress 1 2 asked'\nexec sleep 60\n")
     slow.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(slow))
 
     def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise interruption
 
     started = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(interruption):
         measure(tmp_path, tracking_uri="", candidate="models:/m/2", champion="models:/m/1",
                 dataset=tmp_path / "dataset", earlier=[], progress=interrupt)  # fmt: skip
     assert time.monotonic() - started < 30
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
