@@ -1,0 +1,62 @@
+"""The command line: `mendflow`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from flows.cli import editing, jobs, ledger, versions
+from tasks.records import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Continuous model correction: flagged errors in, a corrected, validated and registered model out.",
+)
+# In the order in which `mendflow --help` lists them.
+app.command()(jobs.demo)
+app.command()(ledger.flag)
+app.command()(ledger.collect)
+app.command()(jobs.correct)
+app.command("train-editor")(editing.train_editor)
+app.command()(editing.edit)
+app.command()(editing.bench)
+app.command()(versions.status)
+app.command()(versions.promote)
+app.command()(versions.rollback)
+app.command()(jobs.report)
+
+
+def main() -> None:
+    """Run a command; a user's mistake is one sentence on standard error and exit status 2."""
+    _quieten()
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]mendflow:[/] {escape(str(error))}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _quieten() -> None:
+    """Keep libraries from talking and counting, unless the user chose otherwise."""
+    import logging
+
+    for library in ("great_expectations", "mlflow", "alembic", "httpx"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    for variable, value in {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "TOKENIZERS_PARALLELISM": "false",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+    }.items():
+        os.environ.setdefault(variable, value)

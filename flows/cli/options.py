@@ -1,0 +1,66 @@
+"""What commands share: their options, the settings made of them, and the machine made ready."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from editors.catalogue import listed
+from tasks.records import UserError
+
+if TYPE_CHECKING:
+    from flows.settings import CorrectSettings
+
+Name = Annotated[str, typer.Argument(help="Registered model name.")]
+Home = Annotated[Path, typer.Option(help="Folder for stores, caches and runs.", envvar="MENDFLOW_HOME")]
+Tracking = Annotated[str, typer.Option(help="MLflow tracking URI; by default SQLite in the home folder.")]
+LedgerUrl = Annotated[str, typer.Option(help="Ledger database URL; by default SQLite in the home folder.")]
+Who = Annotated[str, typer.Option(help="The person who decides; by default the user at the machine.")]
+Why = Annotated[str, typer.Option(help="The reason, for the promotion log.")]
+AnyEditor = Annotated[str, typer.Option(help=f"The folder of an editor, or one of {listed()}.")]
+Chat = Annotated[bool, typer.Option("--chat/--text", help="Prompts are chat turns, or raw text.")]
+HOME = Path(".mendflow")
+
+
+def settings_of(
+    name: str, home: Path, *, tracking: str = "", ledger: str = "", **more: object
+) -> CorrectSettings:
+    """The settings of a run; child processes are told of its home."""
+    from pydantic import ValidationError
+
+    from flows.settings import CorrectSettings
+
+    home = home.absolute()
+    os.environ["MENDFLOW_HOME"] = str(home)
+    try:
+        values = {"model_name": name, "home": home, "tracking_uri": tracking, "ledger_url": ledger, **more}
+        return CorrectSettings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def user() -> str:
+    """The user at the machine; a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "unknown"
+
+
+def prepare_prefect(home: Path) -> None:
+    """Give Prefect a folder in the home folder, unless the user has one; it makes no parents of its own."""
+    if "PREFECT_HOME" in os.environ:
+        return
+    folder = home.absolute() / "prefect"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be made ({error.strerror}); name another home with --home"
+        ) from error
+    os.environ["PREFECT_HOME"] = str(folder)

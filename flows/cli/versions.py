@@ -1,0 +1,92 @@
+"""A model's versions: what there is, and which one serves."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows.cli.options import (
+    HOME,
+    Home,
+    LedgerUrl,
+    Name,
+    Tracking,
+    Who,
+    Why,
+    prepare_prefect,
+    settings_of,
+    user,
+)
+
+
+def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: LedgerUrl = "") -> None:
+    """Show a model's versions, its corrections by state, and its last promotions."""
+    from tasks.ledger import Ledger
+    from tasks.registry import describe
+    from tasks.tracking import has_store
+
+    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    # Errors are flagged and collected before there is any version.
+    registered = bool(tracking) or has_store(settings.tracking)
+    console = Console()
+    with Ledger(settings.ledger) as book:
+        versions = Table("version", "alias", "delta", "promoted by", title=name)
+        for version in describe(name, tracking_uri=settings.tracking).versions if registered else ():
+            tags = version.tags
+            versions.add_row(
+                version.number,
+                ", ".join(version.aliases),
+                tags.get("mendflow.delta_digest", "")[:12],
+                escape(tags.get("mendflow.promoted_by", "")),
+            )
+        console.print(versions)
+        states = Table("state", "corrections")
+        for state, count in book.counts(name).items():
+            if count:
+                states.add_row(state, str(count))
+        console.print(states)
+        log = Table("when", "what", "from", "to", "who", "why", "phase")
+        for row in book.promotion_log(name)[-8:]:
+            when = f"{row.at:%Y-%m-%d %H:%M}"
+            who, why = escape(row.who), escape(row.why)
+            log.add_row(when, row.action, row.from_version, row.to_version, who, why, row.phase)
+        console.print(log)
+
+
+def promote(
+    name: Name,
+    version: Annotated[str | None, typer.Option(help="A version; by default the candidate.")] = None,
+    who: Who = "",
+    why: Why = "promoted by hand",
+    home: Home = HOME,
+    tracking: Tracking = "",
+    ledger: LedgerUrl = "",
+) -> None:
+    """Make the candidate, or a named version, the champion."""
+    prepare_prefect(home)
+    from flows.promote import promote as promote_flow
+
+    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    number = promote_flow(settings, version, who or user(), why)
+    typer.echo(f"champion of {name} is version {number}")
+
+
+def rollback(
+    name: Name,
+    who: Who = "",
+    why: Why = "rolled back by hand",
+    home: Home = HOME,
+    tracking: Tracking = "",
+    ledger: LedgerUrl = "",
+) -> None:
+    """Put the previous champion back; again, and it goes forward."""
+    prepare_prefect(home)
+    from flows.promote import rollback as rollback_flow
+
+    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    number = rollback_flow(settings, who or user(), why)
+    typer.echo(f"champion of {name} is version {number}")
