@@ -18,6 +18,7 @@ from flows.promote import rollback
 from flows.questions import Question, as_asked, demo_questions
 from flows.settings import DEMO_MODEL, CorrectSettings
 from flows.stages import find_champion
+from flows.temporary_server import ensure_server
 from tasks.edit_dataset import EditDataset
 from tasks.ledger import Ledger
 from tasks.models import load, resolve
@@ -81,6 +82,7 @@ def run_demo(demo: DemoSettings) -> CorrectionRun:
         f"{len(wrong)} of {len(questions)} different questions"
     )
 
+    ensure_server()
     run = correct(settings)
     if run.outcome == "nothing to do":
         run = CorrectionRun(**json.loads(_last_result(home).read_text()))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editors.catalogue import listed
+from flows.temporary_server import ensure_server
 from tasks.records import UserError
 
 if TYPE_CHECKING:
@@ -53,14 +54,15 @@ def user() -> str:
 
 
 def prepare_prefect(home: Path) -> None:
-    """Give Prefect a folder in the home folder, unless the user has one; it makes no parents of its own."""
-    if "PREFECT_HOME" in os.environ:
-        return
-    folder = home.absolute() / "prefect"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be made ({error.strerror}); name another home with --home"
-        ) from error
-    os.environ["PREFECT_HOME"] = str(folder)
+    """Give Prefect a folder in the home folder, and a server, unless the user has them."""
+    if "PREFECT_HOME" not in os.environ:
+        folder = home.absolute() / "prefect"
+        try:
+            # Prefect makes no parents of its own.
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be made ({error.strerror}); name another home with --home"
+            ) from error
+        os.environ["PREFECT_HOME"] = str(folder)
+    ensure_server()
