@@ -136,6 +136,37 @@ def capture_keys(
     return {name: inputs[name][chosen[name]].float() for name in names}
 
 
+def read_answers(
+    model: nn.Module, modules: Sequence[EditableModule], batch: TokenBatch
+) -> tuple[list[float], dict[str, list[Tensor]]]:
+    """How sure the model is of each answer of a batch, and its keys there: one forward pass.
+
+    Returns:
+        By example, the least probability of an answer token, 0 where another token is more probable; and by
+        module name, each example's keys (tokens, d_in), fp32.
+    """
+    names = [module.name for module in modules]
+    with torch.no_grad(), traced(model, names) as (inputs, _):
+        logits = answer_logits(model, batch)
+    keys = {}
+    for name in names:
+        mask = _positions(model, name, batch, inputs[name])
+        counts = mask.reshape(len(mask), -1).sum(1).tolist()
+        keys[name] = list(inputs[name][mask].float().split(counts))
+    return certainties(batch, logits), keys
+
+
+def certainties(batch: TokenBatch, logits: Tensor) -> list[float]:
+    """By example, the least probability of an answer token, 0 where another token is more probable.
+
+    `logits` are those of `answer_logits`. Greedy decoding gives the answer where it is above 0.
+    """
+    labels = answer_labels(batch, logits)
+    probable = logits.softmax(-1).gather(1, labels[:, None])[:, 0].clamp_min(torch.finfo(logits.dtype).tiny)
+    probable = torch.where(logits.argmax(-1) == labels, probable, torch.zeros_like(probable))
+    return [float(row.min()) for row in probable.split(batch.answer_mask.sum(1).tolist())]
+
+
 def _positions(
     model: nn.Module, name: str, batch: TokenBatch, given: Tensor, *, all_tokens: bool = False
 ) -> Tensor:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from editors.capture import Captured, answer_labels, answer_logits, capture_gradients, capture_keys
+from editors.capture import (
+    Captured,
+    answer_logits,
+    capture_gradients,
+    capture_keys,
+    certainties,
+    read_answers,
+)
 from editors.locate import EditableModule
 from editors.model_kinds import CAUSAL, ModelKind
 from editors.protocol import Kept, Progress, no_progress
@@ -38,6 +46,29 @@ def encode_kept(
 ) -> list[Example]:
     """Every prompt that must stay, with its answer."""
     return [encode(tokenizer, kept.prompt, kept.answer, chat=kept.chat, kind=kind) for kept in keep]
+
+
+def encode_openings(
+    tokenizer: PreTrainedTokenizerBase, keep: Sequence[Kept], longest: int, kind: ModelKind = CAUSAL
+) -> list[Example]:
+    """Prompts that must stay with so much of their answers as counts.
+
+    That is up to its gold part, if the answer has one, and else the first `longest` tokens.
+    """
+    openings = []
+    for kept, example in zip(keep, encode_kept(tokenizer, keep, kind), strict=True):
+        ids, end = example.target_ids, longest
+        if kept.gold and kept.gold.casefold() in kept.answer.casefold():
+            end = next(
+                (
+                    n
+                    for n in range(1, len(ids))
+                    if kept.gold.casefold() in tokenizer.decode(ids[:n]).casefold()
+                ),
+                len(ids),
+            )
+        openings.append(replace(example, target_ids=ids[:end]))
+    return openings
 
 
 def batches(
@@ -80,17 +111,6 @@ def joined(parts: Iterable[Mapping[str, Captured]]) -> dict[str, Captured]:
     }
 
 
-def gather(
-    model: nn.Module,
-    modules: Sequence[EditableModule],
-    examples: Sequence[Example],
-    pad: int,
-    cache: PrefixCache,
-) -> dict[str, Captured]:
-    """Keys and gradients of all examples, by module name."""
-    return joined(captures(model, modules, examples, pad, cache))
-
-
 def gather_by_example(
     model: nn.Module,
     modules: Sequence[EditableModule],
@@ -124,6 +144,21 @@ def gather_keys(
     return {m.name: torch.cat([part[m.name] for part in parts]) for m in modules}
 
 
+def look(
+    model: nn.Module,
+    modules: Sequence[EditableModule],
+    examples: Sequence[Example],
+    pad: int,
+    cache: PrefixCache,
+) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
+    """For each example its number, how sure the model is of its answer (see `certainties`), and its keys."""
+    for numbers, batch in batches(examples, pad):
+        with cache.replayed(batch):
+            sure, keys = read_answers(model, modules, batch)
+        for row, (number, certainty) in enumerate(zip(numbers, sure, strict=True)):
+            yield number, certainty, {name: rows[row] for name, rows in keys.items()}
+
+
 def answered_exactly(
     model: nn.Module, examples: Sequence[Example], pad: int, cache: PrefixCache
 ) -> list[bool]:
@@ -135,9 +170,8 @@ def answered_exactly(
     for numbers, batch in batches(examples, pad):
         with torch.no_grad(), cache.replayed(batch):
             logits = answer_logits(model, batch)
-        right = logits.argmax(-1) == answer_labels(batch, logits)
-        for number, row in zip(numbers, right.split(batch.answer_mask.sum(1).tolist()), strict=True):
-            result[number] = bool(row.all())
+        for number, certainty in zip(numbers, certainties(batch, logits), strict=True):
+            result[number] = certainty > 0
     return result
 
 

@@ -9,7 +9,7 @@ starts as the identity on the gradient itself, which makes the untrained editor 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from editors.capture import Captured, device_of, evaluating
 from editors.delta import Delta
 from editors.gather import (
-    answered_exactly,
-    encode_kept,
+    captures,
+    encode_openings,
     encode_requests,
-    gather,
     gather_keys,
     joined,
+    look,
     restored,
     set_weight,
 )
@@ -35,12 +35,12 @@ from editors.protocol import Kept, Progress, no_progress
 from editors.replay import PrefixCache
 from editors.requests import EditRequest, Example, pad_id
 from editors.second_moment import compress, expand, second_moment
-from editors.solve import Regulariser, RidgeSolution, ridge_solve
+from editors.solve import NormalEquations, Regulariser, RidgeSolution, ridge_solve
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Tokens of an answer that must stay which are put back where they moved: enough to hold what it says.
+# Tokens of an answer that must stay which an edit holds on to, where it is not known what makes it right.
 OPENING = 12
 
 
@@ -52,13 +52,15 @@ class MalmenConfig(HyperConfig):
         modules: regular expression over module names; by default MLP outputs of late blocks.
         rank: of the hypernetwork's low-rank maps.
         depth: its number of blocks.
-        passes: captures and solves per edit; a later one sees only what the earlier left undone.
+        passes: most captures and solves per edit; a later one asks only for what the earlier left undone.
         share: of the learned step that each pass takes; small steps disturb less.
         rate: initial size of a value change, as a share of what the matrices write together.
         strength: initial weight of the regulariser against the edits.
         kept_weight: weight of keys whose answers must stay, against ordinary text.
         caution: how many times heavier they weigh in an edit than in a step of training: an edit has
             several passes to reach its end against the weight.
+        certainty: least probability that every token of a corrected answer is to have.
+        kept_row_weight: weight of a token whose answer the caller wants kept, against one to be corrected.
         text_rank, kept_rank: eigenvectors kept of the stored second moments.
         seed: of the initial weights.
     """
@@ -72,6 +74,8 @@ class MalmenConfig(HyperConfig):
     strength: float = 1.0
     kept_weight: float = 30.0
     caution: float = 4.0
+    certainty: float = 0.5
+    kept_row_weight: float = 1.0
     text_rank: int = 48
     kept_rank: int = 144
     seed: int = 0
@@ -123,10 +127,8 @@ class Malmen(HyperEditor):
         direction = captured.gradients / norm + (pseudo_gradients - z_gradients) / module.d_out**0.5
         return -self.rate(module.name, n) * weight * direction
 
-    def regularisers(
-        self, kept_keys: Mapping[str, Tensor] | None = None, *, caution: float = 1.0
-    ) -> dict[str, Regulariser]:
-        """What must not move, by module name: ordinary text, the editor's stored keys, and `kept_keys`."""
+    def regularisers(self, *, caution: float = 1.0) -> dict[str, Regulariser]:
+        """What must not move, by module name: ordinary text, and answers like those of the training."""
         result, weight = {}, caution * self.config.kept_weight
         for index, module in enumerate(self.modules_edited):
             stored = {
@@ -136,8 +138,6 @@ class Malmen(HyperEditor):
                 for kind in ("text", "kept")
             }
             matrix = stored["text"] + weight * stored["kept"]
-            if kept_keys is not None and len(kept_keys[module.name]):
-                matrix = matrix + weight * second_moment(kept_keys[module.name])
             result[module.name] = Regulariser.damped(matrix)
         return result
 
@@ -184,24 +184,55 @@ class Malmen(HyperEditor):
         if not requests:
             return self.delta({})
         self.to(device_of(model))
-        pad = pad_id(tokenizer)
-        kind = kind_of(model)
-        examples = encode_requests(tokenizer, requests, kind)
-        kept = encode_kept(tokenizer, keep, kind)
+        kind, pad = kind_of(model), pad_id(tokenizer)
+        openings = encode_openings(tokenizer, keep, OPENING, kind)
+        wanted = [
+            _Wanted(encode_requests(tokenizer, requests, kind), 1.0, self.config.certainty),
+            _Wanted(openings, self.config.kept_row_weight, 0.0),
+        ]
         cache = PrefixCache(model, self.modules_edited)
+        regularisers = self.regularisers(caution=self.config.caution)
         shifts: dict[str, Tensor] = {}
         with evaluating(model), restored(model, self.modules_edited) as originals:
-            kept_keys = gather_keys(model, self.modules_edited, kept, pad) if kept else None
-            regularisers = self.regularisers(kept_keys, caution=self.config.caution)
             for number in range(self.config.passes):
-                rows = examples + (_moved(model, kept, pad, cache) if number else [])
-                captured = gather(model, self.modules_edited, rows, pad, cache)
-                for module, solution in self.solve(captured, len(requests), regularisers):
-                    shift = module.shift_for_weight(self.config.share * solution.shift)
+                equations = self._equations(model, wanted, len(requests), pad, cache)
+                if equations is None:
+                    break
+                for module in self.modules_edited:
+                    with torch.no_grad():
+                        strength = self.log_strength_for(module.name, len(requests)).exp()
+                    step = equations[module.name].solve(regularisers[module.name].matrix, strength)
+                    shift = module.shift_for_weight(self.config.share * step)
                     shifts[module.parameter] = shifts.get(module.parameter, 0) + shift
                     set_weight(model, module.parameter, originals[module.parameter], shifts[module.parameter])
                 progress(number + 1, self.config.passes, "solved")
         return self.delta(shifts)
+
+    def _equations(
+        self, model: PreTrainedModel, wanted: Sequence[_Wanted], n: int, pad: int, cache: PrefixCache
+    ) -> dict[str, NormalEquations] | None:
+        """What the next step has to do, by module name; None when nothing is left to do.
+
+        Answers that the model is sure of are asked to stay; the others are asked for.
+        """
+        modules, undone = self.modules_edited, 0
+        equations = {m.name: NormalEquations(m.d_in, m.d_out, device_of(model)) for m in modules}
+        for answers in wanted:
+            unsure = []
+            for number, certainty, keys in look(model, modules, answers.examples, pad, cache):
+                if certainty > answers.certainty:
+                    for name, rows in keys.items():
+                        equations[name].add(rows, weight=answers.weight)
+                else:
+                    unsure.append(answers.examples[number])
+            undone += len(unsure)
+            for captured in captures(model, modules, unsure, pad, cache):
+                for module in modules:
+                    asked = captured[module.name]
+                    with torch.no_grad():
+                        values = self.values(module, asked, n)
+                    equations[module.name].add(asked.keys, values, answers.weight)
+        return equations if undone else None
 
     def study(self, model: nn.Module, text: Sequence[Example], kept: Sequence[Example], pad: int) -> None:
         """Keep the second moments of inputs on ordinary text and on answers that must stay."""
@@ -220,8 +251,10 @@ class Malmen(HyperEditor):
         self.__dict__.pop("stored_regularisers", None)
 
 
-def _moved(model: nn.Module, kept: Sequence[Example], pad: int, cache: PrefixCache) -> list[Example]:
-    """Openings of the answers that must stay and no longer do: what a later pass has to put back."""
-    openings = [replace(example, target_ids=example.target_ids[:OPENING]) for example in kept]
-    still = answered_exactly(model, openings, pad, cache)
-    return [opening for opening, stays in zip(openings, still, strict=True) if not stays]
+@dataclass(frozen=True)
+class _Wanted:
+    """Answers that the model is to give: the weight of their tokens, and how sure of them it has to be."""
+
+    examples: Sequence[Example]
+    weight: float
+    certainty: float

@@ -30,11 +30,15 @@ def no_progress(done: int, total: int, note: str) -> None:
 
 @dataclass(frozen=True)
 class Kept:
-    """A prompt whose present answer must stay: locality, as an editor sees it."""
+    """A prompt whose present answer must stay: locality, as an editor sees it.
+
+    `gold` is the part of the answer that makes it a right one, where that is known.
+    """
 
     prompt: str
     answer: str
     chat: bool = True
+    gold: str | None = None
 
 
 class Editor(Protocol):

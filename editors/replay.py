@@ -6,7 +6,8 @@ replayed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 from editors.capture import device_of
 from editors.locate import EditableModule, stacks
 from editors.requests import TokenBatch
+
+# Some thousands of short prompts; batches of more corrections must not need more memory.
+LIMIT = 2**29
 
 
 class _Replay(nn.Module):
@@ -43,9 +47,10 @@ class PrefixCache:
 
     Args:
         modules: the modules whose inputs and outputs are wanted; blocks below the lowest are skipped.
+        limit: most bytes to keep; what comes after is computed each time.
     """
 
-    def __init__(self, model: nn.Module, modules: Sequence[EditableModule]) -> None:
+    def __init__(self, model: nn.Module, modules: Sequence[EditableModule], limit: int = LIMIT) -> None:
         lists = stacks(model)
         # A decoder's blocks read an encoder that may be edited, and some blocks hand on more than a hidden
         # state: only a single stack is skipped.
@@ -56,6 +61,7 @@ class PrefixCache:
         self.model = model
         self.below = names[:lowest]
         self._rows: dict[tuple[int, ...], Tensor] = {}
+        self._left = limit
 
     @contextmanager
     def replayed(self, batch: TokenBatch) -> Iterator[None]:
@@ -67,8 +73,8 @@ class PrefixCache:
             tuple(ids[: int(n)].tolist())
             for ids, n in zip(batch.input_ids, batch.attention_mask.sum(1), strict=True)
         ]
-        self._fill(batch, keys)
-        hidden = self._padded(keys, batch.input_ids.shape[1])
+        outputs = self._outputs(batch, keys)
+        hidden = _padded([outputs[key] for key in keys], batch.input_ids.shape[1])
         parents = [(self.model.get_submodule(n.rpartition(".")[0]), n.rpartition(".")[2]) for n in self.below]
         originals = [parent.get_submodule(child) for parent, child in parents]
         try:
@@ -82,10 +88,11 @@ class PrefixCache:
             for (parent, child), original in zip(parents, originals, strict=True):
                 setattr(parent, child, original)
 
-    def _fill(self, batch: TokenBatch, keys: list[tuple[int, ...]]) -> None:
+    def _outputs(self, batch: TokenBatch, keys: list[tuple[int, ...]]) -> Mapping[tuple[int, ...], Tensor]:
+        """Outputs (tokens, hidden) of the rows of a batch, those computed now among them."""
         missing = sorted({row for row, key in enumerate(keys) if key not in self._rows})
         if not missing:
-            return
+            return self._rows
         recorded: list[Any] = []
 
         class _ReachedError(Exception):
@@ -106,12 +113,18 @@ class PrefixCache:
             handle.remove()
         self._tuple_output = isinstance(recorded[0], tuple)
         hidden = recorded[0][0] if self._tuple_output else recorded[0]
-        for index, row in enumerate(missing):
-            self._rows[keys[row]] = hidden[index, : len(keys[row])].clone()
+        computed = {keys[row]: hidden[i, : len(keys[row])].clone() for i, row in enumerate(missing)}
+        for key, output in computed.items():
+            size = output.numel() * output.element_size()
+            if size <= self._left:
+                self._rows[key] = output
+                self._left -= size
+        return ChainMap(computed, self._rows)
 
-    def _padded(self, keys: list[tuple[int, ...]], length: int) -> Tensor:
-        first = self._rows[keys[0]]
-        hidden = first.new_zeros(len(keys), length, first.shape[1])
-        for row, key in enumerate(keys):
-            hidden[row, : len(key)] = self._rows[key]
-        return hidden
+
+def _padded(rows: Sequence[Tensor], length: int) -> Tensor:
+    """Rows (tokens, hidden) of unequal length as one tensor (rows, length, hidden)."""
+    hidden = rows[0].new_zeros(len(rows), length, rows[0].shape[1])
+    for place, row in zip(hidden, rows, strict=True):
+        place[: len(row)] = row
+    return hidden

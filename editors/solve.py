@@ -93,6 +93,31 @@ def ridge_solve(keys: Tensor, values: Tensor, regulariser: Regulariser, strength
     return RidgeSolution(shift, keys, regulariser, strength, factor)
 
 
+class NormalEquations:
+    """K'K and K'V of rows that come a batch at a time: a least-squares step over any number of them.
+
+    What it keeps is (d_in, d_in) and (d_in, d_out), however many rows there are.
+    """
+
+    def __init__(self, d_in: int, d_out: int, device: torch.device | None = None) -> None:
+        self.gram = torch.zeros(d_in, d_in, device=device)
+        self.target = torch.zeros(d_in, d_out, device=device)
+
+    def add(self, keys: Tensor, values: Tensor | None = None, weight: float = 1.0) -> None:
+        """Ask of `keys` (rows, d_in) the changes `values` (rows, d_out); without them, no change."""
+        self.gram.addmm_(keys.T, keys, alpha=weight)
+        if values is not None:
+            self.target.addmm_(keys.T, values, alpha=weight)
+
+    def solve(self, regulariser: Tensor, strength: Tensor) -> Tensor:
+        """S = (K'K + strength C)^-1 K'V (d_in, d_out), the shift of `ridge_solve`.
+
+        Raises:
+            ValueError: the system is not positive definite, or not finite.
+        """
+        return torch.cholesky_solve(self.target, _cholesky(self.gram + strength * regulariser))
+
+
 def _cholesky(system: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(system)
     if int(failed) or not torch.isfinite(factor).all():

@@ -7,22 +7,23 @@ corrections. It is the editor that any trained one has to beat.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from editors.capture import Captured, evaluating
+from editors.capture import Captured, device_of, evaluating
 from editors.delta import Delta
-from editors.gather import captures, encode_requests, joined
+from editors.gather import captures, encode_requests
 from editors.locate import EditableModule, default_modules
 from editors.model_kinds import kind_of
 from editors.normaliser import RunningMoments
 from editors.protocol import Kept, Progress, WeightlessEditor, no_progress, provenance
+from editors.replay import PrefixCache
 from editors.requests import EditRequest, pad_id
-from editors.solve import Regulariser, ridge_solve
+from editors.solve import NormalEquations
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -74,51 +75,63 @@ class UltraEdit(WeightlessEditor):
         if not requests:
             return Delta({}, manifest)
         modules = default_modules(model, self.config.modules, DEPTH)
-        examples = encode_requests(tokenizer, requests, kind_of(model))
+        examples, pad = encode_requests(tokenizer, requests, kind_of(model)), pad_id(tokenizer)
+        cache, device = PrefixCache(model, modules), device_of(model)
+        scales = {(m.d_in, m.d_out): _Scale.of(m, device) for m in modules}
+        equations = {m.name: NormalEquations(m.d_in, m.d_out, device) for m in modules}
         with evaluating(model):
-            captured = joined(captures(model, modules, examples, pad_id(tokenizer)))
-        values = self._values(modules, captured)
+            # Statistics first, values after: captured twice, so that no number of corrections fills memory.
+            for captured in captures(model, modules, examples, pad, cache):
+                for module in modules:
+                    scales[module.d_in, module.d_out].observe(module, captured[module.name])
+            for captured in captures(model, modules, examples, pad, cache):
+                for module in modules:
+                    values = self._values(captured[module.name], scales[module.d_in, module.d_out])
+                    equations[module.name].add(captured[module.name].keys, values)
         shifts = {}
         for done, module in enumerate(modules):
-            keys = captured[module.name].keys
-            identity = Regulariser(torch.eye(module.d_in, device=keys.device))
-            strength = torch.tensor(self.config.strength, device=keys.device)
-            solution = ridge_solve(keys, values[module.name], identity, strength)
-            shifts[module.parameter] = module.shift_for_weight(solution.shift).contiguous()
+            strength = torch.tensor(self.config.strength, device=device)
+            shift = equations[module.name].solve(torch.eye(module.d_in, device=device), strength)
+            shifts[module.parameter] = module.shift_for_weight(shift).contiguous()
             progress(done + 1, len(modules), "solved")
         delta = Delta(shifts, manifest)
         delta.check_finite()
         return delta
 
-    def _values(
-        self, modules: Sequence[EditableModule], captured: Mapping[str, Captured]
-    ) -> dict[str, Tensor]:
+    def _values(self, captured: Captured, scale: _Scale) -> Tensor:
         """Wanted output changes (tokens, d_out): v_i = -eta * |u^_i|^2 * d^_i, with eta = rate / d_in.
 
         u^ and d^ are the key and the gradient, normalised over all tokens of all matrices of one shape.
         """
-        shapes = {
-            (m.d_in, m.d_out): tuple(
-                RunningMoments(width, captured[m.name].keys.device) for width in (m.d_in, m.d_out)
-            )
-            for m in modules
-        }
-        for module in modules:
-            key_moments, gradient_moments = shapes[module.d_in, module.d_out]
-            key_moments.update(captured[module.name].keys)
-            gradient_moments.update(captured[module.name].gradients)
-        values = {}
-        for module in modules:
-            key_moments, gradient_moments = shapes[module.d_in, module.d_out]
-            keys, gradients = captured[module.name].keys, captured[module.name].gradients
-            if len(keys) > 1:
-                keys, gradients = key_moments(keys), gradient_moments(gradients)
-            else:
-                # Of a single token the mean is the token itself, and normalising would leave nothing of it.
-                keys, gradients = _of_unit_size(keys), _of_unit_size(gradients)
-            size = keys.square().mean(1, keepdim=True)
-            values[module.name] = -self.config.rate * size * gradients
-        return values
+        if scale.alone:
+            # Of a single token the mean is the token itself, and normalising would leave nothing of it.
+            keys, gradients = _of_unit_size(captured.keys), _of_unit_size(captured.gradients)
+        else:
+            keys, gradients = scale.keys(captured.keys), scale.gradients(captured.gradients)
+        return -self.config.rate * keys.square().mean(1, keepdim=True) * gradients
+
+
+@dataclass
+class _Scale:
+    """Mean and deviation of keys and gradients, over the tokens of all matrices of one shape."""
+
+    keys: RunningMoments
+    gradients: RunningMoments
+    matrices: set[str]
+
+    @classmethod
+    def of(cls, module: EditableModule, device: torch.device) -> _Scale:
+        return cls(RunningMoments(module.d_in, device), RunningMoments(module.d_out, device), set())
+
+    def observe(self, module: EditableModule, captured: Captured) -> None:
+        self.matrices.add(module.name)
+        self.keys.update(captured.keys)
+        self.gradients.update(captured.gradients)
+
+    @property
+    def alone(self) -> bool:
+        """Whether every matrix has seen one token only."""
+        return int(self.keys.count) <= len(self.matrices)
 
 
 def _of_unit_size(rows: Tensor) -> Tensor:

@@ -251,7 +251,7 @@ def apply_corrections(
     from editors.protocol import Kept
 
     rows = dataset.locality[dataset.locality["role"] == "editor"].to_dict("records")
-    keep = [Kept(row["prompt"], row["reference"], bool(row["chat"])) for row in rows]
+    keep = [Kept(r["prompt"], r["reference"], bool(r["chat"]), r["gold"] or None) for r in rows]
     opened = open_any_editor(editor, base)
     return apply(
         base, opened, dataset.requests(locality=0), keep, folder, manifest=manifest, progress=progress

@@ -114,3 +114,19 @@ def test_two_models_have_caches_of_their_own(request: pytest.FixtureRequest) -> 
         for model, logits in zip((first, second), replayed, strict=True):
             torch.testing.assert_close(logits, answer_logits(model, batch), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(*replayed, atol=1e-2)
+
+
+@pytest.mark.parametrize("limit", [0, 5000, 2**20])
+def test_a_bounded_cache_gives_the_full_run_and_keeps_no_more(case: Any, limit: int) -> None:
+    model, module, examples, pad = case
+    cache = PrefixCache(model, [module], limit)
+    for chosen in ([0, 1, 2, 3], [4, 5, 0, 2, 3, 1], [2, 2]):
+        batch = collate([examples[i] for i in chosen], pad)
+        with torch.no_grad():
+            full = answer_logits(model, batch)
+            with cache.replayed(batch):
+                replayed = answer_logits(model, batch)
+        torch.testing.assert_close(replayed, full, rtol=1e-4, atol=1e-4)
+    kept = sum(row.numel() * row.element_size() for row in cache._rows.values())
+    assert kept <= limit
+    assert (kept > 0) == (limit > 0)

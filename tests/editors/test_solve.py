@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from editors.solve import Regulariser, ridge_solve
+from editors.solve import NormalEquations, Regulariser, ridge_solve
 
 # Fewer tokens than inputs, as many, more; and one of each.
 SHAPES = [(5, 12, 4), (12, 12, 4), (30, 12, 4), (1, 12, 3), (7, 1, 2)]
@@ -35,6 +35,31 @@ def test_shift_is_the_dense_solution(shape: tuple[int, int, int], strength: floa
         torch.testing.assert_close(solution.shift.double(), expected, rtol=tolerance, atol=tolerance)
         # The system that was factored is the smaller of the two.
         assert len(solution.factor) == min(shape[0], shape[1])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_rows_in_batches_give_the_same_shift(shape: tuple[int, int, int], pieces: int) -> None:
+    keys, values, regulariser = problem(*shape, torch.float32)
+    equations = NormalEquations(shape[1], shape[2])
+    for some_keys, some_values in zip(keys.chunk(pieces), values.chunk(pieces), strict=True):
+        equations.add(some_keys, some_values, weight=2.0)
+    # Two rows as they are weigh what one of twice the weight does.
+    expected = ridge_solve(
+        torch.cat([keys, keys]), torch.cat([values, values]), regulariser, torch.tensor(1.5)
+    )
+    shift = equations.solve(regulariser.matrix, torch.tensor(1.5))
+    torch.testing.assert_close(shift, expected.shift, rtol=1e-3, atol=1e-4)
+
+
+def test_rows_without_values_are_asked_to_stay() -> None:
+    keys, values, regulariser = problem(8, 12, 4, torch.float32)
+    free, bound = NormalEquations(12, 4), NormalEquations(12, 4)
+    for equations in (free, bound):
+        equations.add(keys[:4], values[:4])
+    bound.add(keys[4:], weight=1e4)
+    moved = [(keys[4:] @ e.solve(regulariser.matrix, torch.tensor(0.1))).norm() for e in (free, bound)]
+    assert moved[1] < 0.01 * moved[0]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
