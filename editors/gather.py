@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -148,15 +149,21 @@ def look(
     model: nn.Module,
     modules: Sequence[EditableModule],
     examples: Sequence[Example],
+    certainty: float,
     pad: int,
     cache: PrefixCache,
-) -> Iterator[tuple[int, float, dict[str, Tensor]]]:
-    """For each example its number, how sure the model is of its answer (see `certainties`), and its keys."""
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """A batch at a time: which answers the model is not sure of, and its keys at those that it is.
+
+    It is sure where every answer token is the most probable one and has more than `certainty`.
+    """
     for numbers, batch in batches(examples, pad):
         with cache.replayed(batch):
-            sure, keys = read_answers(model, modules, batch)
-        for row, (number, certainty) in enumerate(zip(numbers, sure, strict=True)):
-            yield number, certainty, {name: rows[row] for name, rows in keys.items()}
+            certainties, keys = read_answers(model, modules, batch)
+        sure = [each > certainty for each in certainties]
+        unsure = [number for number, is_sure in zip(numbers, sure, strict=True) if not is_sure]
+        held = {name: list(itertools.compress(rows, sure)) for name, rows in keys.items()}
+        yield unsure, {name: torch.cat(rows) for name, rows in held.items() if rows}
 
 
 def answered_exactly(

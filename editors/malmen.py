@@ -218,13 +218,11 @@ class Malmen(HyperEditor):
         modules, undone = self.modules_edited, 0
         equations = {m.name: NormalEquations(m.d_in, m.d_out, device_of(model)) for m in modules}
         for answers in wanted:
-            unsure = []
-            for number, certainty, keys in look(model, modules, answers.examples, pad, cache):
-                if certainty > answers.certainty:
-                    for name, rows in keys.items():
-                        equations[name].add(rows, weight=answers.weight)
-                else:
-                    unsure.append(answers.examples[number])
+            unsure: list[Example] = []
+            for numbers, held in look(model, modules, answers.examples, answers.certainty, pad, cache):
+                unsure += [answers.examples[number] for number in numbers]
+                for name, keys in held.items():
+                    equations[name].add(keys, weight=answers.weight)
             undone += len(unsure)
             for captured in captures(model, modules, unsure, pad, cache):
                 for module in modules:
