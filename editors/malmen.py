@@ -68,7 +68,7 @@ class MalmenConfig(HyperConfig):
     modules: str | None = None
     rank: int = 256
     depth: int = 2
-    passes: int = 3
+    passes: int = 5
     share: float = 0.35
     rate: float = 0.08
     strength: float = 1.0
