@@ -56,6 +56,8 @@ def run_demo(demo: DemoSettings) -> CorrectionRun:
     started = time.perf_counter()
     home = demo.home.absolute()
     _prepare(home, resume=demo.resume)
+    # It starts while the model is loaded.
+    ensure_server()
     settings = CorrectSettings(
         model_name=MODEL_NAME,
         home=home,
@@ -82,7 +84,6 @@ def run_demo(demo: DemoSettings) -> CorrectionRun:
         f"{len(wrong)} of {len(questions)} different questions"
     )
 
-    ensure_server()
     run = correct(settings)
     if run.outcome == "nothing to do":
         run = CorrectionRun(**json.loads(_last_result(home).read_text()))
