@@ -23,7 +23,8 @@ from tasks.apply import open_any_editor
 from tasks.collect import NoExperiment
 from tasks.ledger import Ledger
 from tasks.models import resolve
-from tasks.records import Collected, State
+from tasks.records import Collected, State, UserError
+from tasks.registry import describe
 from tasks.runs import end_run, run_of
 from validation.verdict import Verdict
 
@@ -80,10 +81,12 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         if wanted == set(champion.correction_ids):
             set_asides.forget()
             return CorrectionRun("nothing to do", name, champion.version, counts=_counts(ledger, name))
+        if not wanted:
+            raise _nothing_left(settings, champion)
 
         base = resolve(champion.folder.ref, cache=settings.home / "models")
         with narrator.stage("train", "Find or train an editor") as progress:
-            learnable = traffic_to_train_on(settings, ledger, collected.traffic)
+            learnable = traffic_to_train_on(settings, ledger, champion, collected.traffic)
             editor = stages.train_or_reuse(settings, base, learnable, progress)
         editor_ref = str(editor.folder) if editor else settings.editor
         editor_digest = open_any_editor(editor_ref, base).digest()
@@ -214,6 +217,18 @@ def _collected(settings: CorrectSettings, ledger: Ledger) -> Collected:
         if chosen or not ledger.corrections(settings.model_name):
             raise
         return Collected()
+
+
+def _nothing_left(settings: CorrectSettings, champion: stages.Champion) -> UserError:
+    """What to do where every correction that the champion holds was withdrawn or set aside."""
+    name = settings.model_name
+    versions = describe(name, tracking_uri=settings.tracking).versions
+    bases = [v.number for v in versions if v.tags.get(register.DELTA_TAG) == register.NO_DELTA]
+    remedy = f"`mendflow promote {name} --version {bases[-1]}` puts the base back" if bases else "report one"
+    return UserError(
+        f"no correction of {name} is left to solve, and its champion, version {champion.version}, holds "
+        f"{len(champion.correction_ids)}: {remedy}"
+    )
 
 
 def _write_result(result: CorrectionRun, folder: Path) -> None:

@@ -47,6 +47,7 @@ def build_dataset(
         keep_confirmed=settings.keep_confirmed,
         gate_share=settings.gate_share,
         gate_rows=_gate_rows(settings),
+        held=champion.correction_ids,
         references=_asking(champion, check, progress),
         manifest={"model": settings.model_name, "champion": champion.version},
     )
@@ -71,7 +72,7 @@ def build_dataset(
 
 
 def traffic_to_train_on(
-    settings: CorrectSettings, ledger: Ledger, traffic: Iterable[TrafficRecord]
+    settings: CorrectSettings, ledger: Ledger, champion: Champion, traffic: Iterable[TrafficRecord]
 ) -> list[TrafficRecord]:
     """The traffic without what the gates will ask of the candidate, and without what corrections ask."""
     return for_training(
@@ -80,6 +81,7 @@ def traffic_to_train_on(
         gate_share=settings.gate_share,
         gate_rows=_gate_rows(settings),
         seed=settings.seed,
+        held=champion.correction_ids,
     )
 
 

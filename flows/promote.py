@@ -6,11 +6,11 @@ from prefect import flow
 
 from flows.judge import COMPARED_TAG, VERDICT_TAG
 from flows.settings import CorrectSettings
-from flows.stages import find_champion, reconcile
+from flows.stages import find_champion, reconcile, version_at
 from tasks import promotion
 from tasks.ledger import Ledger
 from tasks.records import UserError
-from tasks.registry import CANDIDATE, describe, resolve_version
+from tasks.registry import CANDIDATE, PREVIOUS, describe, resolve_version
 from validation.verdict import Verdict
 
 
@@ -57,5 +57,15 @@ def rollback(settings: CorrectSettings, who: str, why: str) -> str:
     with Ledger(settings.ledger) as ledger:
         promotion.recover(name, ledger=ledger, tracking_uri=uri)
         number = promotion.rollback(name, ledger=ledger, who=who, why=why, tracking_uri=uri)
-        reconcile(ledger, name, find_champion(settings, ledger))
+        champion = find_champion(settings, ledger)
+        brought_back = set(champion.correction_ids) - _left_behind(settings)
+        reconcile(ledger, name, champion, brought_back=brought_back)
     return number
+
+
+def _left_behind(settings: CorrectSettings) -> set[str]:
+    """The corrections of the version that was rolled back; none if it cannot be read, which may be why."""
+    try:
+        return set(version_at(settings, PREVIOUS).correction_ids)
+    except UserError:
+        return set()

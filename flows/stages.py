@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,13 @@ stage = task(cache_policy=NO_CACHE, persist_result=False)
 OPEN = (State.ACCEPTED, State.ACTIVE)
 # As many corrections, and prompts to keep, as a training wants.
 LEAST_TO_TRAIN_ON = 12
+# How `reconcile` begins its reason for retiring a correction, and so knows which ones a person withdrew.
+_NOT_HELD = "not held by champion"
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that serves: its number, where it is, and the corrections it holds."""
+    """A version that serves, or did: its number, where it is, and the corrections it holds."""
 
     version: str
     folder: ModelFolder
@@ -86,7 +88,17 @@ def find_champion(settings: CorrectSettings, ledger: Ledger) -> Champion:
             why="the pristine base is the first champion",
             tracking_uri=uri,
         )
-    version = resolve_version(name, CHAMPION, tracking_uri=uri)
+    return version_at(settings, CHAMPION)
+
+
+def version_at(settings: CorrectSettings, alias: str) -> Champion:
+    """The version with this alias.
+
+    Raises:
+        UserError: no version has it, or what it names cannot be loaded.
+    """
+    name, uri = settings.model_name, settings.tracking
+    version = resolve_version(name, alias, tracking_uri=uri)
     folder = resolve(f"models:/{name}/{version}", cache=settings.home / "models", tracking_uri=uri)
     ids = load_delta(folder.delta, folder).manifest.get("correction_ids", []) if folder.delta else []
     return Champion(version, folder, tuple(ids))
@@ -122,14 +134,25 @@ def check_editor(settings: CorrectSettings) -> None:
         )
 
 
-def reconcile(ledger: Ledger, model_name: str, champion: Champion) -> None:
-    """Make the ledger say what the champion holds, whatever was interrupted after the last promotion."""
+def reconcile(
+    ledger: Ledger, model_name: str, champion: Champion, *, brought_back: Collection[str] = ()
+) -> None:
+    """Make the ledger say what the champion holds, whatever was interrupted after the last promotion.
+
+    A correction that someone withdrew stays so, and the next run solves without it, unless it is among those
+    that a rollback has brought back: the next run would undo the rollback.
+    """
     held = set(champion.correction_ids)
-    known = {c.id: c.state for c in ledger.corrections(model_name)}
-    rise = [i for i in held if known.get(i) in (State.ACCEPTED, State.RETIRED, State.FAILED)]
-    fall = [i for i, state in known.items() if state is State.ACTIVE and i not in held]
+    known = {c.id: c for c in ledger.corrections(model_name) if c.id in held or c.state is State.ACTIVE}
+    rise = [
+        c.id
+        for c in known.values()
+        if c.state in (State.ACCEPTED, State.FAILED)
+        or (c.state is State.RETIRED and (c.reason.startswith(_NOT_HELD) or c.id in brought_back))
+    ]
+    fall = [i for i in known if i not in held]
     ledger.transition(rise, State.ACTIVE, f"held by champion {champion.version}", model_name=model_name)
-    ledger.transition(fall, State.RETIRED, f"not held by champion {champion.version}", model_name=model_name)
+    ledger.transition(fall, State.RETIRED, f"{_NOT_HELD} {champion.version}", model_name=model_name)
 
 
 @stage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ def build(
     keep_confirmed: int = 1000,
     gate_share: float = 0.5,
     gate_rows: int = 0,
+    held: Collection[str] = (),
     references: References | None = None,
     manifest: Mapping[str, Any] | None = None,
 ) -> EditDataset:
@@ -55,6 +56,8 @@ def build(
         keep_confirmed: Other traffic prompts whose answers are known right; losing one is a regression.
         gate_share: Share of the locality rows that only the gates see.
         gate_rows: How many they see at least, where there are as many.
+        held: Ids of the corrections that the champion holds; the prompt of one that is retired is kept out of
+            locality too, for its answer has to go back.
         references: Asks the champion prompts that came without its answer, as chat turns or as raw text; ""
             where it has none. Without it they are left out.
         manifest: What else to record: names and digests of base and champion, of the rendering.
@@ -65,7 +68,7 @@ def build(
     edited = sorted((c for c in corrections if c.state in _EDITED and c.desired_output), key=lambda c: c.id)
     if len({c.id for c in edited}) < len(edited):
         raise ValueError("two corrections have the same id; merge them in the ledger before building")
-    open_ = unsettled(corrections)
+    open_ = unsettled(corrections, held)
     phrasings = {c.id: rephrase(c.prompt, chat=c.chat) for c in open_}
     divided = divide(edited, phrasings, held_out=held_out, equivalents=equivalents, seed=seed)
     edits = [_edit_row(c, divided[c.id]) for c in edited]

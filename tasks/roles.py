@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,9 +14,15 @@ from tasks.rephrase import Phrasing, rephrase, wording
 _SETTLED = frozenset({State.RETIRED, State.ALREADY_CORRECT})
 
 
-def unsettled(corrections: Iterable[Correction]) -> list[Correction]:
-    """The corrections whose prompts may be answered wrongly now, by id."""
-    return sorted((c for c in corrections if c.state not in _SETTLED), key=lambda c: c.id)
+def unsettled(corrections: Iterable[Correction], held: Collection[str] = ()) -> list[Correction]:
+    """The corrections whose answers may have to change now, by id.
+
+    `held` are the ids of those that the champion holds: the answer to one that was withdrawn since goes back.
+    """
+    return sorted(
+        (c for c in corrections if c.state not in _SETTLED or (c.state is State.RETIRED and c.id in held)),
+        key=lambda c: c.id,
+    )
 
 
 def asked_by(
@@ -37,9 +43,10 @@ def for_training(
     gate_share: float,
     gate_rows: int,
     seed: int,
+    held: Collection[str] = (),
 ) -> list[TrafficRecord]:
     """The traffic that an editor may be trained on: neither the gates' prompts, nor what corrections ask."""
-    open_ = unsettled(corrections)
+    open_ = unsettled(corrections, held)
     barred = asked_by(open_, {c.id: rephrase(c.prompt, chat=c.chat) for c in open_})
     free = [r for r in traffic if is_storable(r.prompt + r.output) and wording(r.prompt) not in barred]
     once = {wording(r.prompt): r.prompt for r in free}

@@ -180,24 +180,27 @@ def test_what_reporters_say_goes_to_the_editor_and_a_third_is_held_out(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("state", "kept"),
+    ("state", "held", "kept"),
     [
-        (State.NEEDS_ANSWER, False),
-        (State.CONFLICTING, False),
-        (State.FAILED, False),
-        (State.QUARANTINED, False),
-        (State.RETIRED, True),
-        (State.ALREADY_CORRECT, True),
+        (State.NEEDS_ANSWER, False, False),
+        (State.CONFLICTING, False, False),
+        (State.FAILED, False, False),
+        (State.QUARANTINED, False, False),
+        (State.RETIRED, False, True),
+        # The champion answers as corrected, and that is what was withdrawn.
+        (State.RETIRED, True, False),
+        (State.ALREADY_CORRECT, False, True),
     ],
 )
-def test_the_prompt_of_an_open_complaint_is_held_still_by_nobody(tmp_path, state, kept):
+def test_the_prompt_of_an_open_complaint_is_held_still_by_nobody(tmp_path, state, held, kept):
     other = correction("What is the capital of Cuba?", None, state=state)
     records = [
         traffic("what is the capital of cuba"),
         traffic("Cuba's capital?"),
         traffic("Who wrote Hamlet?"),
     ]
-    built = build([CORRECTIONS[0], other], records, tmp_path, seed=0)
+    ids = [other.id] if held else []
+    built = build([CORRECTIONS[0], other], records, tmp_path, seed=0, held=ids)
     assert len(built.edits) == 1
     assert ("Cuba's capital?" in set(built.locality["prompt"])) is kept
     assert "Who wrote Hamlet?" in set(built.locality["prompt"])
