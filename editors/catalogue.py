@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,13 @@ def make(name: str) -> Editor:
 def is_trained(name: str) -> bool:
     """Whether `name` is that of an editor that is trained before it edits; false for what is no editor."""
     return name in EDITORS and EDITORS[name].trained
+
+
+def no_such(name: str) -> str:
+    """That there is no editor of this name, with the nearest names and all, for a person to read."""
+    near = get_close_matches(name.lower(), EDITORS)
+    meant = f" (nearest: {', '.join(f'`{one}`' for one in near)})" if near else ""
+    return f"there is no editor {name!r}{meant}: name the folder of a trained one, or one of {listed()}"
 
 
 def listed(*, trained: bool | None = None) -> str:

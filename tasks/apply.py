@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from editors.capture import answer_loss, frozen
-from editors.catalogue import EDITORS, is_trained, listed, make
+from editors.catalogue import EDITORS, is_trained, make, no_such
 from editors.delta import MANIFEST_FILE, Delta
 from editors.gather import encode_requests
 from editors.protocol import Editor, EditorMismatchError, Kept, Progress, no_progress
@@ -64,9 +64,7 @@ def open_any_editor(name_or_path: str, base: ModelFolder) -> Editor:
         return make(name_or_path)
     folder = Path(name_or_path)
     if not folder.is_dir():
-        raise UserError(
-            f"there is no editor {name_or_path!r}: name the folder of a trained one, or one of {listed()}"
-        )
+        raise UserError(no_such(name_or_path))
     editor = open_editor(folder)
     try:
         editor.check_base(base.digest)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from editors.catalogue import listed
-from flows.cli.options import HOME, AnyEditor, Chat, Home, Tracking, settings_of
+from flows.cli.options import HOME, AnyEditor, Chat, Home, Tracking, known_editors, settings_of
 
 
 def train_editor(
@@ -81,7 +81,10 @@ def bench(
     out: Annotated[Path, typer.Option(help="Folder for results; what it holds is not done again.")] = HOME
     / "bench",
     methods: Annotated[
-        str, typer.Option(help=f"Folders of editors, or some of {listed()}; all if empty.")
+        str,
+        typer.Option(
+            help=f"Folders of editors, or some of {listed()}; all if empty.", callback=known_editors
+        ),
     ] = "",
     sizes: Annotated[str, typer.Option(help="Numbers of corrections in one batch.")] = "1,10,100,1000",
     sequence: Annotated[int, typer.Option(min=0, help="Corrections one after another; 0 for none.")] = 100,
@@ -97,7 +100,11 @@ def bench(
     tracking: Tracking = "",
     seed: Annotated[int, typer.Option(help="Of the order in which corrections are drawn.")] = 0,
 ) -> None:
-    """Measure all methods side by side: success, locality, time and memory at several sizes."""
+    """Measure all methods side by side: success, locality, time and memory at several sizes.
+
+    Each method may take --minutes at each size and in sequence; at its start the bench says how many such
+    cells are to be measured, and how long that takes at the most. One that was stopped goes on where it was.
+    """
     from flows.bench import bench as run_bench
     from flows.bench_plan import BenchSettings, listed_names, listed_numbers
 

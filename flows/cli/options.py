@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from editors.catalogue import listed
+from editors.catalogue import EDITORS, listed, no_such
 from flows.temporary_server import ensure_server
 from tasks.records import UserError
 
 if TYPE_CHECKING:
     from flows.settings import CorrectSettings
+
+
+def known_editor(name: str) -> str:
+    """The editor as it was named: a misspelt one is refused before anything is imported or loaded for it.
+
+    Raises:
+        UserError: it is neither an editor's name nor a folder.
+    """
+    if name not in EDITORS and not Path(name).is_dir():
+        raise UserError(no_such(name))
+    return name
+
+
+def known_editors(names: str) -> str:
+    """The editors of `a,b,c`, each held to be known."""
+    for name in filter(None, map(str.strip, names.split(","))):
+        known_editor(name)
+    return names
+
 
 Name = Annotated[str, typer.Argument(help="Registered model name.")]
 Home = Annotated[Path, typer.Option(help="Folder for stores, caches and runs.", envvar="MENDFLOW_HOME")]
@@ -22,9 +42,12 @@ Tracking = Annotated[str, typer.Option(help="MLflow tracking URI; by default SQL
 LedgerUrl = Annotated[str, typer.Option(help="Ledger database URL; by default SQLite in the home folder.")]
 Who = Annotated[str, typer.Option(help="The person who decides; by default the user at the machine.")]
 Why = Annotated[str, typer.Option(help="The reason, for the promotion log.")]
-AnyEditor = Annotated[str, typer.Option(help=f"The folder of an editor, or one of {listed()}.")]
+AnyEditor = Annotated[
+    str, typer.Option(help=f"The folder of an editor, or one of {listed()}.", callback=known_editor)
+]
 Chat = Annotated[bool, typer.Option("--chat/--text", help="Prompts are chat turns, or raw text.")]
 HOME = Path(".mendflow")
+DEMO_HOME = HOME / "demo"
 
 
 def settings_of(
@@ -43,6 +66,11 @@ def settings_of(
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def typed(home: Path, default: Path = HOME) -> str:
+    """The option that a command needs to find this home, with a space before it; nothing for the default."""
+    return "" if home == default else f" --home {shlex.quote(str(home))}"
 
 
 def user() -> str:

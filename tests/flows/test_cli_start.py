@@ -1,0 +1,53 @@
+"""What the command line answers at once, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LOADED = """
+import sys
+from flows.cli import main
+sys.argv = ["mendflow", *sys.argv[1:]]
+try:
+    main()
+finally:
+    print(*sorted(name for name in sys.modules if "." not in name), file=sys.stderr)
+"""
+HEAVY = {"torch", "transformers", "prefect", "mlflow", "pandas", "sqlalchemy", "great_expectations"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["--help"], 0, "train-editor"),
+        (["correct", "m", "--editor", "malmem"], 2, "no editor 'malmem' (nearest: `malmen`)"),
+        (
+            ["edit", "--model", "m", "--data", "d", "--out", "o", "--editor", "Finetune"],
+            2,
+            "(nearest: `finetune`",
+        ),
+        (["bench", "--data", "d", "--methods", "rome, mimet"], 2, "'mimet' (nearest: `memit`"),
+    ],
+)
+def test_help_and_a_misspelt_editor_are_answered_at_once(
+    arguments: list[str], status: int, says: str, tmp_path: Path
+):
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    assert done.returncode == status
+    told, _, loaded = done.stderr.rstrip().rpartition("\n")
+    assert says in (told if status else done.stdout)
+    assert len(told.splitlines()) == (1 if status else 0)
+    assert not HEAVY & set(loaded.split())
+    assert list(tmp_path.iterdir()) == []
