@@ -183,12 +183,12 @@ class Ledger:
 
         Raises:
             IllegalTransition: it cannot be accepted from the state it is in.
-            UserError: no such correction.
+            UserError: no such correction, nothing contradicts it, or it cannot be acted on.
         """
         with self._database.writing() as connection:
             name = rows.model_of(connection, id, model_name)
             lock_models(connection, [name])
-            changes.resolve(connection, name, id, decided_by)
+            changes.resolve(connection, name, id, decided_by, target_limit=self.target_limit)
             return rows.load(connection, name, [id])[id]
 
     def lease(self, model_name: str, holder: str, seconds: float = 600) -> AbstractContextManager[Lease]:

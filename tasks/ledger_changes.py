@@ -73,7 +73,7 @@ def move(
         if wanted.state is State.ACCEPTED and rivals:
             raise IllegalTransition(
                 f"correction {id_} cannot be accepted beside {', '.join(sorted(rivals))}, which wants "
-                "another answer to the same prompt; resolve them by choosing one"
+                "another answer to the same prompt; choose one with `mendflow choose`"
             )
         # That a version with the one is live is a fact; the other must not enter the next version beside it.
         held = Standing(State.CONFLICTING, rules.contradiction(rival_ids=[id_]))
@@ -107,7 +107,8 @@ def answer(
         if _id_of(reports[0].model_copy(update={"desired_output": earlier})) == answered_as:
             return answered_as
         raise UserError(
-            f"correction {id_} was already answered; report the other answer too, then resolve the two"
+            f"correction {id_} was already answered; report the other answer too, then choose one with "
+            "`mendflow choose`"
         )
     state = rows.standing_of(connection, model_name, [id_])[id_].state
     if state is not State.NEEDS_ANSWER:
@@ -122,14 +123,22 @@ def answer(
     return answered_as
 
 
-def resolve(connection: sa.Connection, model_name: str, id_: str, decided_by: str) -> None:
+def resolve(
+    connection: sa.Connection, model_name: str, id_: str, decided_by: str, *, target_limit: int
+) -> None:
     """Choose one of the corrections that contradict each other; its rivals are quarantined.
 
     Raises:
         IllegalTransition: it cannot be accepted from the state it is in.
+        UserError: nothing contradicts it, or it cannot be acted on.
     """
     chosen = rows.standing_of(connection, model_name, [id_])[id_]
     rivals = rows.rivals_of(connection, model_name, [id_])[id_]
+    if not rivals and chosen.state not in rules.OPEN_STATES:
+        raise UserError(f"correction {id_} is {chosen.state}, and nothing contradicts it")
+    wrong = rules.fault(rows.reports_of(connection, model_name, [id_])[id_], target_limit)
+    if wrong:
+        raise UserError(f"correction {id_} cannot be chosen: {wrong}")
     lost = Standing(State.QUARANTINED, f"{decided_by} chose {id_} instead")
     steps: list[tuple[str, State | None, Standing]] = [
         (rival, at.state, lost) for rival, at in rivals.items()

@@ -37,7 +37,7 @@ def model_of(connection: sa.Connection, correction_id: str, model_name: str | No
     if not names:
         of_model = f" of {model_name}" if model_name is not None else ""
         raise UserError(
-            f"the ledger has no correction {correction_id}{of_model}; list them for the ids it has"
+            f"the ledger has no correction {correction_id}{of_model}; `mendflow corrections` lists the ids"
         )
     if len(names) > 1:
         raise UserError(f"correction {correction_id} is in the ledger for {', '.join(names)}; name the model")

@@ -115,7 +115,7 @@ def too_long(target: str, limit: int = TARGET_LIMIT) -> str:
 def contradiction(rival_ids: Iterable[str]) -> str:
     """The reason of a conflicting correction: it names its rivals."""
     rivals = ", ".join(sorted(rival_ids))
-    return f"another answer to the same prompt is wanted by {rivals}; resolve them by choosing one"
+    return f"another answer to the same prompt is wanted by {rivals}; choose one with `mendflow choose`"
 
 
 def settle(members: Sequence[Member], target_limit: int) -> dict[str, Standing]:

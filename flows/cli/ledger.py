@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.options import HOME, Chat, Home, LedgerUrl, Name, Tracking, Who, settings_of, user
+from flows.cli.options import HOME, Chat, Home, LedgerUrl, Name, Tracking, Who, settings_of, typed, user
+from tasks.records import Correction, State, UserError
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="The correction, as `mendflow corrections` lists it.")]
 
 
 def flag(
@@ -36,8 +40,7 @@ def flag(
         reporter=reporter or user(),
         chat=chat,
     )
-    reason = f": {correction.reason}" if correction.reason else ""
-    typer.echo(f"{correction.id} {correction.state}{reason}")
+    typer.echo(_told(correction))
 
 
 def collect(
@@ -68,3 +71,107 @@ def collect(
     typer.echo(
         f"{len(found.reports)} reports, {len(corrections)} corrections, {len(found.rejected)} unreadable"
     )
+
+
+def corrections(
+    name: Name,
+    state: Annotated[list[State] | None, typer.Option(help="Only these; may be given again.")] = None,
+    home: Home = HOME,
+    ledger: LedgerUrl = "",
+) -> None:
+    """List a model's corrections with their ids, states and reasons."""
+    from tasks.ledger import Ledger
+
+    with Ledger(settings_of(name, home, ledger=ledger).ledger) as book:
+        found = book.corrections(name, *(state or ()))
+    table = Table()
+    for heading in ("id", "state"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("prompt", "wanted", "reason"):
+        table.add_column(heading, overflow="fold")
+    for one in found:
+        texts = (one.prompt, one.desired_output or "", one.reason)
+        table.add_row(one.id, one.state, *map(escape, texts))
+    if found:
+        Console().print(table)
+    typer.echo(f"{len(found)} corrections of {name}{' in ' + ' or '.join(state) if state else ''}")
+
+
+def answer(
+    name: Name,
+    correction: Id,
+    expected: Annotated[str, typer.Option(help="What the model should have answered.")],
+    who: Who = "",
+    home: Home = HOME,
+    ledger: LedgerUrl = "",
+) -> None:
+    """Say what the right answer is to a report that came without one (state needs_answer)."""
+    from tasks.ledger import Ledger
+
+    with Ledger(settings_of(name, home, ledger=ledger).ledger) as book:
+        answered = book.answer(correction, expected, who or user(), model_name=name)
+    typer.echo(_told(answered))
+
+
+def choose(name: Name, correction: Id, who: Who = "", home: Home = HOME, ledger: LedgerUrl = "") -> None:
+    """Choose one of the corrections that contradict each other (state conflicting); the others are set aside.
+
+    A choice may be changed: choose the other one.
+    """
+    from tasks.ledger import Ledger
+
+    with Ledger(settings_of(name, home, ledger=ledger).ledger) as book:
+        before, counts = book.get(correction, model_name=name), book.counts(name)
+        chosen = book.resolve(correction, who or user(), model_name=name)
+        if (chosen, book.counts(name)) == (before, counts):
+            raise UserError(f"correction {correction} is {chosen.state}, and nothing contradicts it")
+    typer.echo(_told(chosen))
+
+
+def retire(
+    name: Name,
+    correction: Id,
+    why: Annotated[str, typer.Option(help="The reason, for its history.")],
+    who: Who = "",
+    home: Home = HOME,
+    ledger: LedgerUrl = "",
+) -> None:
+    """Withdraw a correction: the next `mendflow correct` solves without it, and the model's answer goes back.
+
+    Reporting the error again takes it back, and so does a rollback to a version from before.
+    """
+    from tasks.ledger import Ledger
+
+    with Ledger(settings_of(name, home, ledger=ledger).ledger) as book:
+        before = book.get(correction, model_name=name)
+        if before.state is State.RETIRED:
+            raise UserError(f"correction {correction} is retired already: {before.reason}")
+        reason = f"withdrawn by {who or user()}: {why}"
+        book.transition(correction, State.RETIRED, reason, model_name=name)
+    typer.echo(f"{correction} retired")
+    if before.state is State.ACTIVE:
+        again = f"mendflow correct {shlex.quote(name)}{typed(home)}"
+        typer.echo(f"the champion holds it still; `{again}` solves again without it")
+
+
+def history(name: Name, correction: Id, home: Home = HOME, ledger: LedgerUrl = "") -> None:
+    """Show how a correction came to its state: every change with its time and reason."""
+    from tasks.ledger import Ledger
+
+    with Ledger(settings_of(name, home, ledger=ledger).ledger) as book:
+        one = book.get(correction, model_name=name)
+        steps = book.history(correction, model_name=name)
+    table = Table("when (UTC)", "from", "to", "reason")
+    for step in steps:
+        table.add_row(
+            f"{step.at:%Y-%m-%d %H:%M:%S}", step.from_state or "", step.to_state, escape(step.reason)
+        )
+    console = Console(highlight=False)
+    console.print(f"{escape(one.prompt)} -> {escape(one.desired_output or '?')}")
+    console.print(table)
+
+
+def _told(correction: Correction) -> str:
+    """Where a correction stands, in a line."""
+    reason = f": {correction.reason}" if correction.reason else ""
+    return f"{correction.id} {correction.state}{reason}"

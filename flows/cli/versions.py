@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -19,7 +20,15 @@ from flows.cli.options import (
     Why,
     prepare_prefect,
     settings_of,
+    typed,
     user,
+)
+from tasks.records import State
+
+# States in which a correction waits for a person, and the command that deals with it.
+_WAITING = (
+    (State.NEEDS_ANSWER, "waiting for an answer", "answer {} ID --expected TEXT"),
+    (State.CONFLICTING, "contradicting each other", "choose {} ID"),
 )
 
 
@@ -45,10 +54,18 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
             )
         console.print(versions)
         states = Table("state", "corrections")
-        for state, count in book.counts(name).items():
+        counts, quoted = book.counts(name), shlex.quote(name)
+        for state, count in counts.items():
             if count:
                 states.add_row(state, str(count))
         console.print(states)
+        for state, told, command in _WAITING:
+            if counts[state]:
+                ids = f"corrections {quoted} --state {state}"
+                typer.echo(
+                    f"{counts[state]} {told}: `mendflow {command.format(quoted)}{typed(home)}`, "
+                    f"ids from `mendflow {ids}{typed(home)}`"
+                )
         log = Table("when", "what", "from", "to", "who", "why", "phase")
         for row in book.promotion_log(name)[-8:]:
             when = f"{row.at:%Y-%m-%d %H:%M}"

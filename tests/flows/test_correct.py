@@ -44,14 +44,6 @@ def test_reports_become_a_promoted_version_that_answers_rightly_and_can_be_undon
         assert len(ledger.corrections("tiny", State.ACTIVE)) == 4
 
 
-def test_a_second_run_with_nothing_new_changes_nothing(world: World):
-    first = correct(world.settings)
-    assert first.outcome == "promoted", first.reason
-    again = correct(world.settings)
-    assert again.outcome == "nothing to do"
-    assert describe("tiny", tracking_uri=world.settings.tracking).champion == "2"
-
-
 def test_bad_reports_are_set_aside_with_reasons_and_the_rest_goes_on(world: World):
     bad = [
         "this is not json",

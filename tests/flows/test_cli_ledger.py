@@ -1,0 +1,132 @@
+"""What people decide about corrections: finding ids, answering, choosing, retiring, looking back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+from tasks.ledger import Ledger
+from tasks.records import State, UserError
+
+MODEL = "my-model"
+
+
+class Shell:
+    """`shell(command, ...)` runs `mendflow command my-model ...` in a home of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def __call__(self, command: str, *arguments: str) -> str:
+        done = self.run(command, *arguments)
+        assert done.exit_code == 0, done.exception
+        return " ".join(done.output.split())
+
+    def run(self, command: str, *arguments: str) -> Result:
+        return CliRunner().invoke(
+            app, [command, MODEL, *arguments, "--home", str(self.home)], env={"COLUMNS": "160"}
+        )
+
+    def flag(self, prompt: str, *more: str) -> str:
+        """The id of the correction."""
+        return self("flag", "--prompt", prompt, *more).split()[0]
+
+    @property
+    def ledger(self) -> str:
+        return f"sqlite:///{self.home / 'ledger.db'}"
+
+    def state(self, correction: str) -> State:
+        with Ledger(self.ledger) as ledger:
+            return ledger.get(correction, model_name=MODEL).state
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path / "home")
+
+
+def test_ids_are_found_by_state_whole_in_a_narrow_window(shell: Shell):
+    togo = shell.flag("Capital of Togo?", "--expected", "Lome")
+    chad = shell.flag("Capital of [bold]Chad[/]?")
+    listed = shell("corrections")
+    for part in (togo, "Capital of Togo?", "Lome", chad, "[bold]Chad[/]", "needs_answer", "2 corrections"):
+        assert part in listed
+    waiting = shell("corrections", "--state", "needs_answer")
+    assert chad in waiting
+    assert togo not in waiting
+    assert "1 corrections of my-model in needs_answer" in waiting
+    narrow = CliRunner().invoke(app, ["corrections", MODEL, "--home", str(shell.home)], env={"COLUMNS": "50"})
+    assert togo in narrow.output
+    assert "0 corrections" in shell("corrections", "--state", "retired")
+
+
+def test_a_report_without_an_answer_is_given_one_by_a_named_person(shell: Shell):
+    waiting = shell.flag("Capital of Togo?", "--output", "Lagos")
+    hint = shell("status")
+    assert (
+        f"1 waiting for an answer: `mendflow answer my-model ID --expected TEXT --home {shell.home}`" in hint
+    )
+    assert f"`mendflow corrections my-model --state needs_answer --home {shell.home}`" in hint
+    told = shell("answer", waiting, "--expected", "Lome", "--who", "carol")
+    answered = told.split()[0]
+    assert told == f"{answered} accepted"
+    assert shell.state(waiting) is State.DUPLICATE
+    assert "waiting for an answer" not in shell("status")
+    past = shell("history", waiting)
+    for part in ("Capital of Togo?", "needs_answer", f"answered by carol, as {answered}"):
+        assert part in past
+    with Ledger(shell.ledger) as ledger:
+        times = [f"{step.at:%Y-%m-%d %H:%M:%S}" for step in ledger.history(waiting)]
+    assert times
+    assert all(time in past for time in times)
+
+
+def test_a_contradiction_is_decided_and_the_choice_may_be_changed(shell: Shell):
+    lome = shell.flag("Capital of Togo?", "--expected", "Lome")
+    lagos = shell.flag("capital of togo?", "--expected", "Lagos")
+    assert f"2 contradicting each other: `mendflow choose my-model ID --home {shell.home}`" in shell("status")
+    assert shell("choose", lome, "--who", "carol") == f"{lome} accepted: chosen by carol over {lagos}"
+    assert shell.state(lagos) is State.QUARANTINED
+    assert "contradicting" not in shell("status")
+    shell("choose", lagos)
+    assert (shell.state(lome), shell.state(lagos)) == (State.QUARANTINED, State.ACCEPTED)
+
+
+def test_what_no_version_holds_yet_is_simply_withdrawn(shell: Shell):
+    togo = shell.flag("Capital of Togo?", "--expected", "Lome")
+    assert shell("retire", togo, "--why", "[red]typed[/] wrongly", "--who", "ann") == f"{togo} retired"
+    assert "withdrawn by ann: [red]typed[/] wrongly" in shell("history", togo)
+    # Reported again, it is taken back.
+    assert shell.flag("Capital of Togo?", "--expected", "Lome") == togo
+    assert shell.state(togo) is State.ACCEPTED
+
+
+def test_a_mistake_names_the_correction_and_changes_nothing(shell: Shell):
+    togo = shell.flag("Capital of Togo?", "--expected", "Lome")
+    chad = shell.flag("Capital of Chad?")
+    guam = shell.flag("Capital of Guam?", "--expected", "Hagatna")
+    long = shell.flag("Capital of Guam?", "--expected", "word " * 100)
+    shell("retire", togo, "--why", "wrong")
+    before = shell("corrections")
+    for command, says in (
+        (["answer", "0123", "--expected", "x"], "no correction 0123 of my-model; `mendflow corrections`"),
+        (["choose", "0123"], "no correction 0123 of my-model"),
+        (["retire", "0123", "--why", "x"], "no correction 0123 of my-model"),
+        (["history", "0123"], "no correction 0123 of my-model"),
+        (["answer", guam, "--expected", "x"], f"{guam} is accepted; only one that needs an answer"),
+        (["answer", chad, "--expected", " "], "empty"),
+        (["choose", togo], f"{togo} is retired, and nothing contradicts it"),
+        (["choose", chad], f"{chad} is needs_answer, and nothing contradicts it"),
+        (["choose", guam], f"{guam} is accepted, and nothing contradicts it"),
+        (["choose", long], "100 words"),
+        (["retire", togo, "--why", "x"], f"{togo} is retired already: withdrawn by"),
+    ):
+        failure = shell.run(*command).exception
+        assert isinstance(failure, UserError), command
+        assert says in str(failure)
+        assert "\n" not in str(failure)
+    assert shell.run("corrections", "--state", "wrong").exit_code == 2
+    assert shell("corrections") == before
