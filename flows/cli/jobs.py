@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.cli.options import (
+    DEMO_HOME,
     HOME,
     AnyEditor,
     Chat,
@@ -18,12 +20,13 @@ from flows.cli.options import (
     Tracking,
     prepare_prefect,
     settings_of,
+    typed,
 )
 from tasks.records import UserError
 
 
 def demo(
-    home: Annotated[Path, typer.Option(help="Folder for the demo; it is emptied first.")] = HOME / "demo",
+    home: Annotated[Path, typer.Option(help="Folder for the demo; it is emptied first.")] = DEMO_HOME,
     retrain: Annotated[
         bool, typer.Option(help="Train an editor instead of reusing the shipped one.")
     ] = False,
@@ -84,5 +87,28 @@ def report(name: Name, home: Home = HOME) -> None:
     """Say where the newest report of a model is."""
     reports = sorted((home / "runs" / name).glob("*/report.html"), key=lambda path: path.stat().st_mtime)
     if not reports:
-        raise UserError(f"there is no report of {name} in {home}; run `mendflow correct {name}` first")
+        raise UserError(_no_report(name, home))
     typer.echo(str(reports[-1].absolute()))
+
+
+def _no_report(name: str, home: Path) -> str:
+    """That there is no report, and the command that makes one or goes on where one was interrupted."""
+    from flows.settings import MARKER_FILE
+
+    none = f"there is no report of {name} in {home}"
+    resume = "if it was interrupted, `mendflow demo --resume{}` goes on with it"
+    correct = f"`mendflow correct {shlex.quote(name)}{typed(home)}`"
+    others = sorted({path.parents[1].name for path in (home / "runs").glob("*/*/report.html")})
+    if (home / MARKER_FILE).is_file() and not others:
+        return f"{none}: its demo has written none yet; {resume.format(typed(home, DEMO_HOME))}"
+    if (home / "runs" / name).is_dir():
+        return f"{none}: its run has written none yet; if it was interrupted, {correct} goes on with it"
+    if others:
+        return f"{none}; there are reports of {', '.join(others)}"
+    of_demo = home / DEMO_HOME.name
+    if any((of_demo / "runs" / name).glob("*/report.html")):
+        return f"{none}, but in the demo's home: add{typed(of_demo)}"
+    if (of_demo / MARKER_FILE).is_file() and not any(of_demo.glob("runs/*/*/report.html")):
+        resume = resume.format(typed(of_demo, DEMO_HOME))
+        return f"{none}, and the demo in {of_demo} has written none yet; {resume}"
+    return f"{none}; run {correct} first"
