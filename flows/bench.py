@@ -14,6 +14,7 @@ from editors.catalogue import EDITORS
 from flows.bench_plan import (
     BenchSettings,
     Method,
+    announced,
     cases_of,
     check,
     columns_of,
@@ -63,12 +64,23 @@ def bench(settings: CorrectSettings, what: BenchSettings) -> Path:
     rows = [Row(m.label, m.trained, m.training_seconds) for m in methods]
     heading = heading_of(what, base, len(cases), device)
     tables = what.out / TABLES_FILE
-    for column in columns:
-        draws = tuple(
+    draws = {
+        column: tuple(
             draw_of(cases[n * column.size : (n + 1) * column.size], what.judged) for n in range(column.draws)
         )
+        for column in columns
+    }
+
+    def trial_of(method: Method, column: Column) -> Trial:
+        return Trial(base, method.editor, draws[column], chained=column.sequence, device=device)
+
+    able = [method for method in methods if not method.reason]
+    keys = [_key(trial_of(method, column), method.digest) for column in columns for method in able]
+    known = sum(kept.of(key, what.minutes) is not None for key in keys)
+    narrator.say(announced(len(able), columns, known, what.minutes))
+    for column in columns:
         for method, row in zip(methods, rows, strict=True):
-            trial = Trial(base, method.editor, draws, chained=column.sequence, device=device)
+            trial = trial_of(method, column)
             told = f"{method.label}, {column.title}"
             row.cells[column] = _cell(method, trial, told, row, column, what, kept, narrator)
             if not method.reason:

@@ -179,6 +179,19 @@ def columns_of(what: BenchSettings, available: int) -> tuple[list[Column], list[
     return [column for column in wanted if column.size <= available], notes
 
 
+def announced(methods: int, columns: Sequence[Column], known: int, minutes: float) -> str:
+    """How many cells are to be measured, and the most minutes that they may take, for a person to read."""
+    sizes = [c.title + (f" (over {c.draws} draws)" if c.draws > 1 else "") for c in columns]
+    cells = methods * len(columns)
+    left = cells - known
+    before = f", {known} of them measured before" if known else ""
+    hours = f" ({left * minutes / 60:.1f} hours)" if left * minutes > 120 else ""
+    return (
+        f"methods: {methods}; at {', '.join(sizes) or 'no size'}; cells: {cells}{before}, {left} to measure, "
+        f"each for {minutes:g} minutes at most: at most {left * minutes:g} minutes{hours} in all"
+    )
+
+
 def method_of(name: str, base: ModelFolder, home: Path) -> Method:
     """The method of that name; one of the catalogue that is not trained for this base says so.
 

@@ -62,6 +62,10 @@ def records(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
 
 
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().out.split())
+
+
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The trials for which a process was started."""
@@ -95,17 +99,23 @@ def test_methods_stand_side_by_side(base, file: Path, home: CorrectSettings, tmp
     assert ">mend</text>" not in picture
 
 
-def test_a_killed_bench_goes_on(base, file: Path, home: CorrectSettings, tmp_path: Path, started: list[Any]):
+def test_a_killed_bench_goes_on(
+    base, file: Path, home: CorrectSettings, tmp_path: Path, started: list[Any], capsys
+):
     what = settings(base, file, tmp_path, sizes=(1, 2), sequence=3)
     with pytest.MonkeyPatch.context() as patch:
         kill(patch, benching._Results, "add", "after", call=2)
         with pytest.raises(Killed):
             bench(home, what)
+    sizes = "methods: 1; at 1 (over 2 draws), 2 (over 2 draws), 3 in sequence"
+    told = "3 to measure, each for 20 minutes at most: at most 60 minutes in all"
+    assert f"{sizes}; cells: 3, {told}" in said(capsys)
     before = records(tmp_path)
     assert len(before) == len(started) == 2
     with (tmp_path / "results.jsonl").open("a") as half:
         half.write('{"key": "0123", "stat')
     tables = bench(home, what)
+    assert "cells: 3, 2 of them measured before, 1 to measure" in said(capsys)
     assert len(started) == 3
     after = records(tmp_path)
     assert after[:2] == before
