@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ import torch
 
 from editors.capture import answer_loss
 from editors.gather import encode_requests
+from editors.hypereditor import HyperEditor
+from editors.malmen import Malmen, MalmenConfig
+from editors.mend import Mend, MendConfig
 from editors.model_kinds import kind_of
 from editors.protocol import Kept
 from editors.requests import EditRequest, collate, pad_id
@@ -27,6 +31,11 @@ REQUESTS = [
     EditRequest("d", PROMPTS[4], "yen", chat=False),
 ]
 KEPT = [Kept(PROMPTS[2], "Hello."), Kept(PROMPTS[5], "Portuguese.", chat=False)]
+# Those that are trained, with a network that is quick to make.
+TRAINED: dict[str, Callable[..., HyperEditor]] = {
+    "malmen": lambda model, **settings: Malmen.untrained(model, MalmenConfig(rank=8, **settings)),
+    "mend": lambda model, **settings: Mend.untrained(model, MendConfig(rank=8, **settings)),
+}
 
 
 @dataclass(frozen=True)

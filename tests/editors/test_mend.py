@@ -25,11 +25,6 @@ REQUESTS = [
 ]
 
 
-@pytest.fixture(params=["llama", "gpt2"])
-def loaded(request: pytest.FixtureRequest) -> tuple[Any, Any]:
-    return load(folder_of(request.param, request))
-
-
 def test_default_modules_are_both_matrices_of_the_last_three_blocks(request: pytest.FixtureRequest) -> None:
     for architecture, names in (
         ("llama", ["model.layers.{}.mlp.up_proj", "model.layers.{}.mlp.down_proj"]),

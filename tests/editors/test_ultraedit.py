@@ -12,17 +12,12 @@ from editors.gather import captures, encode_requests, joined
 from editors.locate import default_modules
 from editors.requests import EditRequest
 from editors.ultraedit import DEPTH, UltraEdit, UltraEditConfig
-from tests.editors.tools import PROMPTS, TARGETS, folder_of, load
+from tests.editors.tools import PROMPTS, TARGETS
 
 REQUESTS = [
     EditRequest(str(i), prompt, target, chat=False)
     for i, (prompt, target) in enumerate(zip(PROMPTS, TARGETS, strict=True))
 ]
-
-
-@pytest.fixture(params=["llama", "gpt2"])
-def loaded(request: pytest.FixtureRequest) -> tuple[Any, Any]:
-    return load(folder_of(request.param, request))
 
 
 @pytest.mark.parametrize(("count", "strength"), [(1, 1.0), (6, 1.0), (6, 20.0)])
