@@ -116,14 +116,16 @@ def apply(
     examples = encode_requests(tokenizer, requests)
     unit = unit_seconds(model, examples, pad_id(tokenizer)) / max(len(requests), 1)
     cost = {"seconds": seconds, "unit_seconds": unit, "corrections": len(requests)}
-    chat = requests[0].chat if requests else True
+    renderings = sorted({r.chat for r in requests} | {k.chat for k in keep})
     full = {
         **delta.manifest,
         **inputs,
         "inputs": inputs,
         "cost": cost,
         "correction_ids": [request.id for request in requests],
-        "render_digest": render_digest(tokenizer, chat=chat),
+        "render_digests": {
+            "chat" if chat else "text": render_digest(tokenizer, chat=chat) for chat in renderings
+        },
         "versions": {"torch": torch.__version__},
     }
     partial = out.with_name(f".{out.name}.partial")
