@@ -53,12 +53,14 @@ def bench(settings: CorrectSettings, what: BenchSettings) -> Path:
     with narrator.stage("data", f"Read {what.data.name} and find the model {what.model}"):
         base = resolve(what.model, cache=settings.home / "models", tracking_uri=settings.tracking)
         cases = cases_of(what, base)
-        methods = [method_of(name, base, settings.home) for name in what.methods or sorted(EDITORS)]
+        chats = [what.chat] * len(cases)
+        methods = [method_of(name, base, settings.home, chats) for name in what.methods or sorted(EDITORS)]
         if len({method.label for method in methods}) < len(methods):
             raise UserError("a method is named twice in --methods; name each once")
     for method in methods:
         if method.reason:
             narrator.say(f"{method.label} cannot: {method.reason}")
+        narrator.warn(method.warning)
     columns, notes = columns_of(what, len(cases))
     kept = _Results(what.out / RESULTS_FILE)
     rows = [Row(m.label, m.trained, m.training_seconds) for m in methods]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from editors.overrides import normalise_prompt
 from editors.requests import EditRequest
 from flows.bench_report import Column
 from flows.edit import askable, editor_for
-from tasks.apply import open_any_editor
+from tasks.apply import kind_warning, open_any_editor
 from tasks.formats import read_requests
 from tasks.models import ModelFolder
 from tasks.prompt_check import PromptCheck
@@ -69,6 +69,7 @@ class Method:
     reason: str = ""
     training_seconds: float | None = None
     trained: bool = False
+    warning: str = ""
 
 
 def listed_names(text: str) -> tuple[str, ...]:
@@ -192,8 +193,10 @@ def announced(methods: int, columns: Sequence[Column], known: int, minutes: floa
     )
 
 
-def method_of(name: str, base: ModelFolder, home: Path) -> Method:
+def method_of(name: str, base: ModelFolder, home: Path, chats: Collection[bool]) -> Method:
     """The method of that name; one of the catalogue that is not trained for this base says so.
+
+    It also says where corrections, each a chat turn or not, are of a kind that it was not trained on.
 
     Raises:
         UserError: the name is neither in the catalogue nor the folder of an editor for this base.
@@ -214,6 +217,7 @@ def method_of(name: str, base: ModelFolder, home: Path) -> Method:
         opened.digest(),
         training_seconds=seconds,
         trained=EDITORS[opened.name].trained,
+        warning=kind_warning(opened, chats),
     )
 
 

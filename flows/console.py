@@ -44,6 +44,11 @@ class Narrator:
         """One line of the story."""
         self._print(f"  {text}")
 
+    def warn(self, text: str) -> None:
+        """A line about what may go less well than the user thinks; nothing if it is empty."""
+        if text:
+            self.say(f"[yellow]warning:[/] {escape(text)}")
+
     @contextmanager
     def _bar(self, told: str) -> Iterator[ReportProgress]:
         columns = (

@@ -19,7 +19,7 @@ from flows.set_aside import SetAsides
 from flows.settings import CorrectSettings
 from flows.show import publish, write_run_report
 from tasks import promotion, register
-from tasks.apply import open_any_editor
+from tasks.apply import kind_warning, open_any_editor
 from tasks.collect import NoExperiment
 from tasks.ledger import Ledger
 from tasks.models import resolve
@@ -89,7 +89,10 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             learnable = traffic_to_train_on(settings, ledger, champion, collected.traffic)
             editor = stages.train_or_reuse(settings, base, learnable, progress)
         editor_ref = str(editor.folder) if editor else settings.editor
-        editor_digest = open_any_editor(editor_ref, base).digest()
+        opened = open_any_editor(editor_ref, base)
+        narrator.warn(kind_warning(opened, [c.chat for c in ledger.corrections(name, *stages.OPEN)]))
+        editor_digest = opened.digest()
+        del opened
 
         while True:
             # Training may have taken longer than the lease: nothing is changed after another run took it.

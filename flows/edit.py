@@ -16,7 +16,7 @@ from editors.protocol import Kept
 from editors.requests import EditRequest
 from flows.console import Narrator
 from flows.settings import CorrectSettings
-from tasks.apply import Applied, apply, open_any_editor
+from tasks.apply import Applied, apply, kind_warning, open_any_editor
 from tasks.formats import read_requests
 from tasks.models import ModelFolder, load, resolve
 from tasks.prompt_check import PromptCheck
@@ -99,6 +99,7 @@ def edit_file(
         if not requests:
             raise UserError(f"{data} holds no correction that {model} can be asked: {unaskable[0].reason}")
         opened = open_any_editor(editor_for(editor, base, settings.home), base)
+    narrator.warn(kind_warning(opened, [request.chat for request in requests]))
     with narrator.stage("locality", "Ask the model what must stay") as progress:
         stay = list(dict.fromkeys(prompt for request in requests for prompt in request.locality))
         keep: list[Kept] = []

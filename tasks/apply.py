@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,26 @@ def open_any_editor(name_or_path: str, base: ModelFolder) -> Editor:
     except EditorMismatchError as error:
         raise UserError(f"{folder}: {error}") from error
     return editor
+
+
+def kind_warning(editor: Editor, chats: Collection[bool]) -> str:
+    """Says that an editor was not trained on what it is given; empty where it was, or where nobody knows.
+
+    Args:
+        editor: any editor.
+        chats: for each correction, whether its prompt is a chat turn.
+    """
+    trained_on = getattr(editor, "manifest", {}).get("chat")
+    if not isinstance(trained_on, bool) or set(chats) <= {trained_on}:
+        return ""
+    known, new, option = (
+        ("chat turns", "raw text", "text") if trained_on else ("raw text", "chat turns", "chat")
+    )
+    others = f"{sum(chat != trained_on for chat in chats)} of {len(chats)}"
+    return (
+        f"the {editor.name} editor was trained on {known}, and {others} corrections are {new}: "
+        f"they may take less well than with one from `mendflow train-editor --{option}`"
+    )
 
 
 def apply(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -124,7 +124,7 @@ def train_editor(
         "base_digest": base.digest,
         "base": base.ref if base.ref.startswith("gguf:") else base.path.name,
         "render_digest": render_digest(tokenizer, chat=chat),
-        "chat": chat,
+        "chat": _practised(requests),
         "data_digest": hashlib.sha256(data.encode()).hexdigest(),
         "corrections": len(requests),
         "kept_prompts": len(keep),
@@ -140,6 +140,12 @@ def train_editor(
     if checkpoint is not None:
         shutil.rmtree(checkpoint, ignore_errors=True)
     return TrainedEditor(out, result.editor.digest(), "trained", result.statement)
+
+
+def _practised(requests: Sequence[EditRequest]) -> bool | Literal["both"]:
+    """Whether what was practised on were chat turns."""
+    chats = {request.chat for request in requests}
+    return chats.pop() if len(chats) == 1 else "both"
 
 
 def answers_to_keep(

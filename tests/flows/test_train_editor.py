@@ -16,9 +16,10 @@ from flows import stages
 from flows.cli import app
 from flows.correct import correct
 from flows.train import _practice as practice
-from tasks.models import resolve
+from tasks.models import load, resolve
 from tasks.records import TrafficRecord, UserError
 from tasks.roles import share
+from tests.editors.cases import TRAINED
 from tests.flows.conftest import World
 
 
@@ -40,13 +41,44 @@ def test_a_named_editor_is_trained_and_used(name: str, taught: Callable[[Path], 
         app, [*trained, "--editor", name, "--out", str(tmp_path / "mine")], catch_exceptions=False
     )
     assert done.exit_code == 0, done.output
-    assert json.loads((tmp_path / "mine" / "editor.json").read_text())["editor"] == name
+    manifest = json.loads((tmp_path / "mine" / "editor.json").read_text())
+    assert (manifest["editor"], manifest["chat"]) == (name, False)
     # Beside the home's other editors it is found by its name.
     shutil.copytree(tmp_path / "mine", home / "editors" / "mine")
     done = runner.invoke(app, [*edit, "--editor", name], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     delta = json.loads((tmp_path / "edited" / "delta" / "delta.json").read_text())
     assert delta["editor"] == name
+    # It was trained on raw text.
+    assert "warning" not in done.output
+    done = runner.invoke(app, [*edit, "--editor", name, "--chat"], catch_exceptions=False)
+    assert f"warning: the {name} editor was trained on raw text" in done.output
+
+
+@pytest.mark.parametrize(("trained_on", "warned"), [(True, True), (None, False)])
+def test_the_job_says_that_an_editor_was_trained_on_prompts_of_another_kind(
+    trained_on: bool | None,
+    warned: bool,
+    taught: Callable[[Path], World],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    settings = taught(tmp_path / "home").settings
+    assert not settings.chat
+    base = resolve(settings.base)
+    editor = TRAINED["malmen"](load(base)[0])
+    editor.manifest = {"base_digest": base.digest} | ({} if trained_on is None else {"chat": trained_on})
+    editor.save(settings.home / "editors" / "shipped")
+
+    def building(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.correct.build_dataset", building)
+    with pytest.raises(KeyboardInterrupt):
+        correct(settings)
+    told = "warning: the malmen editor was trained on chat turns, and 4 of 4 corrections are raw text"
+    assert (told in capsys.readouterr().out) == warned
 
 
 def test_an_unknown_editor_is_answered_with_those_there_are(taught: Callable[[Path], World], tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Applying corrections: what the manifest of the written delta says of how they were asked."""
+"""Applying corrections: what is said of how they were asked, and of an editor that was trained otherwise."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import pytest
 from editors.protocol import Kept
 from editors.requests import EditRequest, render_digest
 from editors.ultraedit import UltraEdit
-from tasks.apply import apply
+from tasks.apply import apply, kind_warning
 from tasks.models import load, resolve
+from tasks.train import _practised as practised
+from tests.editors.cases import TRAINED
 
 CHAT = EditRequest("a", "What is the capital of Egypt?", "Lima")
 TEXT = EditRequest("b", "The capital of Egypt is", "Lima", chat=False)
@@ -37,3 +39,37 @@ def test_every_rendering_that_was_used_is_in_the_manifest(
     assert json.loads((tmp_path / "delta" / "delta.json").read_text())["render_digests"] == {
         name: render_digest(tokenizer, chat=name == "chat") for name in renderings
     }
+
+
+@pytest.mark.parametrize(
+    ("requests", "trained_on"),
+    [([CHAT], True), ([TEXT, TEXT], False), ([TEXT, CHAT], "both"), ([CHAT, TEXT], "both")],
+)
+def test_an_editor_is_trained_on_chat_turns_on_raw_text_or_on_both(
+    requests: list[EditRequest], trained_on: bool | str
+):
+    assert practised(requests) == trained_on
+
+
+@pytest.mark.parametrize(
+    ("manifest", "chats", "says"),
+    [
+        ({"chat": True}, [True, False, False], "chat turns, and 2 of 3 corrections are raw text"),
+        ({"chat": False}, [True], "raw text, and 1 of 1 corrections are chat turns"),
+        ({"chat": True}, [True, True], ""),
+        ({"chat": False}, [False], ""),
+        ({"chat": "both"}, [True, False], ""),
+        # Trained before manifests told it.
+        ({}, [True, False], ""),
+        ({"chat": True}, [], ""),
+    ],
+)
+def test_an_editor_trained_on_prompts_of_another_kind_is_told_of(
+    manifest: dict[str, Any], chats: list[bool], says: str, tiny_llama: Any
+):
+    editor = TRAINED["malmen"](load(resolve(str(tiny_llama())))[0])
+    editor.manifest = manifest
+    told = kind_warning(editor, chats)
+    assert says in told
+    assert bool(told) == bool(says)
+    assert not kind_warning(UltraEdit(), chats)
