@@ -92,7 +92,7 @@ def _practice(
         records = [TrafficRecord(prompt=k.prompt, output=k.answer, chat=chat) for k in answered]
         requests, stay = corrections_from_traffic(records, limit=limit, seed=seed)
         if relations:
-            stated, prompts = practice_statements(data, seed=seed)
+            stated, prompts = practice_statements(data, chat=chat, seed=seed)
             return requests + stated, at_most(MOST_TO_KEEP, stay, rng) + prompts
         return requests, at_most(MOST_TO_KEEP, stay, rng)
     read, _ = read_requests(data, chat=chat)

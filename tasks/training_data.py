@@ -124,7 +124,7 @@ def practice_questions(folder: Path, *, per_relation: int = 40, seed: int = 0) -
 
 
 def practice_statements(
-    folder: Path, *, per_relation: int = 3, zsre: int = 40, seed: int = 0
+    folder: Path, *, chat: bool, per_relation: int = 3, zsre: int = 40, seed: int = 0
 ) -> tuple[list[EditRequest], list[str]]:
     """Corrections whose target is worded otherwise than the model would: statements, and zsRE's bare answers.
 
@@ -132,6 +132,7 @@ def practice_statements(
 
     Args:
         folder: holds `pararel/tuples` and, if it is to be used, `zsre/*.json`.
+        chat: whether they are chat turns.
         per_relation: corrections of each relation.
         zsre: corrections from zsRE.
         seed: of all choices.
@@ -147,11 +148,12 @@ def practice_statements(
         objects = sorted({obj for _, obj in facts})
         for subject in at_most(per_relation, sorted({s for s, _ in facts}), rng):
             target = relation.statement.format(x=subject, y=rng.choice(objects))
-            requests.append(_request(rng.choice(relation.questions).format(x=subject), target, rng))
+            question = rng.choice(relation.questions).format(x=subject)
+            requests.append(_request(question, target, rng, chat=chat))
     for path in sorted((folder / "zsre").glob("*.json")):
-        read, _ = read_requests(path, chat=True)
+        read, _ = read_requests(path, chat=chat)
         chosen = at_most(zsre, read, rng)
-        requests += [_request(request.prompt, request.target, rng) for request in chosen]
+        requests += [_request(request.prompt, request.target, rng, chat=chat) for request in chosen]
         stay += [prompt for request in chosen for prompt in request.locality]
     return requests, sorted(set(stay))
 
@@ -167,7 +169,7 @@ def _facts(folder: Path, relation: str) -> list[tuple[str, str]]:
         raise UserError(f"{path} does not hold ParaRel tuples ({error!r}); fetch it again") from error
 
 
-def _request(prompt: str, target: str, rng: random.Random, *, chat: bool = True) -> EditRequest:
+def _request(prompt: str, target: str, rng: random.Random, *, chat: bool) -> EditRequest:
     reworded = [phrasing.text for phrasing in rephrase(prompt, chat=chat)]
     equivalents = tuple(at_most(4, reworded, rng))
     return EditRequest(correction_id(prompt, target, chat=chat), prompt, target, equivalents, chat=chat)
