@@ -12,11 +12,11 @@ from flows.stages import Champion, stage
 from tasks.build import build
 from tasks.edit_dataset import EditDataset
 from tasks.ledger import Ledger
+from tasks.measuring import GATE_TOKENS
 from tasks.models import load
 from tasks.prompt_check import PromptCheck
 from tasks.records import State, TrafficRecord, UserError
 from tasks.roles import for_training
-from tasks.validate import GATE_TOKENS
 
 if TYPE_CHECKING:
     import pandas as pd

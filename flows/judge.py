@@ -85,6 +85,7 @@ def judge(
         expected_rows=measured.expected_rows,
         perplexities=measured.perplexities,
         parameters=measured.parameters,
+        renderings=measured.renderings,
         teacher_forced=measured.teacher_forced,
         docs_dir=docs,
         seed=settings.seed,

@@ -23,6 +23,7 @@ from tasks import collect, register, report_files
 from tasks.apply import Applied, apply, open_any_editor
 from tasks.edit_dataset import EditDataset
 from tasks.ledger import Ledger
+from tasks.measuring import GATE_TOKENS
 from tasks.models import ModelFolder, load, load_delta, resolve
 from tasks.prompt_check import PromptCheck
 from tasks.records import Collected, Correction, State, TrafficRecord, UserError
@@ -30,7 +31,6 @@ from tasks.registry import CHAMPION, describe, resolve_version
 from tasks.tracking import tracking
 from tasks.train import PRETRAINED, TrainedEditor, find_editor, train_editor
 from tasks.training_data import corrections_from_traffic
-from tasks.validate import GATE_TOKENS
 
 stage = task(cache_policy=NO_CACHE, persist_result=False)
 OPEN = (State.ACCEPTED, State.ACTIVE)
@@ -271,14 +271,9 @@ def apply_corrections(
     progress: ReportProgress,
 ) -> Applied:
     """One delta over the pristine base from all corrections of the dataset."""
-    from editors.protocol import Kept
-
-    rows = dataset.locality[dataset.locality["role"] == "editor"].to_dict("records")
-    keep = [Kept(r["prompt"], r["reference"], bool(r["chat"]), r["gold"] or None) for r in rows]
     opened = open_any_editor(editor, base)
-    return apply(
-        base, opened, dataset.requests(locality=0), keep, folder, manifest=manifest, progress=progress
-    )
+    requests, keep = dataset.requests(locality=0), dataset.kept()
+    return apply(base, opened, requests, keep, folder, manifest=manifest, progress=progress)
 
 
 def run_key(settings: CorrectSettings, ledger_digest: str, base_digest: str, editor_digest: str) -> str:

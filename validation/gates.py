@@ -25,6 +25,7 @@ from validation.metrics import (
     metric_rows,
 )
 from validation.parameters import ParameterChanges
+from validation.renderings import RenderingChanges
 from validation.thresholds import ChampionUnknownError, Gate, GateFile, describe
 
 SUITE = "model_gates"
@@ -56,6 +57,7 @@ def run_gates(
     expected_rows: Mapping[str, int],
     perplexities: Perplexities | None = None,
     parameters: ParameterChanges | None = None,
+    renderings: RenderingChanges | None = None,
     teacher_forced: Sequence[float] = (),
     docs_dir: Path | None = None,
     seed: int = 0,
@@ -69,6 +71,7 @@ def run_gates(
             missing on the way are INSUFFICIENT, and only a stated 0 makes a gate not applicable.
         perplexities: of neutral prose.
         parameters: from `parameter_changes`.
+        renderings: from `rendering_changes`.
         teacher_forced: per correction, for the diagnostic.
         docs_dir: folder for the Data Docs; none are written without one.
         seed: of the bootstrap.
@@ -84,6 +87,7 @@ def run_gates(
             outcomes,
             perplexities=perplexities,
             parameters=parameters,
+            renderings=renderings,
             teacher_forced=teacher_forced,
             seed=seed,
         )
@@ -243,6 +247,9 @@ def _with(metric: Metric, gate: Gate, status: Status, reason: str) -> Metric:
     except ChampionUnknownError:
         least, greatest = gate.min, gate.max
     first, second = (least, greatest) if metric.direction == "higher" else (greatest, least)
+    if second is not None and (second < metric.value) == (metric.direction == "higher"):
+        # The bound on the other side is the one that was broken.
+        first = second if metric.value != second else first
     return metric.model_copy(
         update={
             "status": status,

@@ -8,6 +8,9 @@ import regex
 
 ARTICLES = frozenset({"a", "an", "the"})
 
+# Scripts written without spaces: every character is a word.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+
 _IGNORABLE = regex.compile(r"\p{Cf}|['‘’ʼ`]")
 _DIACRITICS = regex.compile(r"[\u0300-\u036f]")
 _THOUSANDS = regex.compile(r"(?<=\p{Nd}),(?=\p{Nd}{3}(?!\p{Nd}))")
@@ -19,11 +22,7 @@ _WORDS = regex.compile(
     | \p{Unspaced}\p{M}*
     | (?:(?!\p{Unspaced})[\p{L}\p{M}\p{N}])+(?:[+\#]+(?![\p{L}\p{N}]))?
     | [%\p{Sc}]
-    """.replace(
-        # Scripts written without spaces: every character is a word.
-        r"\p{Unspaced}",
-        r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]",
-    ),
+    """.replace(r"\p{Unspaced}", f"[{UNSPACED}]"),
     regex.VERBOSE,
 )
 

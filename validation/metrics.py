@@ -14,15 +14,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from validation import outcomes as rows_of
+from validation.lengths import corrected_length_ratio, kept_length_ratio
 from validation.parameters import ParameterChanges
-from validation.statistics import (
-    Interval,
-    bootstrap,
-    bootstrap_mean,
-    bootstrap_quantile,
-    bootstrap_ratio_of_sums,
-    wilson,
-)
+from validation.renderings import RenderingChanges
+from validation.repetition import repetition
+from validation.statistics import Interval, bootstrap, bootstrap_mean, bootstrap_quantile, wilson
 
 Direction = Literal["higher", "lower"]
 
@@ -88,10 +84,22 @@ DEFINITIONS: dict[str, MetricDefinition] = {
         "words in answers to corrected prompts, over the longer of champion's answer and target",
         "summary",
     ),
+    "kept_answer_length_ratio": MetricDefinition(
+        "higher", "words in answers to prompts that must stay, over those of the champion's", "summary"
+    ),
+    "repeated_trigrams": MetricDefinition(
+        "lower", "share of three words in a row that the same answer held before, all answers", "summary"
+    ),
     "non_finite_parameters": MetricDefinition("lower", "parameters holding NaN or infinity", "summary"),
     "changed_parameters": MetricDefinition("higher", "parameters that differ from the base's", "summary"),
     "undeclared_parameters": MetricDefinition(
-        "lower", "parameters changed, missing or added that the delta does not name", "summary"
+        "lower", "parameters missing, added, or changed otherwise than the delta says", "summary"
+    ),
+    "relative_delta_norm": MetricDefinition(
+        "lower", "norm of a parameter's change over its norm in the base, the largest of all", "summary"
+    ),
+    "changed_renderings": MetricDefinition(
+        "lower", "prompts and texts that the candidate's tokenizer and template read otherwise", "summary"
     ),
     TEACHER_FORCED: MetricDefinition(
         "higher", "share of target tokens ranked first given the ones before; a diagnostic, no gate", "mean"
@@ -207,6 +215,7 @@ def compute_metrics(
     *,
     perplexities: Perplexities | None = None,
     parameters: ParameterChanges | None = None,
+    renderings: RenderingChanges | None = None,
     teacher_forced: Sequence[float] = (),
     seed: int = 0,
 ) -> list[Metric]:
@@ -218,6 +227,7 @@ def compute_metrics(
         outcomes: the outcomes frame.
         perplexities: of neutral prose, for perplexity_ratio.
         parameters: what `parameter_changes` found.
+        renderings: what `rendering_changes` found.
         teacher_forced: per correction, share of target tokens ranked first.
         seed: of the bootstrap.
 
@@ -250,16 +260,22 @@ def compute_metrics(
 
     divergences = rows.loc[rows["metric"] == "locality_kl_mean", "value"].to_numpy()
     put("locality_kl_p95", bootstrap_quantile(divergences, 0.95, seed), 0.0)
-    put("answer_length_ratio", _length_ratio(outcomes, seed), 1.0)
+    put("answer_length_ratio", corrected_length_ratio(outcomes, seed), 1.0)
+    put("kept_answer_length_ratio", kept_length_ratio(outcomes, seed), 1.0)
+    put("repeated_trigrams", *repetition(outcomes, seed))
     if perplexities is not None:
         put("perplexity_ratio", _perplexity_ratio(perplexities, seed), 1.0)
     if parameters is not None:
-        for name, count in (
+        for name, figure in (
             ("non_finite_parameters", len(parameters.non_finite)),
             ("changed_parameters", len(parameters.changed)),
             ("undeclared_parameters", len(parameters.undeclared)),
+            ("relative_delta_norm", parameters.largest_relative_norm),
         ):
-            put(name, Interval(float(count), math.nan, math.nan, parameters.compared))
+            put(name, Interval(float(figure), math.nan, math.nan, parameters.compared))
+    if renderings is not None:
+        counted = Interval(float(renderings.changed), math.nan, math.nan, renderings.compared)
+        put("changed_renderings", counted)
     return [metrics[name] for name in DEFINITIONS if name in metrics]
 
 
@@ -267,16 +283,6 @@ def metrics_frame(metrics: Iterable[Metric]) -> pd.DataFrame:
     """The metrics as a table, one row each, columns as the fields of `Metric`."""
     columns = [*Metric.model_fields, *Metric.model_computed_fields]
     return pd.DataFrame([metric.model_dump(mode="python") for metric in metrics], columns=columns)
-
-
-def _length_ratio(outcomes: pd.DataFrame, seed: int) -> Interval:
-    corrected = outcomes[outcomes["metric"].isin([rows_of.EDIT, rows_of.EQUIVALENCE, rows_of.RETENTION])]
-    words = {
-        column: corrected[column].map(lambda text: len(str(text).split())).to_numpy(dtype=np.float64)
-        for column in ("candidate_output", "champion_output", "expected")
-    }
-    allowed = np.maximum(np.maximum(words["champion_output"], words["expected"]), 1.0)
-    return bootstrap_ratio_of_sums(words["candidate_output"], allowed, seed)
 
 
 def _perplexity_ratio(perplexities: Perplexities, seed: int) -> Interval:

@@ -110,7 +110,7 @@ def write_report(
 
 
 def _gate(metric: Metric) -> dict[str, Any]:
-    count = metric.name.endswith("_parameters")
+    count = metric.name.endswith(("_parameters", "_renderings"))
     return {
         "name": metric.name,
         "protocol": metric.protocol,

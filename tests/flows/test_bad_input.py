@@ -15,9 +15,9 @@ from flows.edit import edit_file
 from flows.settings import CorrectSettings
 from flows.stages import Champion, check_base, close_already_correct, train_or_reuse
 from tasks.ledger import Ledger
+from tasks.measuring import GATE_TOKENS
 from tasks.models import load, resolve
 from tasks.records import ErrorReport, State, TrafficRecord, UserError
-from tasks.validate import GATE_TOKENS
 
 LONG = "What is the capital of " + "a very long country " * 60 + "?"
 

@@ -17,8 +17,9 @@ from editors.generation import generate_greedy
 from editors.override import OverrideEditor
 from editors.requests import EditRequest
 from tasks.edit_dataset import EditDataset
+from tasks.measuring import GATE_TOKENS
 from tasks.models import load, resolve
-from tasks.validate import GATE_TOKENS, MEASURED_FILE, OUTCOMES_FILE, _measure, measure
+from tasks.validate import MEASURED_FILE, OUTCOMES_FILE, _measure, measure
 from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
 from validation.outcomes import LOCALITY
 

@@ -9,7 +9,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, WRONG, outcomes, sound
+from tests.validation.examples import (
+    EXPECTED_ROWS,
+    PARAMETERS,
+    PERPLEXITIES,
+    RENDERINGS,
+    WRONG,
+    outcomes,
+    sound,
+)
 from validation.gates import GateReport, run_gates
 from validation.metrics import Metric, Perplexities, Status
 from validation.outcomes import (
@@ -33,6 +41,7 @@ def gate(frame: pd.DataFrame, **changes: Any) -> GateReport:
         "expected_rows": EXPECTED_ROWS,
         "perplexities": PERPLEXITIES,
         "parameters": PARAMETERS,
+        "renderings": RENDERINGS,
         "teacher_forced": [1.0] * 12,
     }
     return run_gates(frame, changes.pop("gates", GATES), **{**inputs, **changes})
@@ -104,7 +113,7 @@ DAMAGED: dict[str, tuple[Callable[..., str], dict[str, Any], tuple[str, ...]]] =
         (RETENTION, "answers_kept", LOCALITY, DRAWDOWN),
     ),
     "forgets one earlier correction": (forgets_one, {}, (RETENTION,)),
-    "rambles on": (rambles, {}, ("answer_length_ratio",)),
+    "rambles on": (rambles, {}, ("answer_length_ratio", "repeated_trigrams")),
     "moves its neighbours": (moves_neighbours, {}, (LOCALITY,)),
     "learned nothing": (learned_nothing, {}, (EDIT, EQUIVALENCE)),
     "learned by rote": (learned_by_rote, {}, (EQUIVALENCE,)),
@@ -134,13 +143,13 @@ DAMAGED: dict[str, tuple[Callable[..., str], dict[str, Any], tuple[str, ...]]] =
             "perplexities": Perplexities(
                 PERPLEXITIES.champion, [(math.inf, n) for _, n in PERPLEXITIES.champion]
             ),
-            "parameters": ParameterChanges((), (), (), 12),
+            "parameters": ParameterChanges((), (), (), 12, 0.0),
         },
         ("perplexity_ratio", "changed_parameters"),
     ),
     "holds NaN where the delta declares no change": (
         sound,
-        {"parameters": ParameterChanges(("head", "layer.weight"), ("head",), ("head",), 12)},
+        {"parameters": ParameterChanges(("head", "layer.weight"), ("head",), ("head",), 12, 0.1)},
         ("non_finite_parameters", "undeclared_parameters"),
     ),
 }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from editors.delta import Delta, LowRank, add_in_place
 from editors.requests import encode
 from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
 from validation.parameters import parameter_changes
@@ -119,17 +120,41 @@ def test_changes_are_found_and_held_against_what_was_declared(tiny_llama: ModelF
     base, _ = load(tiny_llama())
     candidate, _ = load(tiny_llama())
     declared = "model.layers.1.mlp.down_proj.weight"
-    nothing = parameter_changes(base, candidate, [declared])
+    shift = torch.zeros_like(base.get_parameter(declared))
+    shift[0, 0] = 1e-3
+    delta = Delta({declared: shift})
+    nothing = parameter_changes(base, candidate, delta)
     assert (nothing.changed, nothing.undeclared, nothing.non_finite) == ((), (), ())
+    assert nothing.largest_relative_norm == 0
     with torch.no_grad():
         candidate.get_parameter(declared)[0, 0] += 1e-3
         candidate.model.norm.weight[0] = math.inf
         candidate.model.embed_tokens.weight[0, 0] += 1.0
-    found = parameter_changes(base.state_dict(), candidate, [declared])
+    found = parameter_changes(base.state_dict(), candidate, delta)
     assert found.changed == ("model.embed_tokens.weight", declared, "model.norm.weight")
     assert found.undeclared == ("model.embed_tokens.weight", "model.norm.weight")
     assert found.non_finite == ("model.norm.weight",)
     assert found.compared == nothing.compared == len(list(candidate.parameters()))
+
+
+def test_a_shift_is_what_the_delta_says_and_no_other(tiny_llama: ModelFactory) -> None:
+    base, _ = load(tiny_llama())
+    name = "model.layers.1.mlp.down_proj.weight"
+    rows, columns = base.get_parameter(name).shape
+    delta = Delta({name: LowRank(torch.randn(rows, 2) * 0.1, torch.randn(2, columns))})
+    candidate, _ = load(tiny_llama())
+    add_in_place(candidate, delta)
+    once = parameter_changes(base, candidate, delta)
+    assert (once.changed, once.undeclared) == ((name,), ())
+    expected = float(delta.dense(name).norm() / base.get_parameter(name).detach().norm())
+    assert once.largest_relative_norm == pytest.approx(expected, rel=1e-3)
+    add_in_place(candidate, delta)
+    twice = parameter_changes(base, candidate, delta)
+    assert twice.undeclared == (name,)
+    assert twice.largest_relative_norm == pytest.approx(2 * expected, rel=1e-3)
+    with torch.no_grad():
+        candidate.get_parameter(name)[0, 0] = math.nan
+    assert math.isnan(parameter_changes(base, candidate, delta).largest_relative_norm)
 
 
 def test_parameters_missing_added_or_of_another_type_are_undeclared(tiny_llama: ModelFactory) -> None:
@@ -140,7 +165,11 @@ def test_parameters_missing_added_or_of_another_type_are_undeclared(tiny_llama: 
     del state["model.norm.weight"]
     name = "model.layers.0.mlp.up_proj.weight"
     state[name] = state[name].half()
-    assert parameter_changes(state, candidate, []).undeclared == ("gone.weight", name, "model.norm.weight")
+    assert parameter_changes(state, candidate, Delta({})).undeclared == (
+        "gone.weight",
+        name,
+        "model.norm.weight",
+    )
 
 
 def test_the_prose_is_plenty_and_plain() -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, outcomes
+from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, outcomes
 from validation.metrics import DEFINITIONS, Metric, Perplexities, compute_metrics, metrics_frame
 from validation.outcomes import DRAWDOWN, EDIT, LOCALITY, check_outcomes, outcome, outcomes_frame
 
@@ -16,7 +16,11 @@ def by_name(**inputs: object) -> dict[str, Metric]:
 
 def test_every_metric_is_computed_and_in_order() -> None:
     metrics = compute_metrics(
-        outcomes(), perplexities=PERPLEXITIES, parameters=PARAMETERS, teacher_forced=[1.0, 0.5]
+        outcomes(),
+        perplexities=PERPLEXITIES,
+        parameters=PARAMETERS,
+        renderings=RENDERINGS,
+        teacher_forced=[1.0, 0.5],
     )
     assert [metric.name for metric in metrics] == list(DEFINITIONS)
     assert {m.name: m.n for m in metrics if m.name in EXPECTED_ROWS} == EXPECTED_ROWS

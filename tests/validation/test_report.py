@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, WRONG, outcomes
+from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, WRONG, outcomes
 from validation.gates import GateReport, run_gates
 from validation.outcomes import EDIT, EQUIVALENCE, LOCALITY, RETENTION, outcomes_frame
 from validation.report import SetAside, write_report
@@ -65,6 +65,7 @@ def gated() -> tuple[GateReport, pd.DataFrame]:
         expected_rows=EXPECTED_ROWS,
         perplexities=PERPLEXITIES,
         parameters=PARAMETERS,
+        renderings=RENDERINGS,
         teacher_forced=[0.97] * 12,
     )
     return report, frame

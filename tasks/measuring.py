@@ -1,0 +1,231 @@
+"""What a candidate is asked beside its champion, and everything that the gates are computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tasks.edit_dataset import EditDataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from editors.overrides import Overrides
+    from validation.divergence import AnswerLogProbs
+    from validation.metrics import Perplexities
+    from validation.parameters import ParameterChanges
+    from validation.renderings import RenderingChanges
+
+GATE_TOKENS = 48
+
+Say = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that gates are computed from."""
+
+    outcomes: pd.DataFrame
+    expected_rows: dict[str, int]
+    perplexities: Perplexities
+    parameters: ParameterChanges
+    renderings: RenderingChanges
+    teacher_forced: list[float]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model as it answers: with its own tokenizer, behind its overrides."""
+
+    model: Any
+    tokenizer: Any
+    overrides: Overrides
+
+
+@dataclass(frozen=True)
+class Before:
+    """What the champion said: its answers by prompt and rendering, and how sure it was where it must stay."""
+
+    answers: dict[tuple[str, bool], str]
+    log_probs: list[AnswerLogProbs]
+
+
+@dataclass(frozen=True)
+class Base:
+    """How the pristine base reads: its tokenizer, and the prose with its likelihood."""
+
+    tokenizer: Any
+    prose: Sequence[str]
+    likelihoods: list[tuple[float, int]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One row to ask of both models."""
+
+    metric: str
+    id: str
+    prompt: str
+    expected: str
+    chat: bool
+    wrong_output: str = ""
+    kind: str = ""
+
+    @property
+    def asked(self) -> tuple[str, bool]:
+        """What a model is given: the prompt, and whether it is a chat turn."""
+        return self.prompt, self.chat
+
+
+def questions(data: EditDataset, earlier: Sequence[str]) -> list[Question]:
+    """Every row that is asked; `earlier` are ids of corrections that the champion already holds."""
+    from validation import outcomes as rows
+
+    found = []
+    held = set(earlier)
+    for edit in data.edits.to_dict("records"):
+        about = {"id": edit["id"], "expected": edit["target"], "chat": bool(edit["chat"])}
+        wrong = edit["wrong_output"] or ""
+        found.append(Question(rows.EDIT, prompt=edit["prompt"], wrong_output=wrong, **about))
+        found += [Question(rows.EQUIVALENCE, prompt=p, **about) for p in edit["held_out"]]
+        if edit["id"] in held:
+            found.append(Question(rows.RETENTION, prompt=edit["prompt"], **about))
+    for row in data.locality.to_dict("records"):
+        about = {"id": row["id"], "prompt": row["prompt"], "expected": row["reference"]}
+        about["chat"] = bool(row["chat"])
+        # Agreement is asked of prompts unseen by the editor; right answers have to stay right anywhere.
+        if row["role"] == "gate":
+            found.append(Question(rows.LOCALITY, kind=row["kind"], **about))
+        if row["confirmed"]:
+            gold = row["gold"] or row["reference"]
+            found.append(Question(rows.DRAWDOWN, kind=row["kind"], **{**about, "expected": gold}))
+    return found
+
+
+def ask_champion(champion: Served, data: EditDataset, asked: Sequence[Question], *, say: Say) -> Before:
+    """The champion's answers and log-probabilities; `say` is told (done, total, note)."""
+    from validation.divergence import answer_log_probs
+
+    # A reference is the champion's own greedy answer, so only the rest has to be asked.
+    rows = data.locality
+    known = {
+        (prompt, bool(chat)): reference
+        for prompt, chat, reference in zip(rows["prompt"], rows["chat"], rows["reference"], strict=True)
+    }
+    answers = known | _answers(champion, [q for q in asked if q.asked not in known], "champion", say)
+    say(0, 1, "champion: log-probabilities")
+    measured = partial(answer_log_probs, champion.model, champion.tokenizer)
+    return Before(answers, _by_rendering(_staying(asked), measured))
+
+
+def read_base(model: Any, tokenizer: Any, prose: Sequence[str]) -> Base:
+    """How the pristine base reads prose."""
+    from validation.perplexity import perplexity
+
+    return Base(tokenizer, prose, perplexity(model, tokenizer, prose))
+
+
+def compare(
+    candidate: Served,
+    base: Base,
+    before: Before,
+    parameters: ParameterChanges,
+    data: EditDataset,
+    asked: Sequence[Question],
+    *,
+    say: Say,
+) -> Measured:
+    """Ask the candidate what the champion was asked, and put both side by side.
+
+    Args:
+        candidate: as it will be served.
+        base: from `read_base`, of its pristine base.
+        before: from `ask_champion`, for the same questions.
+        parameters: from `parameter_changes`.
+        data: the dataset that was asked.
+        asked: from `questions`.
+        say: told (done, total, note).
+    """
+    from validation.divergence import locality_kl, teacher_forced_success
+    from validation.metrics import Perplexities
+    from validation.outcomes import LOCALITY, PROTOCOLS, outcome, outcomes_frame
+    from validation.perplexity import perplexity
+    from validation.renderings import rendering_changes
+
+    model, tokenizer = candidate.model, candidate.tokenizer
+    edits = list(zip(data.edits["prompt"], data.edits["target"], map(bool, data.edits["chat"]), strict=True))
+    after = _answers(candidate, asked, "candidate", say)
+    say(0, 1, "candidate: log-probabilities")
+    kl = _by_rendering(_staying(asked), partial(locality_kl, model, tokenizer), before.log_probs)
+    divergences = iter(kl)
+    frame = outcomes_frame(
+        outcome(
+            q.metric,
+            q.id,
+            q.prompt,
+            q.expected,
+            before.answers[q.asked],
+            after[q.asked],
+            chat=q.chat,
+            wrong_output=q.wrong_output,
+            kind=q.kind,
+            locality_kl=next(divergences) if q.metric == LOCALITY else float("nan"),
+        )
+        for q in asked
+    )
+    return Measured(
+        outcomes=frame,
+        expected_rows={name: sum(q.metric == name for q in asked) for name in PROTOCOLS},
+        # The same tokens for both, whatever the candidate's own tokenizer makes of the prose.
+        perplexities=Perplexities(base.likelihoods, perplexity(model, base.tokenizer, base.prose)),
+        parameters=parameters,
+        renderings=rendering_changes(base.tokenizer, tokenizer, [q.asked for q in asked], base.prose),
+        teacher_forced=_by_rendering(edits, partial(teacher_forced_success, model, tokenizer)),
+    )
+
+
+def _staying(asked: Sequence[Question]) -> list[tuple[str, str, bool]]:
+    from validation.outcomes import LOCALITY
+
+    return [(q.prompt, q.expected, q.chat) for q in asked if q.metric == LOCALITY]
+
+
+def _by_rendering(
+    rows: Sequence[tuple[str, str, bool]], measured: Callable[..., list[Any]], *more: Sequence[Any]
+) -> list[Any]:
+    """One result a row of (prompt, answer, chat), each row measured in its own rendering.
+
+    `measured` takes prompts, answers, and the rows' part of everything in `more`, and `chat`.
+    """
+    results: list[Any] = [None] * len(rows)
+    for chat in (True, False):
+        chosen = [index for index, row in enumerate(rows) if row[2] is chat]
+        if chosen:
+            prompts, answers = [rows[i][0] for i in chosen], [rows[i][1] for i in chosen]
+            found = measured(prompts, answers, *([column[i] for i in chosen] for column in more), chat=chat)
+            for index, result in zip(chosen, found, strict=True):
+                results[index] = result
+    return results
+
+
+def _answers(served: Served, asked: Sequence[Question], who: str, say: Say) -> dict[tuple[str, bool], str]:
+    """The answer to every question as it is served, by prompt and rendering."""
+    from editors.generation import generate_greedy
+
+    answers: dict[tuple[str, bool], str] = {}
+    for chat in (True, False):
+        prompts = list(dict.fromkeys(q.prompt for q in asked if q.chat == chat))
+        if prompts:
+            generate = partial(
+                generate_greedy,
+                served.model,
+                served.tokenizer,
+                chat=chat,
+                max_new_tokens=GATE_TOKENS,
+                progress=lambda done, total: say(done, total, f"{who} answers"),
+            )
+            given = served.overrides.answer(prompts, generate, chat=chat)
+            answers.update({(prompt, chat): answer for prompt, answer in zip(prompts, given, strict=True)})
+    return answers
