@@ -162,7 +162,7 @@ def certainties(batch: TokenBatch, logits: Tensor) -> list[float]:
     `logits` are those of `answer_logits`. Greedy decoding gives the answer where it is above 0.
     """
     labels = answer_labels(batch, logits)
-    probable = logits.softmax(-1).gather(1, labels[:, None])[:, 0].clamp_min(torch.finfo(logits.dtype).tiny)
+    probable = logits.softmax(-1).gather(1, labels[:, None])[:, 0]
     probable = torch.where(logits.argmax(-1) == labels, probable, torch.zeros_like(probable))
     return [float(row.min()) for row in probable.split(batch.answer_mask.sum(1).tolist())]
 

@@ -52,22 +52,14 @@ def encode_kept(
 def encode_openings(
     tokenizer: PreTrainedTokenizerBase, keep: Sequence[Kept], longest: int, kind: ModelKind = CAUSAL
 ) -> list[Example]:
-    """Prompts that must stay with so much of their answers as counts.
-
-    That is up to its gold part, if the answer has one, and else the first `longest` tokens.
-    """
+    """Prompts that must stay with so much of their answers as counts: the opening, or `longest` tokens."""
     openings = []
     for kept, example in zip(keep, encode_kept(tokenizer, keep, kind), strict=True):
         ids, end = example.target_ids, longest
-        if kept.gold and kept.gold.casefold() in kept.answer.casefold():
-            end = next(
-                (
-                    n
-                    for n in range(1, len(ids))
-                    if kept.gold.casefold() in tokenizer.decode(ids[:n]).casefold()
-                ),
-                len(ids),
-            )
+        if kept.opening is not None:
+            said = (len(tokenizer.decode(ids[:n]).strip()) for n in range(1, len(ids)))
+            enough = (n for n, length in enumerate(said, 1) if length >= len(kept.opening.strip()))
+            end = next(enough, len(ids))
         openings.append(replace(example, target_ids=ids[:end]))
     return openings
 
@@ -156,11 +148,14 @@ def look(
     """A batch at a time: which answers the model is not sure of, and its keys at those that it is.
 
     It is sure where every answer token is the most probable one and has more than `certainty`.
+
+    Yields:
+        Numbers of examples, and by module name the keys (tokens, d_in) of the others.
     """
     for numbers, batch in batches(examples, pad):
         with cache.replayed(batch):
-            certainties, keys = read_answers(model, modules, batch)
-        sure = [each > certainty for each in certainties]
+            surest, keys = read_answers(model, modules, batch)
+        sure = [each > certainty for each in surest]
         unsure = [number for number, is_sure in zip(numbers, sure, strict=True) if not is_sure]
         held = {name: list(itertools.compress(rows, sure)) for name, rows in keys.items()}
         yield unsure, {name: torch.cat(rows) for name, rows in held.items() if rows}

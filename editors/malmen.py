@@ -8,7 +8,8 @@ starts as the identity on the gradient itself, which makes the untrained editor 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from editors.capture import Captured, device_of, evaluating
 from editors.delta import Delta
 from editors.gather import (
+    answered_exactly,
     captures,
     encode_openings,
     encode_requests,
@@ -56,7 +58,7 @@ class MalmenConfig(HyperConfig):
         share: of the learned step that each pass takes; small steps disturb less.
         rate: initial size of a value change, as a share of what the matrices write together.
         strength: initial weight of the regulariser against the edits.
-        kept_weight: weight of keys whose answers must stay, against ordinary text.
+        kept_weight: weight of the training's keys whose answers had to stay, against ordinary text.
         caution: how many times heavier they weigh in an edit than in a step of training: an edit has
             several passes to reach its end against the weight.
         certainty: least probability that every token of a corrected answer is to have.
@@ -146,21 +148,16 @@ class Malmen(HyperEditor):
         """The regularisers of training, with their inverses once they were needed."""
         return self.regularisers()
 
-    def solve(
-        self, captured: Mapping[str, Captured], n: int, regularisers: Mapping[str, Regulariser]
-    ) -> Iterator[tuple[EditableModule, RidgeSolution]]:
-        """One least-squares step for every module in turn."""
-        for module in self.modules_edited:
-            with torch.no_grad():
-                values = self.values(module, captured[module.name], n)
-                strength = self.log_strength_for(module.name, n).exp()
-                keys = captured[module.name].keys
-                yield module, ridge_solve(keys, values, regularisers[module.name], strength)
-
     def propose(self, rows: Rows, n: int) -> Proposal:
         """One least-squares step, and its adjoint in closed form."""
         captured = joined(rows())
-        solutions = {m.name: (m, s) for m, s in self.solve(captured, n, self.stored_regularisers)}
+        solutions: dict[str, tuple[EditableModule, RidgeSolution]] = {}
+        for module in self.modules_edited:
+            of_module, regulariser = captured[module.name], self.stored_regularisers[module.name]
+            with torch.no_grad():
+                values = self.values(module, of_module, n)
+                strength = self.log_strength_for(module.name, n).exp()
+            solutions[module.name] = module, ridge_solve(of_module.keys, values, regulariser, strength)
 
         def backward(gradients: Mapping[str, Tensor]) -> None:
             for name, (module, solution) in solutions.items():
@@ -185,15 +182,17 @@ class Malmen(HyperEditor):
             return self.delta({})
         self.to(device_of(model))
         kind, pad = kind_of(model), pad_id(tokenizer)
-        openings = encode_openings(tokenizer, keep, OPENING, kind)
-        wanted = [
-            _Wanted(encode_requests(tokenizer, requests, kind), 1.0, self.config.certainty),
-            _Wanted(openings, self.config.kept_row_weight, 0.0),
-        ]
         cache = PrefixCache(model, self.modules_edited)
         regularisers = self.regularisers(caution=self.config.caution)
         shifts: dict[str, Tensor] = {}
         with evaluating(model), restored(model, self.modules_edited) as originals:
+            openings = encode_openings(tokenizer, keep, OPENING, kind)
+            # What this model never answered, but an edited one before it did, is nothing to hold on to.
+            own = answered_exactly(model, openings, pad, cache)
+            wanted = [
+                _Wanted(encode_requests(tokenizer, requests, kind), 1.0, self.config.certainty),
+                _Wanted(list(itertools.compress(openings, own)), self.config.kept_row_weight, 0.0),
+            ]
             for number in range(self.config.passes):
                 equations = self._equations(model, wanted, len(requests), pad, cache)
                 if equations is None:

@@ -32,13 +32,13 @@ def no_progress(done: int, total: int, note: str) -> None:
 class Kept:
     """A prompt whose present answer must stay: locality, as an editor sees it.
 
-    `gold` is the part of the answer that makes it a right one, where that is known.
+    `opening` is as much of the answer, from its beginning, as makes it a right one, where that is known.
     """
 
     prompt: str
     answer: str
     chat: bool = True
-    gold: str | None = None
+    opening: str | None = None
 
 
 class Editor(Protocol):

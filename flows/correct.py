@@ -15,6 +15,7 @@ from flows import stages
 from flows.console import Narrator
 from flows.dataset import build_dataset, traffic_to_train_on
 from flows.judge import check_gates, judge
+from flows.promote import brought_back
 from flows.set_aside import SetAsides
 from flows.settings import CorrectSettings
 from flows.show import publish, write_run_report
@@ -63,7 +64,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         promotion.recover(name, ledger=ledger, tracking_uri=settings.tracking)
         champion = stages.find_champion(settings, ledger)
         stages.check_base(settings, champion)
-        stages.reconcile(ledger, name, champion)
+        stages.reconcile(ledger, name, champion, brought_back=brought_back(settings, ledger, champion))
         set_asides = SetAsides(settings.home / "runs" / name, settings.attempts)
 
         with narrator.stage("collect", "Collect flagged errors"):

@@ -6,9 +6,9 @@ from prefect import flow
 
 from flows.judge import COMPARED_TAG, VERDICT_TAG
 from flows.settings import CorrectSettings
-from flows.stages import find_champion, reconcile, version_at
+from flows.stages import Champion, find_champion, reconcile, version_at
 from tasks import promotion
-from tasks.ledger import Ledger
+from tasks.ledger import Ledger, Phase
 from tasks.records import UserError
 from tasks.registry import CANDIDATE, PREVIOUS, describe, resolve_version
 from validation.verdict import Verdict
@@ -55,17 +55,28 @@ def rollback(settings: CorrectSettings, who: str, why: str) -> str:
     """Put the previous champion back; a second rollback goes forward again. The new champion's number."""
     name, uri = settings.model_name, settings.tracking
     with Ledger(settings.ledger) as ledger:
-        promotion.recover(name, ledger=ledger, tracking_uri=uri)
+        # An interrupted rollback is finished in there, and not followed by another.
         number = promotion.rollback(name, ledger=ledger, who=who, why=why, tracking_uri=uri)
         champion = find_champion(settings, ledger)
-        brought_back = set(champion.correction_ids) - _left_behind(settings)
-        reconcile(ledger, name, champion, brought_back=brought_back)
+        reconcile(ledger, name, champion, brought_back=brought_back(settings, ledger, champion))
     return number
 
 
-def _left_behind(settings: CorrectSettings) -> set[str]:
-    """The corrections of the version that was rolled back; none if it cannot be read, which may be why."""
-    try:
-        return set(version_at(settings, PREVIOUS).correction_ids)
-    except UserError:
+def brought_back(settings: CorrectSettings, ledger: Ledger, champion: Champion) -> set[str]:
+    """The corrections that the last change of champion, if it was a rollback, has brought back.
+
+    Those withdrawn since then are not among them.
+    """
+    done = [row for row in ledger.promotion_log(settings.model_name) if row.phase is Phase.DONE]
+    if not done or done[-1].action != promotion.ROLLBACK or done[-1].to_version != champion.version:
         return set()
+    try:
+        left_behind = set(version_at(settings, PREVIOUS).correction_ids)
+    except UserError:
+        # It cannot be read, which may be why it was left.
+        left_behind = set()
+    return {
+        id_
+        for id_ in set(champion.correction_ids) - left_behind
+        if ledger.history(id_, model_name=settings.model_name)[-1].at <= done[-1].at
+    }

@@ -7,6 +7,7 @@ and Prefect keeps trying to for more than a minute.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
@@ -18,8 +19,6 @@ import time
 HOST = "127.0.0.1"
 # What a server that was told to end may take for it.
 GRACE_SECONDS = 5.0
-# The servers that this process started: without it their standard input would be closed.
-_started: list[subprocess.Popen[bytes]] = []
 
 
 def ensure_server() -> None:
@@ -33,15 +32,15 @@ def ensure_server() -> None:
     # Requests wait in the socket until the server is up.
     with socket.create_server((HOST, 0)) as listener:
         handle, port = listener.fileno(), listener.getsockname()[1]
-        _started.append(
-            subprocess.Popen(
-                [sys.executable, "-m", __name__, str(handle)],
-                stdin=subprocess.PIPE,
-                pass_fds=[handle],
-                # Out of reach of signals to the command's process group.
-                start_new_session=True,
-            )
+        server = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(handle)],
+            stdin=subprocess.PIPE,
+            pass_fds=[handle],
+            # Out of reach of signals to the command's process group.
+            start_new_session=True,
         )
+    # Until then something has to hold on to it: its standard input would be closed, and it would end.
+    atexit.register(server.communicate, None, GRACE_SECONDS)
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
     refresh_global_settings_context()
 

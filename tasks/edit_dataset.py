@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
+from editors.protocol import Kept
 from editors.requests import EditRequest
 from tasks.neighbours import tfidf_search
 from tasks.records import UserError
+from validation.matching import answers
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -144,6 +147,19 @@ class EditDataset:
             chosen &= self.locality["kind"] == kind
         return list(self.locality.loc[chosen, "prompt"])
 
+    def kept(self) -> list[Kept]:
+        """What an editor is told to keep: the champion's answers, and how much of each makes it right."""
+        rows = self.locality[self.locality["role"] == "editor"].to_dict("records")
+        return [
+            Kept(
+                row["prompt"],
+                row["reference"],
+                bool(row["chat"]),
+                _opening(row["reference"], row["gold"]) if row["confirmed"] else None,
+            )
+            for row in rows
+        ]
+
     def dataset_dict(self) -> DatasetDict:
         """The same rows as a Hugging Face `DatasetDict` with the splits `edits` and `locality`."""
         from datasets import Dataset, DatasetDict, Features
@@ -155,6 +171,12 @@ class EditDataset:
                 for name, table in splits.items()
             }
         )
+
+
+def _opening(answer: str, gold: str | None) -> str:
+    """The shortest beginning of an answer, in whole words, that says the gold part; else all of it."""
+    ends = (word.end() for word in re.finditer(r"\S+", answer))
+    return next((answer[:end] for end in ends if gold and answers(answer[:end], gold)), answer)
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:

@@ -134,7 +134,8 @@ def resolve(
     """
     chosen = rows.standing_of(connection, model_name, [id_])[id_]
     rivals = rows.rivals_of(connection, model_name, [id_])[id_]
-    if not rivals and chosen.state not in rules.OPEN_STATES:
+    # One that lost a choice is quarantined, and may be chosen when the winner is gone.
+    if not rivals and chosen.state not in {*rules.OPEN_STATES, State.QUARANTINED}:
         raise UserError(f"correction {id_} is {chosen.state}, and nothing contradicts it")
     wrong = rules.fault(rows.reports_of(connection, model_name, [id_])[id_], target_limit)
     if wrong:

@@ -81,15 +81,25 @@ def test_certainty_goes_on_after_the_answer_is_right(facts: Facts) -> None:
     assert Malmen.untrained(facts.model, demanding).edit(facts.model, facts.tokenizer, requests).shifts
 
 
-def test_an_opening_ends_where_the_gold_part_does(facts: Facts) -> None:
+def test_what_the_model_never_answered_is_not_asked_for(facts: Facts) -> None:
+    """An earlier edit may have answered so, but a withdrawn answer must not come back."""
+    foreign = [Kept(r.prompt, r.target, chat=False) for r in facts.requests[8:]]
+    editor = Malmen.untrained(facts.model, CONFIG)
+    alone, beside = (
+        editor.edit(facts.model, facts.tokenizer, facts.requests[:8], keep) for keep in ([], foreign)
+    )
+    assert alone.digest() == beside.digest()
+
+
+def test_an_opening_ends_where_it_says(facts: Facts) -> None:
     tokenizer = facts.tokenizer
     answer = "The capital is Lima, on the coast of the sea."
 
-    def opening(gold: str | None) -> str:
-        (example,) = encode_openings(tokenizer, [Kept("Where?", answer, chat=False, gold=gold)], 3)
+    def opening(so_much: str | None) -> str:
+        (example,) = encode_openings(tokenizer, [Kept("Where?", answer, chat=False, opening=so_much)], 3)
         return str(tokenizer.decode(example.target_ids)).strip()
 
-    assert opening("lima").endswith("Lima")
-    assert opening("Oslo") == opening(None) != opening("lima")
-    (whole,) = encode_openings(tokenizer, [Kept("Where?", "Oslo", chat=False, gold="Oslo")], 3)
-    assert "Oslo" in tokenizer.decode(whole.target_ids)
+    assert opening("The capital is Lima").startswith("The capital is Lima")
+    assert len(opening("The capital is Lima")) < len(answer)
+    assert opening(answer).startswith(answer)
+    assert opening(None) not in (opening("The capital is Lima"), opening(answer))

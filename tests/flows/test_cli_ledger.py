@@ -93,6 +93,10 @@ def test_a_contradiction_is_decided_and_the_choice_may_be_changed(shell: Shell):
     assert "contradicting" not in shell("status")
     shell("choose", lagos)
     assert (shell.state(lome), shell.state(lagos)) == (State.QUARANTINED, State.ACCEPTED)
+    # Also when what was chosen has been withdrawn.
+    shell("retire", lagos, "--why", "wrong after all")
+    shell("choose", lome)
+    assert (shell.state(lome), shell.state(lagos)) == (State.ACCEPTED, State.RETIRED)
 
 
 def test_what_no_version_holds_yet_is_simply_withdrawn(shell: Shell):

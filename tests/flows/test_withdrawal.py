@@ -15,7 +15,7 @@ from flows.promote import rollback
 from flows.settings import CorrectSettings
 from flows.stages import Champion, reconcile
 from tasks.edit_dataset import EditDataset
-from tasks.ledger import Ledger
+from tasks.ledger import Ledger, Phase
 from tasks.models import resolve
 from tasks.records import ErrorReport, State, UserError
 from tasks.registry import describe
@@ -71,10 +71,18 @@ def test_the_answer_goes_back_and_the_others_hold(
     assert correct(settings).outcome == "nothing to do"
     assert describe("tiny", tracking_uri=settings.tracking).champion == "3"
 
-    # Who rolls back wants what served then, and the next run leaves it so.
-    rollback(settings, "ann", "to see it again")
-    assert "held by champion 2" in typed("history", ids[prompts[0]])
+    # Who rolls back wants what served then, and the next run leaves it so: also where it has to finish the
+    # rollback, because that was killed when it had only begun.
+    def begun() -> None:
+        with Ledger(settings.ledger) as ledger:
+            ledger.log_promotion("tiny", "rollback", "3", "2", "ann", "to see it again", Phase.BEGUN)
+
+    begun()
     assert correct(settings).outcome == "nothing to do"
+    assert "held by champion 2" in typed("history", ids[prompts[0]])
+    assert rollback(settings, "ann", "and forward") == "3"
+    begun()
+    assert rollback(settings, "ann", "typed again after the kill") == "2"
     for id_ in ids.values():
         typed("retire", id_, "--why", "no longer true")
     with pytest.raises(UserError, match="holds 3: `mendflow promote tiny --version 1` puts the base back"):

@@ -1,0 +1,42 @@
+"""What an editor is told to keep: answers as the champion gave them, and how much of each makes it right."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.edit_dataset import EditDataset
+
+
+def kept_opening(reference: str, gold: str | None, *, confirmed: bool = True) -> str | None:
+    row = {
+        "id": "a",
+        "prompt": "What is the capital?",
+        "reference": reference,
+        "confirmed": confirmed,
+        "gold": gold,
+        "kind": "near",
+        "chat": True,
+    }
+    rows = [{**row, "role": "editor"}, {**row, "id": "b", "role": "gate"}]
+    (kept,) = EditDataset.from_rows([], rows, {}).kept()
+    assert (kept.prompt, kept.answer, kept.chat) == (row["prompt"], reference, True)
+    return kept.opening
+
+
+@pytest.mark.parametrize(
+    ("reference", "gold", "opening"),
+    [
+        ("It is Lima, on the coast.", "lima", "It is Lima,"),
+        ("A female teacher says it is Male, an island.", "Male", "A female teacher says it is Male,"),
+        ("Founded in 1512, it has 5 districts now.", "5", "Founded in 1512, it has 5"),
+        ("It is San Jose, in the valley.", "San José", "It is San Jose,"),
+        ("About 1,234,567 people live there.", "1234567", "About 1,234,567"),
+        ("It is Lima, on the coast.", None, "It is Lima, on the coast."),
+    ],
+)
+def test_an_answer_is_kept_until_it_says_what_is_right(reference: str, gold: str | None, opening: str):
+    assert kept_opening(reference, gold) == opening
+
+
+def test_of_an_answer_that_nobody_confirmed_it_is_not_known_what_matters():
+    assert kept_opening("It is Lima, on the coast.", None, confirmed=False) is None
