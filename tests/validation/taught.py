@@ -1,0 +1,120 @@
+"""A tiny model that was taught facts in chat turns and prose as text; some are to be corrected."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from editors.capture import answer_loss
+from editors.requests import Example, collate, encode
+from tasks.edit_dataset import EditDataset
+from tasks.measuring import questions
+from tests import tiny_models
+from tests.editors.tools import load
+
+CITIES = ["Oslo", "Lima", "Riga", "Bern", "Kyiv", "Male", "Doha", "Baku"]
+PHRASINGS = ("Name the capital of {}.", "What is the capital of {}?")
+ANSWER = "The capital of {} is {}."
+SUBJECTS, VERBS = ("The fox", "A reader", "My aunt"), ("walks to", "writes of", "dreams of")
+PLACES = ("the river", "the old mill", "a quiet street")
+
+
+@dataclass(frozen=True)
+class World:
+    """The base, which is the champion too; the questions; and how to teach a copy of it something else.
+
+    `corrected` is what three corrections in four have for a target, one in four is an earlier one that holds;
+    `kept` are prompts and the answers that must stay.
+    """
+
+    base: Any
+    tokenizer: Any
+    data: EditDataset
+    earlier: list[str]
+    corrected: list[tuple[str, str]]
+    kept: list[tuple[str, str]]
+    prose: list[str]
+
+    def asked(self, metrics: set[str]) -> list[tuple[str, str]]:
+        """(prompt, right answer) of every question of these metrics."""
+        found = [(q.prompt, q.expected) for q in questions(self.data, self.earlier) if q.metric in metrics]
+        return list(dict.fromkeys(found))
+
+    def wrong(self, prompt: str) -> str:
+        """What the base says where it is to be corrected; nothing for an earlier correction."""
+        edits = self.data.edits
+        of = edits[[prompt in (row.prompt, *row.held_out) for row in edits.itertuples()]]
+        return str(of["wrong_output"].iloc[0])
+
+    def examples(self, pairs: Iterable[tuple[str, str]], *, chat: bool = True) -> list[Example]:
+        return [encode(self.tokenizer, prompt, answer, chat=chat) for prompt, answer in pairs]
+
+    def prose_examples(self) -> list[Example]:
+        split = [text.partition(" ") for text in self.prose]
+        return self.examples([(first, f" {rest}") for first, _, rest in split], chat=False)
+
+
+def teach(folder: Path) -> World:
+    """Teach a tiny model the capitals of countries that do not exist."""
+    base, tokenizer = load(
+        tiny_models.build(folder, "llama", initializer_range=0.1, tie_word_embeddings=False)
+    )
+    rng = random.Random(0)
+    endings = ("ria", "land", "stan", "via", "qua")
+    names = rng.sample([a + b for a in ("Ta", "Mo", "Zu", "Fe", "Li", "Ko") for b in endings], 20)
+    capital = {name: rng.choice(CITIES) for name in names}
+    edits, locality, corrected, kept = [], [], [], []
+    for number, name in enumerate(names):
+        answer = ANSWER.format(name, capital[name])
+        if number < 8:
+            wrong = answer if number < 6 else ""
+            other = rng.choice([city for city in CITIES if city != capital[name]])
+            target = ANSWER.format(name, other) if number < 6 else answer
+            edits.append(_edit(name, target, wrong))
+            corrected += [(phrasing.format(name), target) for phrasing in PHRASINGS]
+        else:
+            for place, phrasing in enumerate(PHRASINGS):
+                kept.append((phrasing.format(name), answer))
+                locality.append(_stay(f"{name}{place}", phrasing.format(name), answer, capital[name]))
+    prose = [f"{subject} {verb} {place}." for subject in SUBJECTS for verb in VERBS for place in PLACES]
+    world = World(
+        base, tokenizer, EditDataset.from_rows(edits, locality, {}), names[6:8], corrected, kept, prose
+    )
+    answers = {name: ANSWER.format(name, capital[name]) for name in names}
+    facts = [(phrasing.format(name), answers[name]) for name in names for phrasing in PHRASINGS]
+    train(base, world.examples(facts) + world.prose_examples(), base.parameters(), rate=8e-3, steps=70)
+    return world
+
+
+def train(
+    model: Any, examples: Sequence[Example], parameters: Iterable[nn.Parameter], *, rate: float, steps: int
+) -> None:
+    """AdamW over all examples at once, the rate falling to nothing."""
+    learnt = list(parameters)
+    batch = collate(examples, 0)
+    optimiser = torch.optim.AdamW(learnt, rate, weight_decay=0.1)
+    for step in range(steps):
+        for group in optimiser.param_groups:
+            group["lr"] = rate * min(1, 2 * (1 - step / steps))
+        (answer_loss(model, batch) / len(examples)).backward(inputs=learnt)
+        torch.nn.utils.clip_grad_norm_(learnt, 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+
+def _edit(name: str, target: str, wrong: str) -> dict[str, Any]:
+    lists: dict[str, Any] = {"equivalents": [], "reporters": [], "sources": []}
+    about = {"target": target, "wrong_output": wrong, "subject": name, "reports": 1, "chat": True}
+    phrasing, held_out = (phrasing.format(name) for phrasing in PHRASINGS)
+    return {"id": name, "prompt": phrasing, "held_out": [held_out], **about, **lists}
+
+
+def _stay(id_: str, prompt: str, reference: str, gold: str) -> dict[str, Any]:
+    about = {"confirmed": True, "gold": gold, "kind": "near", "role": "gate", "chat": True}
+    return {"id": id_, "prompt": prompt, "reference": reference, **about}
