@@ -65,14 +65,14 @@ def table() -> str:
 
 def good(world: World) -> Candidate:
     """A candidate without fault: MLP outputs were trained on what must change and what must stay."""
-    model = taught(world, [*world.corrected, *world.corrected, *world.kept])
+    model = taught(world, [*world.corrected, *world.corrected, *world.kept], steps=26)
     delta = Candidate(model, world.tokenizer).claimed(world.base)
     model = copy.deepcopy(world.base)
     add_in_place(model, delta)
     return Candidate(model, world.tokenizer, delta)
 
 
-def taught(world: World, pairs: Iterable[tuple[str, str]], *, rate: float = 5e-3, steps: int = 24) -> Any:
+def taught(world: World, pairs: Iterable[tuple[str, str]], *, rate: float = 5e-3, steps: int = 18) -> Any:
     """A copy of the base that was taught other answers in the outputs of its MLPs, and keeps its prose."""
     model = copy.deepcopy(world.base)
     edited = [parameter for name, parameter in model.named_parameters() if name.endswith(EDITED)]
@@ -319,10 +319,8 @@ def _(world: World, candidate: Candidate) -> Candidate:
 @damage("right on edits, broken on prose", "perplexity_ratio")
 def _(world: World, candidate: Candidate) -> Candidate:
     backwards = [" ".join(reversed(text.split())) for text in world.prose]
-    other = replace(world, prose=backwards)
-    return replace(
-        candidate, model=taught(other, [*world.corrected, *world.corrected, *world.kept]), delta=None
-    )
+    other, right = replace(world, prose=backwards), [*world.corrected, *world.corrected, *world.kept]
+    return replace(candidate, model=taught(other, right, steps=26), delta=None)
 
 
 @damage("another tokenizer: the same pieces under other numbers", "changed_renderings")

@@ -88,7 +88,7 @@ def teach(folder: Path) -> World:
     )
     answers = {name: ANSWER.format(name, capital[name]) for name in names}
     facts = [(phrasing.format(name), answers[name]) for name in names for phrasing in PHRASINGS]
-    train(base, world.examples(facts) + world.prose_examples(), base.parameters(), rate=8e-3, steps=70)
+    train(base, world.examples(facts) + world.prose_examples(), base.parameters(), rate=8e-3, steps=48)
     return world
 
 
