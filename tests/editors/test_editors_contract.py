@@ -194,11 +194,14 @@ def test_two_models_in_one_process_do_not_mix(
     assert [delta.digest() for delta in deltas] == expected
     assert expected[0] != expected[1]
     first, second = both
+    alone = editors[1].edit(second.model, second.tokenizer, second.requests[:1])
     with applied(first.model, deltas[0]):
         assert model_digest(second.model) == digests[1]
         with applied(second.model, deltas[1]):
             again = editors[1].edit(second.model, second.tokenizer, second.requests[:1])
-    assert again.shifts
+    # What an edited model answers already is asked of it otherwise, or not at all.
+    assert alone.shifts
+    assert again.digest() != alone.digest()
     assert [model_digest(case.model) for case in both] == digests
 
 
