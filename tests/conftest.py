@@ -84,3 +84,8 @@ def _factory(architecture: str, folders: pytest.TempPathFactory) -> ModelFactory
         return tiny_models.build(folders.mktemp(architecture), architecture, **settings)
 
     return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with the longest tests begin first, so that no worker is left with one at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "flows")
