@@ -16,7 +16,7 @@ from tasks.measuring import GATE_TOKENS
 from tasks.models import load
 from tasks.prompt_check import PromptCheck
 from tasks.records import State, TrafficRecord, UserError
-from tasks.roles import for_training
+from tasks.roles import Learnable, for_training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ def build_dataset(
 
 def traffic_to_train_on(
     settings: CorrectSettings, ledger: Ledger, champion: Champion, traffic: Iterable[TrafficRecord]
-) -> list[TrafficRecord]:
+) -> Learnable:
     """The traffic without what the gates will ask of the candidate, and without what corrections ask."""
     return for_training(
         traffic,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from editors.catalogue import is_trained
 from editors.override import OverrideEditor
 from flows.console import ReportProgress
+from flows.practice import practice_from_traffic
 from flows.settings import CorrectSettings
 from tasks import collect, register, report_files
 from tasks.apply import Applied, apply, open_any_editor
@@ -26,11 +27,11 @@ from tasks.ledger import Ledger
 from tasks.measuring import GATE_TOKENS
 from tasks.models import ModelFolder, load, load_delta, resolve
 from tasks.prompt_check import PromptCheck
-from tasks.records import Collected, Correction, State, TrafficRecord, UserError
+from tasks.records import Collected, Correction, State, UserError
 from tasks.registry import CHAMPION, describe, resolve_version
+from tasks.roles import Learnable
 from tasks.tracking import tracking
 from tasks.train import PRETRAINED, TrainedEditor, find_editor, train_editor
-from tasks.training_data import corrections_from_traffic
 
 stage = task(cache_policy=NO_CACHE, persist_result=False)
 OPEN = (State.ACCEPTED, State.ACTIVE)
@@ -219,7 +220,7 @@ def _askable(settings: CorrectSettings, ledger: Ledger, champion: Champion) -> l
 
 @stage
 def train_or_reuse(
-    settings: CorrectSettings, base: ModelFolder, traffic: Iterable[TrafficRecord], progress: ReportProgress
+    settings: CorrectSettings, base: ModelFolder, learnable: Learnable, progress: ReportProgress
 ) -> TrainedEditor | None:
     """The folder of an editor for this base: reused if one fits, else trained; None if none is needed."""
     from editors.training import TrainingConfig
@@ -239,7 +240,9 @@ def train_or_reuse(
         requests, _ = read_requests(settings.training_data, chat=settings.chat)
         stay = [prompt for request in requests for prompt in request.locality]
     else:
-        requests, stay = corrections_from_traffic(list(traffic), seed=settings.seed)
+        requests, stay = practice_from_traffic(
+            base, learnable, chat=settings.chat, seed=settings.seed, progress=progress
+        )
         if len(requests) < LEAST_TO_TRAIN_ON or len(stay) < LEAST_TO_TRAIN_ON:
             raise UserError(
                 f"there is no {kind} editor for {base.ref}, and its traffic, without what the gates ask, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,6 +13,14 @@ from tasks.rephrase import Phrasing, rephrase, wording
 
 # Nothing is wrong any more with the answer to these: a withdrawn complaint, and one that was right already.
 _SETTLED = frozenset({State.RETIRED, State.ALREADY_CORRECT})
+
+
+@dataclass(frozen=True)
+class Learnable:
+    """Traffic that an editor may be trained on, and the wordings of all that was ever asked."""
+
+    traffic: list[TrafficRecord]
+    asked: frozenset[str]
 
 
 def unsettled(corrections: Iterable[Correction], held: Collection[str] = ()) -> list[Correction]:
@@ -44,14 +53,15 @@ def for_training(
     gate_rows: int,
     seed: int,
     held: Collection[str] = (),
-) -> list[TrafficRecord]:
-    """The traffic that an editor may be trained on: neither the gates' prompts, nor what corrections ask."""
+) -> Learnable:
+    """What an editor may be trained on: neither the gates' prompts, nor what corrections ask."""
     open_ = unsettled(corrections, held)
     barred = asked_by(open_, {c.id: rephrase(c.prompt, chat=c.chat) for c in open_})
     free = [r for r in traffic if is_storable(r.prompt + r.output) and wording(r.prompt) not in barred]
     once = {wording(r.prompt): r.prompt for r in free}
     bound = gate_bound(once.values(), gate_share, gate_rows, seed)
-    return [r for r in free if share(r.prompt, seed) >= bound]
+    learnable = [r for r in free if share(r.prompt, seed) >= bound]
+    return Learnable(learnable, barred | once.keys())
 
 
 def is_storable(text: str) -> bool:

@@ -137,7 +137,8 @@ def undisturbed(taught: Callable[[Path], World], tmp_path_factory: pytest.TempPa
         pytest.param([VALIDATE], id="validate", marks=pytest.mark.slow),
         pytest.param([PROMOTION], id="before promotion", marks=pytest.mark.slow),
         pytest.param([PROMOTED], id="after promotion", marks=pytest.mark.slow),
-        pytest.param([CHECKPOINT, TRAINING, REGISTER, PROMOTED], id="one after another"),
+        pytest.param([CHECKPOINT, APPLY, VALIDATE, PROMOTED], id="one after another", marks=pytest.mark.slow),
+        pytest.param([TRAINING, REGISTER], id="in training, then before the registration ends"),
     ],
 )
 def test_killed_and_run_again_ends_the_same(

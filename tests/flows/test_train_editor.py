@@ -17,8 +17,8 @@ from flows.cli import app
 from flows.correct import correct
 from flows.train import _practice as practice
 from tasks.models import load, resolve
-from tasks.records import TrafficRecord, UserError
-from tasks.roles import share
+from tasks.records import UserError
+from tasks.roles import Learnable, share
 from tests.editors.cases import TRAINED
 from tests.flows.conftest import World
 
@@ -98,8 +98,8 @@ def test_the_job_trains_on_nothing_that_its_gates_ask(
     settings = taught(tmp_path / "home").settings
     seen: list[str] = []
 
-    def training(_: Any, __: Any, traffic: list[TrafficRecord], ___: Any) -> None:
-        seen.extend(record.prompt for record in traffic)
+    def training(_: Any, __: Any, learnable: Learnable, ___: Any) -> None:
+        seen.extend(record.prompt for record in learnable.traffic)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stages, "train_or_reuse", training)

@@ -36,9 +36,11 @@ def test_the_gates_prompts_and_what_corrections_ask_are_kept_from_training(
     built = build(corrections, traffic(36), tmp_path, **sides)
     asked = {wording(prompt) for prompt in built.locality_prompts("gate")}
     for count in (30, 36):
-        learnt = {wording(r.prompt) for r in for_training(traffic(count), corrections, **sides)}
+        learnable = for_training(traffic(count), corrections, **sides)
+        learnt = {wording(r.prompt) for r in learnable.traffic}
         assert learnt
         assert not learnt & asked
+        assert learnable.asked >= {wording(r.prompt) for r in traffic(count)}
     assert learnt == {wording(prompt) for prompt in built.locality_prompts("editor")}
     assert wording("What is the capital of Chad?") not in learnt
 
@@ -50,4 +52,4 @@ def test_a_rewording_of_a_correction_and_half_a_character_are_left_out(correctio
         for prompt in (reworded, "What is \ud83d?", "Who wrote Emma?")
     ]
     kept = for_training(records, corrections, gate_share=0.0, gate_rows=0, seed=0)
-    assert [r.prompt for r in kept] == ["Who wrote Emma?"]
+    assert [r.prompt for r in kept.traffic] == ["Who wrote Emma?"]
