@@ -36,7 +36,7 @@ from editors.model_kinds import kind_of
 from editors.protocol import Kept, Progress, no_progress
 from editors.replay import PrefixCache
 from editors.requests import EditRequest, Example, pad_id
-from editors.second_moment import compress, expand, second_moment
+from editors.second_moment import LowRank, compress, second_moment
 from editors.solve import NormalEquations, Regulariser, RidgeSolution, ridge_solve
 
 if TYPE_CHECKING:
@@ -129,24 +129,21 @@ class Malmen(HyperEditor):
         direction = captured.gradients / norm + (pseudo_gradients - z_gradients) / module.d_out**0.5
         return -self.rate(module.name, n) * weight * direction
 
-    def regularisers(self, *, caution: float = 1.0) -> dict[str, Regulariser]:
-        """What must not move, by module name: ordinary text, and answers like those of the training."""
+    def must_not_move(self, *, caution: float = 1.0) -> dict[str, LowRank]:
+        """C by module name: inputs of ordinary text, and of answers like those of the training."""
         result, weight = {}, caution * self.config.kept_weight
         for index, module in enumerate(self.modules_edited):
-            stored = {
-                kind: expand(
-                    self.get_buffer(f"{kind}_factors_{index}"), self.get_buffer(f"{kind}_rest_{index}")
-                )
+            text, kept = (
+                LowRank(self.get_buffer(f"{kind}_factors_{index}"), self.get_buffer(f"{kind}_rest_{index}"))
                 for kind in ("text", "kept")
-            }
-            matrix = stored["text"] + weight * stored["kept"]
-            result[module.name] = Regulariser.damped(matrix)
+            )
+            result[module.name] = text.plus(kept, weight).damped()
         return result
 
     @cached_property
     def stored_regularisers(self) -> Mapping[str, Regulariser]:
         """The regularisers of training, with their inverses once they were needed."""
-        return self.regularisers()
+        return {name: Regulariser(c.matrix) for name, c in self.must_not_move().items()}
 
     def propose(self, rows: Rows, n: int) -> Proposal:
         """One least-squares step, and its adjoint in closed form."""
@@ -183,7 +180,7 @@ class Malmen(HyperEditor):
         self.to(device_of(model))
         kind, pad = kind_of(model), pad_id(tokenizer)
         cache = PrefixCache(model, self.modules_edited)
-        regularisers = self.regularisers(caution=self.config.caution)
+        stay = self.must_not_move(caution=self.config.caution)
         shifts: dict[str, Tensor] = {}
         with evaluating(model), restored(model, self.modules_edited) as originals:
             openings = encode_openings(tokenizer, keep, OPENING, kind)
@@ -200,7 +197,7 @@ class Malmen(HyperEditor):
                 for module in self.modules_edited:
                     with torch.no_grad():
                         strength = self.log_strength_for(module.name, len(requests)).exp()
-                    step = equations[module.name].solve(regularisers[module.name].matrix, strength)
+                    step = equations[module.name].solve(stay[module.name], strength)
                     shift = module.shift_for_weight(self.config.share * step)
                     shifts[module.parameter] = shifts.get(module.parameter, 0) + shift
                     set_weight(model, module.parameter, originals[module.parameter], shifts[module.parameter])
@@ -240,11 +237,10 @@ class Malmen(HyperEditor):
         """Keep, compressed, the second moments of keys of ordinary text and of answers that must stay."""
         for index, module in enumerate(self.modules_edited):
             for kind, keys in (("text", text_keys), ("kept", kept_keys)):
-                factors, rest = compress(
-                    second_moment(keys[module.name]), self.get_buffer(f"{kind}_factors_{index}").shape[1]
-                )
-                self.get_buffer(f"{kind}_factors_{index}").copy_(factors)
-                self.get_buffer(f"{kind}_rest_{index}").copy_(rest)
+                rank = self.get_buffer(f"{kind}_factors_{index}").shape[1]
+                compressed = compress(second_moment(keys[module.name]), rank)
+                self.get_buffer(f"{kind}_factors_{index}").copy_(compressed.factors)
+                self.get_buffer(f"{kind}_rest_{index}").copy_(compressed.rest)
         self.__dict__.pop("stored_regularisers", None)
 
 

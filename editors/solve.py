@@ -8,6 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from editors.second_moment import LowRank
+
 
 @dataclass(frozen=True)
 class Regulariser:
@@ -94,28 +96,53 @@ def ridge_solve(keys: Tensor, values: Tensor, regulariser: Regulariser, strength
 
 
 class NormalEquations:
-    """K'K and K'V of rows that come a batch at a time: a least-squares step over any number of them.
+    """A least-squares step over any number of rows, which come a batch at a time.
 
-    What it keeps is (d_in, d_in) and (d_in, d_out), however many rows there are.
+    While there are few rows they are kept, and the system to solve is one over rows; K'K (d_in, d_in) and
+    K'V (d_in, d_out) take their place as soon as that is smaller.
     """
 
     def __init__(self, d_in: int, d_out: int, device: torch.device | None = None) -> None:
-        self.gram = torch.zeros(d_in, d_in, device=device)
-        self.target = torch.zeros(d_in, d_out, device=device)
+        self._few = d_in // 2
+        self._keys = [torch.zeros(0, d_in, device=device)]
+        self._values = [torch.zeros(0, d_out, device=device)]
+        self._gram: Tensor | None = None
+        self._target = torch.zeros(0, d_out, device=device)
 
     def add(self, keys: Tensor, values: Tensor | None = None, weight: float = 1.0) -> None:
         """Ask of `keys` (rows, d_in) the changes `values` (rows, d_out); without them, no change."""
-        self.gram.addmm_(keys.T, keys, alpha=weight)
-        if values is not None:
-            self.target.addmm_(keys.T, values, alpha=weight)
+        if values is None:
+            values = keys.new_zeros(len(keys), self._target.shape[1])
+        self._keys.append(weight**0.5 * keys)
+        self._values.append(weight**0.5 * values)
+        if self._gram is not None or sum(map(len, self._keys)) > self._few:
+            self._fold()
 
-    def solve(self, regulariser: Tensor, strength: Tensor) -> Tensor:
+    def _fold(self) -> None:
+        keys, values = torch.cat(self._keys), torch.cat(self._values)
+        if self._gram is None:
+            self._gram = keys.new_zeros(keys.shape[1], keys.shape[1])
+            self._target = keys.new_zeros(keys.shape[1], values.shape[1])
+        self._gram.addmm_(keys.T, keys)
+        self._target.addmm_(keys.T, values)
+        self._keys, self._values = [keys[:0]], [values[:0]]
+
+    def solve(self, regulariser: LowRank, strength: Tensor) -> Tensor:
         """S = (K'K + strength C)^-1 K'V (d_in, d_out), the shift of `ridge_solve`.
+
+        Over rows it is R' (R R' + strength c I)^-1 [V; 0] with R = [K; sqrt(strength) F'] and C = F F' + c I.
 
         Raises:
             ValueError: the system is not positive definite, or not finite.
         """
-        return torch.cholesky_solve(self.target, _cholesky(self.gram + strength * regulariser))
+        if self._gram is not None:
+            return torch.cholesky_solve(self._target, _cholesky(self._gram + strength * regulariser.matrix))
+        keys, values = torch.cat(self._keys), torch.cat(self._values)
+        rows = torch.cat([keys, strength.sqrt() * regulariser.factors.T.float()])
+        system = rows @ rows.T
+        system.diagonal().add_(strength * regulariser.rest)
+        right = torch.cat([values, values.new_zeros(len(rows) - len(values), values.shape[1])])
+        return rows.T @ torch.cholesky_solve(right, _cholesky(system))
 
 
 def _cholesky(system: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from editors.normaliser import RunningMoments
 from editors.protocol import Kept, Progress, WeightlessEditor, no_progress, provenance
 from editors.replay import PrefixCache
 from editors.requests import EditRequest, pad_id
+from editors.second_moment import LowRank
 from editors.solve import NormalEquations
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ class UltraEdit(WeightlessEditor):
         shifts = {}
         for done, module in enumerate(modules):
             strength = torch.tensor(self.config.strength, device=device)
-            shift = equations[module.name].solve(torch.eye(module.d_in, device=device), strength)
+            identity = LowRank(torch.zeros(module.d_in, 0, device=device), torch.ones((), device=device))
+            shift = equations[module.name].solve(identity, strength)
             shifts[module.parameter] = module.shift_for_weight(shift).contiguous()
             progress(done + 1, len(modules), "solved")
         delta = Delta(shifts, manifest)
