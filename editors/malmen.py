@@ -129,21 +129,27 @@ class Malmen(HyperEditor):
         direction = captured.gradients / norm + (pseudo_gradients - z_gradients) / module.d_out**0.5
         return -self.rate(module.name, n) * weight * direction
 
-    def must_not_move(self, *, caution: float = 1.0) -> dict[str, LowRank]:
-        """C by module name: inputs of ordinary text, and of answers like those of the training."""
-        result, weight = {}, caution * self.config.kept_weight
-        for index, module in enumerate(self.modules_edited):
-            text, kept = (
-                LowRank(self.get_buffer(f"{kind}_factors_{index}"), self.get_buffer(f"{kind}_rest_{index}"))
-                for kind in ("text", "kept")
-            )
-            result[module.name] = text.plus(kept, weight).damped()
-        return result
+    def moments_kept(self, module: EditableModule) -> tuple[LowRank, LowRank]:
+        """Second moments of inputs: on ordinary text, and on answers that had to stay in training."""
+        index = self._index[module.name]
+        text, kept = (
+            LowRank(self.get_buffer(f"{kind}_factors_{index}"), self.get_buffer(f"{kind}_rest_{index}"))
+            for kind in ("text", "kept")
+        )
+        return text, kept
+
+    def must_not_move(self) -> dict[str, LowRank]:
+        """C of an edit by module name, the inputs that a shift must not act on."""
+        weight = self.config.caution * self.config.kept_weight
+        both = {module.name: self.moments_kept(module) for module in self.modules_edited}
+        return {name: text.plus(kept, weight).damped() for name, (text, kept) in both.items()}
 
     @cached_property
     def stored_regularisers(self) -> Mapping[str, Regulariser]:
-        """The regularisers of training, with their inverses once they were needed."""
-        return {name: Regulariser(c.matrix) for name, c in self.must_not_move().items()}
+        """C of a step of training by module name, with their inverses once they were needed."""
+        both = {module.name: self.moments_kept(module) for module in self.modules_edited}
+        weight = self.config.kept_weight
+        return {n: Regulariser.damped(text.matrix + weight * kept.matrix) for n, (text, kept) in both.items()}
 
     def propose(self, rows: Rows, n: int) -> Proposal:
         """One least-squares step, and its adjoint in closed form."""
@@ -180,7 +186,7 @@ class Malmen(HyperEditor):
         self.to(device_of(model))
         kind, pad = kind_of(model), pad_id(tokenizer)
         cache = PrefixCache(model, self.modules_edited)
-        stay = self.must_not_move(caution=self.config.caution)
+        stay = self.must_not_move()
         shifts: dict[str, Tensor] = {}
         with evaluating(model), restored(model, self.modules_edited) as originals:
             openings = encode_openings(tokenizer, keep, OPENING, kind)

@@ -204,7 +204,7 @@ def method_of(name: str, base: ModelFolder, home: Path, chats: Collection[bool])
     folder = Path(name)
     label = name if name in EDITORS else folder.name
     try:
-        opened = open_any_editor(where := editor_for(name, base, home), base)
+        opened = open_any_editor(where := editor_for(name, base, home, chat=all(chats)), base)
     except UserError as error:
         if name not in EDITORS:
             raise

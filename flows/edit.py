@@ -42,7 +42,7 @@ class Edited:
     overrides: int = 0
 
 
-def editor_for(name: str, base: ModelFolder, home: Path) -> str:
+def editor_for(name: str, base: ModelFolder, home: Path, *, chat: bool) -> str:
     """The folder of the editor for this base, where `name` is one that is trained; any other name as it is.
 
     Raises:
@@ -50,7 +50,7 @@ def editor_for(name: str, base: ModelFolder, home: Path) -> str:
     """
     if not is_trained(name):
         return name
-    found = find_editor(base.digest, [home / "editors", PRETRAINED], name=name)
+    found = find_editor(base.digest, [home / "editors", PRETRAINED], chat=chat, name=name)
     if found is None:
         raise UserError(
             f"there is no {name} editor for {base.ref}: train one with `mendflow train-editor --model "
@@ -98,7 +98,7 @@ def edit_file(
         rejected += unaskable
         if not requests:
             raise UserError(f"{data} holds no correction that {model} can be asked: {unaskable[0].reason}")
-        opened = open_any_editor(editor_for(editor, base, settings.home), base)
+        opened = open_any_editor(editor_for(editor, base, settings.home, chat=chat), base)
     narrator.warn(kind_warning(opened, [request.chat for request in requests]))
     with narrator.stage("locality", "Ask the model what must stay") as progress:
         stay = list(dict.fromkeys(prompt for request in requests for prompt in request.locality))

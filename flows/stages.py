@@ -231,7 +231,7 @@ def train_or_reuse(
     trained = settings.home / "editors"
     places = [trained] if settings.retrain else [trained, PRETRAINED]
     # What an interrupted run had trained anew is there already.
-    found = find_editor(base.digest, places, name=kind)
+    found = find_editor(base.digest, places, chat=settings.chat, name=kind)
     if found:
         return found
     if settings.training_data is not None:

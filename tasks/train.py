@@ -41,12 +41,17 @@ class TrainedEditor:
     statement: str
 
 
-def find_editor(base_digest: str, places: Iterable[Path], *, name: str = "malmen") -> TrainedEditor | None:
-    """The first editor in `places` trained for this base; its own digest is verified by loading it.
+def find_editor(
+    base_digest: str, places: Iterable[Path], *, chat: bool | None = None, name: str = "malmen"
+) -> TrainedEditor | None:
+    """The first editor in `places` trained for this base, on chat turns or raw text if such a one is there.
+
+    Its own digest is verified by loading it.
 
     Raises:
         UserError: the editor that fits is damaged.
     """
+    found: list[tuple[bool, Path, str]] = []
     for place in places:
         for manifest_path in sorted(place.glob("*/editor.json")):
             folder = manifest_path.parent
@@ -55,9 +60,12 @@ def find_editor(base_digest: str, places: Iterable[Path], *, name: str = "malmen
             except ValueError as error:
                 raise UserError(f"the editor in {folder} cannot be used: {error}") from error
             if manifest.get("base_digest") == base_digest and manifest["editor"] == name:
-                digest = open_editor(folder).digest()
-                return TrainedEditor(folder, digest, "reused", manifest.get("statement", ""))
-    return None
+                other_kind = chat is not None and manifest.get("chat", chat) not in (chat, "both")
+                found.append((other_kind, folder, manifest.get("statement", "")))
+    if not found:
+        return None
+    _, folder, statement = min(found, key=lambda editor: editor[0])
+    return TrainedEditor(folder, open_editor(folder).digest(), "reused", statement)
 
 
 def open_editor(folder: Path) -> TrainableEditor:

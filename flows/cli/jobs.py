@@ -52,6 +52,12 @@ def correct(
     source: Annotated[Path | None, typer.Option(help="A file of reports instead of traces.")] = None,
     experiment: Annotated[str, typer.Option(help="MLflow experiment of the traces.")] = "mendflow",
     editor: AnyEditor = "malmen",
+    retrain: Annotated[
+        bool, typer.Option(help="Train an editor even if one for this base came with mendflow.")
+    ] = False,
+    training_data: Annotated[
+        Path | None, typer.Option(help="Edit data to train an editor on; by default the traffic.")
+    ] = None,
     review: Annotated[bool, typer.Option(help="Leave what passes for a person to promote.")] = False,
     gates: Annotated[Path | None, typer.Option(help="Gate file; by default mendflow's own.")] = None,
     chat: Chat = True,
@@ -71,6 +77,8 @@ def correct(
         source=source,
         experiment=experiment,
         editor=editor,
+        retrain=retrain,
+        training_data=training_data,
         promotion="review" if review else "auto",
         gates=gates,
         chat=chat,

@@ -19,6 +19,7 @@ from flows.train import _practice as practice
 from tasks.models import load, resolve
 from tasks.records import UserError
 from tasks.roles import Learnable, share
+from tasks.train import find_editor
 from tests.editors.cases import TRAINED
 from tests.flows.conftest import World
 
@@ -79,6 +80,27 @@ def test_the_job_says_that_an_editor_was_trained_on_prompts_of_another_kind(
         correct(settings)
     told = "warning: the malmen editor was trained on chat turns, and 4 of 4 corrections are raw text"
     assert (told in capsys.readouterr().out) == warned
+
+
+def test_of_several_editors_the_one_for_this_kind_of_prompt_is_found(tmp_path: Path, tiny_llama: Any):
+    base = resolve(str(tiny_llama()))
+    editor = TRAINED["malmen"](load(base)[0])
+    for name, chat in (("a-turns", True), ("b-text", False)):
+        editor.manifest = {"base_digest": base.digest, "chat": chat}
+        editor.save(tmp_path / "editors" / name)
+
+    def found(chat: bool | None) -> str:
+        editor = find_editor(base.digest, [tmp_path / "nothing", tmp_path / "editors"], chat=chat)
+        assert editor is not None
+        return editor.folder.name
+
+    assert (found(True), found(False), found(None)) == ("a-turns", "b-text", "a-turns")
+    editor.manifest = {"base_digest": base.digest, "chat": "both"}
+    editor.save(tmp_path / "editors" / "b-text")
+    assert (found(True), found(False)) == ("a-turns", "b-text")
+    # One for the other kind is better than none; the user is told.
+    shutil.rmtree(tmp_path / "editors" / "b-text")
+    assert found(False) == "a-turns"
 
 
 def test_an_unknown_editor_is_answered_with_those_there_are(taught: Callable[[Path], World], tmp_path: Path):
