@@ -58,11 +58,15 @@ class ValueConfig:
 
 @dataclass(frozen=True)
 class Contexts:
-    """One request as it is read: phrasings with their weights, which sum to one; and "{subject} is a"."""
+    """One request as it is read: phrasings with their weights, which sum to one; and "{subject} is a".
+
+    The first `bare` rows are the phrasings themselves, the others have a prefix before them.
+    """
 
     rows: tuple[Placed, ...]
     weights: tuple[float, ...]
     essence: Placed
+    bare: int
 
 
 def read_contexts(
@@ -95,7 +99,7 @@ def read_contexts(
         essence = Placed(
             Example(essence.example.prompt_ids, essence.example.target_ids[:1]), essence.position
         )
-        result.append(Contexts((*bare, *behind), tuple(weights), essence))
+        result.append(Contexts((*bare, *behind), tuple(weights), essence, len(bare)))
     return result
 
 
