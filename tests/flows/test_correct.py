@@ -24,6 +24,7 @@ def champion_digest(world: World) -> str:
     return model_digest(model)
 
 
+@pytest.mark.usefixtures("anew")
 def test_reports_become_a_promoted_version_that_answers_rightly_and_can_be_undone(world: World):
     run = correct(world.settings)
     assert run.outcome == "promoted", run.reason

@@ -6,7 +6,6 @@ import functools
 import importlib
 import itertools
 import json
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -14,19 +13,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
 from editors import training
 from flows.cli import app
 from flows.correct import correct
 from flows.settings import CorrectSettings
+from tasks import validate
 from tasks.ledger import Ledger
 from tasks.registry import describe
 from tests.flows.conftest import World
+from tests.forking import forked, measure_in_a_fork
 from tests.killing import Killed, kill
-
-LLAMA = "transformers.models.llama.modeling_llama"
 
 
 class Death(NamedTuple):
@@ -49,12 +47,11 @@ PROMOTION = Death("tasks.promotion", "_carry_out", "before")
 PROMOTED = Death("tasks.promotion", "_carry_out", "after")
 
 
-def _die(settings: CorrectSettings, server: str, threads: int, death: Death) -> None:
+def _die(settings: CorrectSettings, server: str, death: Death) -> None:
     """Run the flow in this process, which is killed on the way."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    # Sums are rounded otherwise with another number of threads.
-    torch.set_num_threads(threads)
+    validate._in_fresh_process = measure_in_a_fork
     *path, last = death.name.split(".")
     place: Any = functools.reduce(getattr, path, importlib.import_module(death.module))
     original, calls = getattr(place, last), itertools.count(1)
@@ -69,7 +66,6 @@ def _die(settings: CorrectSettings, server: str, threads: int, death: Death) -> 
         return result
 
     setattr(place, last, dying)
-    os.environ["MENDFLOW_HOME"] = str(settings.home)
     with temporary_settings({PREFECT_API_URL: server}):
         correct(settings)
 
@@ -77,12 +73,7 @@ def _die(settings: CorrectSettings, server: str, threads: int, death: Death) -> 
 def run_and_die(settings: CorrectSettings, death: Death) -> None:
     from prefect.settings import PREFECT_API_URL
 
-    # Forked from a process that has imported what takes seconds, and has no threads.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flows.correct", "mlflow", "great_expectations", LLAMA])
-    server, threads = str(PREFECT_API_URL.value()), torch.get_num_threads()
-    process = context.Process(target=_die, args=(settings, server, threads, death))
-    process.start()
+    process = forked(_die, settings, str(PREFECT_API_URL.value()), death)
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
 
