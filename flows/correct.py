@@ -129,7 +129,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
                     run_id=run_id,
                 )
             with narrator.stage("validate", "Validate it as it will be served") as progress:
-                judged = judge(settings, dataset, champion, candidate, applied, folder, progress)
+                judged = judge(settings, dataset, champion, candidate, applied, run_id, folder, progress)
             broken = _broken(judged.outcomes)
             hopeful = 0 < len(broken) < len(dataset.edits) and set_asides.may_follow(key)
             if judged.decision.verdict is not Verdict.REJECT or not hopeful:

@@ -12,13 +12,11 @@ from flows.stages import Champion, stage
 from tasks.apply import Applied
 from tasks.edit_dataset import EditDataset
 from tasks.records import UserError
-from tasks.registry import tag_version
-from tasks.validate import measure
+from tasks.validate import measure, measured_digest
+from tasks.verdicts import delta_digest, keep, take
 from validation.outcomes import DRAWDOWN, LOCALITY
-from validation.verdict import Decision, Verdict, decide, write_decision
+from validation.verdict import Decision, Verdict
 
-VERDICT_TAG = "mendflow.verdict"
-COMPARED_TAG = "mendflow.compared_with"
 # The metrics over prompts whose answers must stay.
 _STAYING = ("answers_kept", DRAWDOWN, LOCALITY)
 
@@ -35,7 +33,6 @@ class Judged:
     decision: Decision
     outcomes: pd.DataFrame
     dataset: EditDataset
-    verdict_file: Path
     docs: Path
 
 
@@ -60,12 +57,11 @@ def judge(
     champion: Champion,
     candidate: str,
     applied: Applied,
+    run_id: str,
     folder: Path,
     progress: ReportProgress,
 ) -> Judged:
     """Measure the candidate reloaded from the registry in a fresh process, and decide."""
-    from validation.gates import run_gates
-
     gates = check_gates(settings)
     name = settings.model_name
     held = set(champion.correction_ids)
@@ -79,25 +75,31 @@ def judge(
         progress=progress,
     )
     docs = folder / "gate_docs"
-    report = run_gates(
-        measured.outcomes,
+    decision = take(
+        measured,
         gates,
-        expected_rows=measured.expected_rows,
-        perplexities=measured.perplexities,
-        parameters=measured.parameters,
-        renderings=measured.renderings,
-        teacher_forced=measured.teacher_forced,
-        docs_dir=docs,
+        digests={
+            "base": champion.folder.digest,
+            "champion": delta_digest(champion.folder),
+            "delta": applied.digest,
+            "dataset": dataset.digest,
+            "measured": measured_digest(folder / "measured"),
+        },
+        needs_approval=settings.promotion == "review",
         seed=settings.seed,
+        docs_dir=docs,
     )
-    digests = {"base": champion.folder.digest, "delta": applied.digest, "dataset": dataset.digest}
-    decision = decide(report, needs_approval=settings.promotion == "review", digests=digests)
     decision = _with_remedy(decision, settings.experiment)
-    write_decision(decision, folder / "verdict.json")
-    # A promotion by hand looks at these: what the gates said, and beside which champion.
-    said = {VERDICT_TAG: decision.verdict.value, COMPARED_TAG: champion.version}
-    tag_version(name, candidate, said, tracking_uri=settings.tracking)
-    return Judged(decision, measured.outcomes, dataset, folder / "verdict.json", docs)
+    keep(
+        decision,
+        folder,
+        name=name,
+        version=candidate,
+        champion=champion.version,
+        run_id=run_id,
+        tracking_uri=settings.tracking,
+    )
+    return Judged(decision, measured.outcomes, dataset, docs)
 
 
 def _with_remedy(decision: Decision, experiment: str) -> Decision:

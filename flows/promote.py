@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from prefect import flow
 
-from flows.judge import COMPARED_TAG, VERDICT_TAG
 from flows.settings import CorrectSettings
 from flows.stages import Champion, find_champion, reconcile, version_at
 from tasks import promotion
 from tasks.ledger import Ledger, Phase
 from tasks.records import UserError
 from tasks.registry import CANDIDATE, PREVIOUS, describe, resolve_version
+from tasks.verdicts import COMPARED_TAG, VERDICT_TAG
 from validation.verdict import Verdict
 
 

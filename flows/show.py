@@ -67,8 +67,6 @@ def write_run_report(settings: CorrectSettings, run: CorrectionRun, judged: Judg
         dataset=judged.dataset,
         artifacts={
             "report": path,
-            "verdict": judged.verdict_file,
-            "dataset": folder / "dataset",
             "report/data_docs": folder / "data_docs",
             "report/gate_docs": judged.docs,
         },

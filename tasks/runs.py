@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tasks.edit_dataset import EditDataset
+from tasks.records import UserError
 from tasks.registry import quotable
 from tasks.tracking import experiment_id, tracking
 
@@ -46,12 +47,33 @@ def log_run(
             frame = dataset.edits[["id", "prompt", "target"]]
             entity = mlflow.data.from_pandas(frame, name="corrections")._to_mlflow_entity()
             client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "edit")])])
-        for path, source in artifacts.items():
+        log_files(tracking_uri, run_id, artifacts.items())
+        client.set_terminated(run_id)
+
+
+def log_files(tracking_uri: str, run_id: str, files: Iterable[tuple[str, Path]]) -> None:
+    """Log files and the contents of folders, each under the artifact path of a folder."""
+    with tracking(tracking_uri) as client:
+        for path, source in files:
             if source.is_dir():
                 client.log_artifacts(run_id, str(source), path)
             else:
-                client.log_artifact(run_id, str(source), path or None)
-        client.set_terminated(run_id)
+                client.log_artifact(run_id, str(source), path)
+
+
+def fetch_files(tracking_uri: str, run_id: str, path: str, out: Path) -> Path:
+    """Copy the folder that was logged under an artifact path into `out`; where it is then.
+
+    Raises:
+        UserError: the run keeps no such folder, or there is no such run.
+    """
+    with tracking(tracking_uri) as client:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(client.download_artifacts(run_id, path, str(out)))
+        except (MlflowException, OSError) as error:
+            raise UserError(f"run {run_id} keeps no folder {path!r} among its artifacts") from error
 
 
 def end_run(tracking_uri: str, run_id: str, *, verdict: str) -> None:

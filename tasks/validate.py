@@ -8,6 +8,7 @@ reads which versions to load and which dataset to ask, and writes the outcomes n
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import subprocess
@@ -68,7 +69,7 @@ def measure(
         request_file.write_text(wanted)
     if not (folder / MEASURED_FILE).is_file():
         _in_fresh_process(request_file, progress)
-    return _read(folder)
+    return read_measured(folder)
 
 
 def _in_fresh_process(request_file: Path, progress: Progress | None) -> None:
@@ -92,7 +93,13 @@ def _in_fresh_process(request_file: Path, progress: Progress | None) -> None:
         raise UserError(f"the candidate could not be measured: {' / '.join(said[-3:]) or 'no output'}")
 
 
-def _read(folder: Path) -> Measured:
+def measured_digest(folder: Path) -> str:
+    """SHA-256 of the file of what was measured besides the outcomes, which have a digest of their own."""
+    return hashlib.sha256((folder / MEASURED_FILE).read_bytes()).hexdigest()
+
+
+def read_measured(folder: Path) -> Measured:
+    """What a measurement left in its folder, or in a copy of its two files."""
     import pandas as pd
 
     from validation.metrics import Perplexities
@@ -114,7 +121,10 @@ def _read(folder: Path) -> Measured:
 
 
 def _write(measured: Measured, folder: Path) -> None:
-    """Write what `_read` reads; the JSON file last, so that an interrupted write is not taken for a whole."""
+    """Write what `read_measured` reads.
+
+    The JSON file is written last, so that an interrupted write is not taken for a whole one.
+    """
     import torch
 
     measured.outcomes.to_parquet(folder / OUTCOMES_FILE)

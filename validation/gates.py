@@ -35,7 +35,7 @@ SUITE = "model_gates"
 class GateReport:
     """Every metric with its gate's finding, in the order of `DEFINITIONS`, and where the Data Docs are.
 
-    Gated metrics that were not measured are there too, as insufficient.
+    Gated metrics that were not measured are there too, as insufficient. `seed` is the bootstrap's.
     """
 
     metrics: tuple[Metric, ...]
@@ -43,6 +43,7 @@ class GateReport:
     gate_file: GateFile
     outcomes_digest: str
     docs_dir: Path | None
+    seed: int = 0
 
     @property
     def docs_index(self) -> Path | None:
@@ -116,7 +117,8 @@ def run_gates(
         else:
             expected = expected_rows.get(DEFINITIONS[name].rows or "")
             gated.append(_judged(measured[name], gate_, by_metric[name], expected))
-    return GateReport(tuple(gated), tuple(results), gate_file, rows_of.outcomes_digest(outcomes), docs_dir)
+    digest = rows_of.outcomes_digest(outcomes)
+    return GateReport(tuple(gated), tuple(results), gate_file, digest, docs_dir, seed)
 
 
 def _check_expected_rows(expected_rows: Mapping[str, int], gate_file: GateFile) -> None:

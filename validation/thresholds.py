@@ -121,6 +121,11 @@ def load_gates(path: Path | None = None) -> GateFile:
         raise GateFileError(f"the gates file {name} is refused at {where}: {message}") from error
 
 
+def write_gates(gates: GateFile, path: Path) -> None:
+    """Write what `load_gates` reads as a gate file with the same digest."""
+    path.write_text(yaml.safe_dump(gates.model_dump(mode="json", exclude_defaults=True), sort_keys=False))
+
+
 def describe(value: float) -> str:
     """A figure as the sentences of a verdict write it."""
     return "not a number" if math.isnan(value) else f"{value:.4g}".replace("inf", "infinite")

@@ -37,6 +37,7 @@ class Decision(BaseModel):
     needs_approval: bool = Field(description="whether a person has to promote what passes")
     gates_version: int
     gates: GateFile
+    seed: int = Field(default=0, description="of the bootstrap")
     digests: dict[str, str] = Field(description="SHA-256 of every input: outcomes, gates, and the caller's")
     metrics: tuple[Metric, ...]
 
@@ -90,6 +91,7 @@ def decide(
         needs_approval=needs_approval,
         gates_version=report.gate_file.version,
         gates=report.gate_file,
+        seed=report.seed,
         digests={**own, **(digests or {})},
         metrics=report.metrics,
     )

@@ -74,6 +74,43 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
         console.print(log)
 
 
+def verify(
+    name: Name,
+    version: Annotated[str, typer.Option(help="A version; by default the champion.")] = "champion",
+    remeasure: Annotated[bool, typer.Option("--remeasure", help="Ask both models again too.")] = False,
+    home: Home = HOME,
+    tracking: Tracking = "",
+) -> None:
+    """Check that a version's verdict follows from its inputs, and that none has changed since.
+
+    Exit status 1, and a sentence about what differs, where it does not.
+    """
+    from flows.console import Narrator
+    from tasks.registry import resolve_version
+    from tasks.verify import VerdictDiffersError
+    from tasks.verify import verify as verify_verdict
+
+    settings = settings_of(name, home, tracking=tracking)
+    number = resolve_version(name, version, tracking_uri=settings.tracking)
+    try:
+        with Narrator(Console(stderr=True, highlight=False)).stage("verify", "Verify") as progress:
+            decision = verify_verdict(
+                name,
+                number,
+                tracking_uri=settings.tracking,
+                models=settings.home / "models",
+                remeasure=remeasure,
+                progress=progress,
+            )
+    except VerdictDiffersError as error:
+        typer.echo(f"the verdict on version {number} of {name} does not hold: {error}", err=True)
+        raise typer.Exit(1) from error
+    typer.echo(
+        f"the verdict on version {number} of {name} holds: {decision.verdict.value}, the same from its "
+        f"{len(decision.digests)} inputs, each with its digest{', and measured again' if remeasure else ''}"
+    )
+
+
 def promote(
     name: Name,
     version: Annotated[str | None, typer.Option(help="A version; by default the candidate.")] = None,

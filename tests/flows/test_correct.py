@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from editors.delta import model_digest
-from flows.correct import correct
+from flows.cli import app
+from flows.correct import CorrectionRun, correct
 from flows.promote import rollback
 from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
 from tasks.models import load, resolve
 from tasks.records import State, UserError
-from tasks.registry import describe
+from tasks.registry import describe, tag_version
+from tasks.runs import artifact_address
+from tasks.validate import _measure
+from tasks.verdicts import DIGEST_TAG
 from tests.flows.conftest import World
+from validation.verdict import read_decision, write_decision
 
 
 def champion_digest(world: World) -> str:
@@ -24,8 +34,70 @@ def champion_digest(world: World) -> str:
     return model_digest(model)
 
 
+@contextmanager
+def changed(file: Path) -> Iterator[Path]:
+    """A file that may be changed in the block; it is put back afterwards."""
+    before = file.read_bytes()
+    yield file
+    file.write_bytes(before)
+
+
+def check_that_the_verdict_is_held_to_its_inputs(
+    world: World, run: CorrectionRun, patch: pytest.MonkeyPatch
+) -> None:
+    def verify(*more: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, ["verify", "tiny", "--home", str(world.settings.home), *more])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.output
+
+    def artifact(path: str) -> Path:
+        return Path(unquote(urlsplit(artifact_address(world.settings.tracking, run.run_id, path)).path))
+
+    code, said = verify("--version", "2")
+    assert (code, "version 2 of tiny holds: PROMOTE" in said) == (0, True), said
+    # In this process, and so in seconds less.
+    patch.setattr("tasks.validate._in_fresh_process", lambda request, progress: _measure(request))
+    code, said = verify("--remeasure")
+    assert (code, "and measured again" in said) == (0, True), said
+    patch.setattr("tasks.measuring.GATE_TOKENS", 1)
+    code, said = verify("--remeasure")
+    assert (code, "as computed again" in said) == (1, True), said
+    with changed(artifact("verdict/gates.yaml")) as gates:
+        gates.write_text(gates.read_text().replace("0.9", "0.1"))
+        assert "gates.yaml has digest" in verify()[1]
+    with changed(artifact("verdict/outcomes.parquet")) as outcomes:
+        pd.read_parquet(outcomes).assign(candidate_ok=0.0).to_parquet(outcomes)
+        code, said = verify()
+        assert (code, "outcomes.parquet has digest" in said) == (1, True), said
+    with changed(artifact("verdict/measured.json")) as measured:
+        measured.unlink()
+        assert "measured.json cannot be read" in verify()[1]
+    with changed(artifact("dataset/edits.parquet")) as edits:
+        edits.write_bytes(edits.read_bytes()[:-100])
+        assert "the edit dataset cannot be read" in verify()[1]
+    with changed(artifact("verdict/verdict.json")) as verdict:
+        kept = read_decision(verdict)
+        forged = kept.model_copy(update={"metrics": kept.metrics[1:]})
+        write_decision(forged, verdict)
+        assert "verdict.json has digest" in verify()[1]
+        # A forger who goes as far as the version's tag is found out by what follows from the measurements.
+        for decision in (forged, kept):
+            write_decision(decision, verdict)
+            tag = {DIGEST_TAG: decision.digest()}
+            tag_version("tiny", "2", tag, tracking_uri=world.settings.tracking)
+            code, said = verify()
+            assert (code, "edit_success_greedy" in said) == ((1, True) if decision is forged else (0, False))
+    refused = CliRunner().invoke(
+        app, ["verify", "tiny", "--version", "1", "--home", str(world.settings.home)]
+    )
+    assert isinstance(refused.exception, UserError)
+    assert "version 1 of tiny has no verdict to verify: it is the base itself" in str(refused.exception)
+
+
 @pytest.mark.usefixtures("anew")
-def test_reports_become_a_promoted_version_that_answers_rightly_and_can_be_undone(world: World):
+def test_reports_become_a_promoted_version_that_answers_rightly_and_can_be_undone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
     run = correct(world.settings)
     assert run.outcome == "promoted", run.reason
     assert run.metrics["edit_success_greedy"]["value"] == 1.0
@@ -33,6 +105,7 @@ def test_reports_become_a_promoted_version_that_answers_rightly_and_can_be_undon
     report = Path(run.report).read_text()
     assert "What is the capital of Chad?" in report
     assert "mendflow rollback tiny" in report
+    check_that_the_verdict_is_held_to_its_inputs(world, run, monkeypatch)
 
     base, _ = load(resolve(world.settings.base))
     assert champion_digest(world) != model_digest(base)

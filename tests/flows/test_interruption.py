@@ -42,7 +42,7 @@ TRAINING = Death("editors.training", "_step", "after", 22)
 CHECKPOINT = Death("editors.training_state", "save_file", "after", 2)
 APPLY = Death("tasks.apply", "unit_seconds", "after")
 REGISTER = Death("tasks.register", "_log_model", "after")
-VALIDATE = Death("tasks.validate", "_read", "before")
+VALIDATE = Death("tasks.validate", "read_measured", "before")
 PROMOTION = Death("tasks.promotion", "_carry_out", "before")
 PROMOTED = Death("tasks.promotion", "_carry_out", "after")
 

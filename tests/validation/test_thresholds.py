@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from validation.thresholds import GateFileError, load_gates
+from validation.thresholds import GateFileError, load_gates, write_gates
 
 GATE = "{min: 0.9, minimum_n: 1, severity: critical}"
 
@@ -20,6 +20,11 @@ def test_the_defaults_are_the_safe_ones() -> None:
     assert gates["non_finite_parameters"].max == 0
     assert gates["changed_parameters"].min == 1
     assert gates["locality_kl_p95"].severity == "warning"
+
+
+def test_what_is_written_is_read_as_the_same_gates(tmp_path: Path) -> None:
+    write_gates(load_gates(), tmp_path / "gates.yaml")
+    assert load_gates(tmp_path / "gates.yaml").digest() == load_gates().digest()
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""The verdict on a candidate: taken from what was measured, and kept with all of it in the MLflow run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.models import ModelFolder, load_delta
+from tasks.register import NO_DELTA
+from tasks.registry import tag_version
+from tasks.runs import log_files
+from tasks.validate import MEASURED_FILE, OUTCOMES_FILE
+from validation.verdict import Decision, decide, write_decision
+
+if TYPE_CHECKING:
+    from tasks.measuring import Measured
+    from validation.thresholds import GateFile
+
+VERDICT_TAG = "mendflow.verdict"
+COMPARED_TAG = "mendflow.compared_with"
+DIGEST_TAG = "mendflow.verdict_digest"
+RUN_TAG = "mendflow.verdict_run"
+
+# Among the artifacts of a run: the verdict with what it was taken from, and the dataset that was asked.
+VERDICT_FOLDER, DATASET_FOLDER = "verdict", "dataset"
+VERDICT_FILE, GATES_FILE = "verdict.json", "gates.yaml"
+
+
+def take(
+    measured: Measured,
+    gates: GateFile,
+    *,
+    digests: Mapping[str, str],
+    needs_approval: bool,
+    seed: int,
+    docs_dir: Path | None = None,
+) -> Decision:
+    """Hold what was measured against the gates, and decide; the same inputs give the same decision."""
+    from validation.gates import run_gates
+
+    report = run_gates(
+        measured.outcomes,
+        gates,
+        expected_rows=measured.expected_rows,
+        perplexities=measured.perplexities,
+        parameters=measured.parameters,
+        renderings=measured.renderings,
+        teacher_forced=measured.teacher_forced,
+        docs_dir=docs_dir,
+        seed=seed,
+    )
+    return decide(report, needs_approval=needs_approval, digests=digests)
+
+
+def keep(
+    decision: Decision,
+    folder: Path,
+    *,
+    name: str,
+    version: str,
+    champion: str,
+    run_id: str,
+    tracking_uri: str,
+) -> None:
+    """Log a verdict with all that it was taken from, then tag the version with it.
+
+    A promotion by hand and `verify` go by the tags, which are written last.
+
+    Args:
+        decision: the verdict.
+        folder: the run's, with `measured` and `dataset` in it; verdict and gate file are written there.
+        name: registered model.
+        version: the candidate's.
+        champion: version that it was compared with.
+        run_id: MLflow run that keeps the files.
+        tracking_uri: the MLflow store.
+    """
+    from validation.thresholds import write_gates
+
+    write_decision(decision, folder / VERDICT_FILE)
+    write_gates(decision.gates, folder / GATES_FILE)
+    files = (VERDICT_FILE, GATES_FILE, f"measured/{OUTCOMES_FILE}", f"measured/{MEASURED_FILE}")
+    logged = [(VERDICT_FOLDER, folder / file) for file in files]
+    log_files(tracking_uri, run_id, [*logged, (DATASET_FOLDER, folder / "dataset")])
+    tags = {
+        VERDICT_TAG: decision.verdict.value,
+        COMPARED_TAG: champion,
+        DIGEST_TAG: decision.digest(),
+        RUN_TAG: run_id,
+    }
+    tag_version(name, version, tags, tracking_uri=tracking_uri)
+
+
+def delta_digest(folder: ModelFolder) -> str:
+    """Digest of a model's delta; `none` for a base.
+
+    Raises:
+        UserError: the delta cannot be read.
+    """
+    return NO_DELTA if folder.delta is None else load_delta(folder.delta, folder).digest()
