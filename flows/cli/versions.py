@@ -12,6 +12,7 @@ from rich.table import Table
 
 from flows.cli.options import (
     HOME,
+    Chat,
     Home,
     LedgerUrl,
     Name,
@@ -72,6 +73,45 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
             who, why = escape(row.who), escape(row.why)
             log.add_row(when, row.action, row.from_version, row.to_version, who, why, row.phase)
         console.print(log)
+
+
+def explain(
+    name: Name,
+    prompt: Annotated[str, typer.Argument(help="What the model is asked.")],
+    nearest: Annotated[int, typer.Option(min=0, help="How many corrections that are only near.")] = 5,
+    chat: Chat = True,
+    home: Home = HOME,
+    tracking: Tracking = "",
+    ledger: LedgerUrl = "",
+) -> None:
+    """Show which corrections touch a prompt, and what base, champion and candidate answer to it."""
+    from tasks.explain import answers, touching
+    from tasks.explain import versions as versions_of
+    from tasks.ledger import Ledger
+    from tasks.tracking import has_store
+
+    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    with Ledger(settings.ledger) as book:
+        found = touching(prompt, book.corrections(name), nearest=nearest)
+    table = Table(title="corrections")
+    for heading in ("id", "state"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("touches it", "prompt", "wanted", "reason"):
+        table.add_column(heading, overflow="fold")
+    for one in found:
+        correction = one.correction
+        how = f"as {one.phrasing!r}" if one.phrasing else f"{one.similarity:.2f} alike"
+        texts = (how, correction.prompt, correction.desired_output or "", correction.reason)
+        table.add_row(correction.id, correction.state, *map(escape, texts))
+    console = Console(highlight=False)
+    console.print(table if found else f"no correction of {escape(name)} touches it")
+    # Errors are flagged before there is any version.
+    if tracking or has_store(settings.tracking):
+        models = versions_of(name, tracking_uri=settings.tracking, models=settings.home / "models")
+        said = Table("who", "answers", title="answers")
+        for who, answer in answers(prompt, models, chat=chat).items():
+            said.add_row(who, escape(answer))
+        console.print(said if models else f"{escape(name)} has no version yet")
 
 
 def verify(

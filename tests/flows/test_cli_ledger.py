@@ -58,6 +58,11 @@ def test_ids_are_found_by_state_whole_in_a_narrow_window(shell: Shell):
     assert chad in waiting
     assert togo not in waiting
     assert "1 corrections of my-model in needs_answer" in waiting
+    # Before there is any version there are corrections, and no answers.
+    explained = shell("explain", "capital of TOGO")
+    for part in (togo, "as 'Capital of Togo?'", "accepted", chad, "alike"):
+        assert part in explained
+    assert "no correction of my-model touches it" in shell("explain", "Zzyzx")
     narrow = CliRunner().invoke(app, ["corrections", MODEL, "--home", str(shell.home)], env={"COLUMNS": "50"})
     assert togo in narrow.output
     assert "0 corrections" in shell("corrections", "--state", "retired")

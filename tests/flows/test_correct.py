@@ -107,6 +107,12 @@ def test_reports_become_a_promoted_version_that_answers_rightly_and_can_be_undon
     assert "mendflow rollback tiny" in report
     check_that_the_verdict_is_held_to_its_inputs(world, run, monkeypatch)
 
+    asked = ["explain", "tiny", "what is the capital of chad", "--home", str(world.settings.home)]
+    explained = CliRunner().invoke(app, asked, env={"COLUMNS": "200"}).output
+    assert "as 'What is the capital of Chad?'" in explained
+    (said,) = (line for line in explained.splitlines() if "champion, version 2" in line)
+    assert "Cairo" in said
+
     base, _ = load(resolve(world.settings.base))
     assert champion_digest(world) != model_digest(base)
     assert rollback(world.settings, "ann", "to see the base again") == "1"
