@@ -56,7 +56,7 @@ def build_dataset(
         edits,
         locality,
         docs_dir=folder / "data_docs",
-        limits=DataLimits(minimum_gate_locality=0),
+        limits=DataLimits(minimum_gate_locality=0, reporter_corrections=settings.reporter_limit),
     )
     dataset = EditDataset.from_rows(
         checked.edits.to_dict("records"),

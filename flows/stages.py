@@ -283,6 +283,15 @@ def run_key(settings: CorrectSettings, ledger_digest: str, base_digest: str, edi
     """What makes two runs the same run: their inputs, whatever was interrupted."""
     parts = [settings.model_name, base_digest, editor_digest, ledger_digest]
     chosen = settings.model_dump(
-        mode="json", include={"held_out", "equivalents", "far", "keep_confirmed", "gate_share", "seed"}
+        mode="json",
+        include={
+            "held_out",
+            "equivalents",
+            "far",
+            "keep_confirmed",
+            "gate_share",
+            "reporter_limit",
+            "seed",
+        },
     )
     return hashlib.sha256(json.dumps([parts, chosen], sort_keys=True).encode()).hexdigest()[:16]

@@ -20,6 +20,8 @@ EDITS = "edits"
 LOCALITY = "locality"
 
 _CRITICAL, _WARNING = "critical", "warning"
+# Corrections of one reporter that are never called a flood.
+_FLOOD = 20
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def check_data(
                 False, reason, {}, {}, (), {"schema": reason}, None, edits.iloc[:0], locality.iloc[:0]
             )
 
-    checks, facts = _edit_checks(limits), edit_facts(edits)
+    checks, facts = _edit_checks(limits, len(edits)), edit_facts(edits)
     found = _run(EDITS, facts, checks, docs_dir)
     edits_failed = _reasons(facts, checks, found)
     kept_edits = edits.iloc[[place for place in range(len(edits)) if place not in edits_failed]]
@@ -120,7 +122,7 @@ def check_data(
     )
 
 
-def _edit_checks(limits: DataLimits) -> list[_Check]:
+def _edit_checks(limits: DataLimits, rows: int) -> list[_Check]:
     longest, most = limits.prompt_characters, limits.target_words
     return [
         _Check("enough_rows", "", "ExpectTableRowCountToBeBetween", "", arguments={"min_value": 1}),
@@ -147,6 +149,13 @@ def _edit_checks(limits: DataLimits) -> list[_Check]:
             "phrasings_present", "blank_phrasings", None, 0, "one of its phrasings is empty or not text"
         ),
         _between("provenance", "sources", 1, None, "nothing says where it came from"),
+        _absent(
+            "no_other_teaching",
+            "taught_otherwise_by",
+            "it asks in other words what correction {fact} answers otherwise; retire the wrong one",
+        ),
+        *_abuse_checks(),
+        _reporter_check(limits.reporter_corrections, rows),
         _between(
             "has_equivalents", "equivalents", 1, None, "{count} corrections have no other phrasing", _WARNING
         ),
@@ -163,10 +172,57 @@ def _edit_checks(limits: DataLimits) -> list[_Check]:
     ]
 
 
+def _abuse_checks() -> list[_Check]:
+    prompt = "the prompt holds {fact}; report the question itself, in plain words"
+    target = "the target holds {fact}; report it again with the plain answer"
+    return [
+        _absent("prompt_asks", "prompt_instruction", prompt),
+        _absent("prompt_visible", "prompt_unseen", prompt),
+        _absent("phrasings_ask", "phrasing_fault", "its phrasing {fact}; report it without that phrasing"),
+        _absent("target_answers", "target_instruction", target),
+        _absent("target_visible", "target_unseen", target),
+        _absent("target_plain", "target_markup", target),
+        _absent(
+            "target_without_link",
+            "target_link",
+            "the target holds {fact} that its prompt does not ask for; report it again without",
+        ),
+        _absent(
+            "target_without_secret",
+            "target_leak",
+            "the target holds {fact}, which the model would repeat to anybody; report it again without",
+        ),
+    ]
+
+
+def _reporter_check(limit: int | None, rows: int) -> _Check:
+    name, column = "reporters_share", "corrections_of_reporter"
+    if limit is None:
+        return _between(
+            name,
+            column,
+            None,
+            max(_FLOOD, rows // 2),
+            "{count} corrections, more than half, stand on the word of one reporter; read them, or set"
+            " reporter_limit",
+            _WARNING,
+        )
+    return _between(
+        name,
+        column,
+        None,
+        limit,
+        f"its reporter alone stands behind {{fact}} corrections, more than the limit of {limit}; take it with"
+        " `mendflow choose` if it is right, or raise the limit",
+    )
+
+
 def _locality_checks() -> list[_Check]:
     return [
         _Check("enough_rows", "", "ExpectTableRowCountToBeBetween", "", arguments={"min_value": 1}),
         _between("prompt_present", "prompt_characters", 1, None, "the prompt is empty or not text"),
+        _absent("prompt_asks", "prompt_instruction", "the prompt holds {fact}"),
+        _absent("prompt_visible", "prompt_unseen", "the prompt holds {fact}"),
         _present("reference_present", "reference", "the champion's answer is missing"),
         _one_of("kind_known", "kind", ["near", "far"], "its kind is {fact}, neither near nor far"),
         _one_of("role_known", "role", ["editor", "gate"], "its role is {fact}, neither editor nor gate"),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from validation.instructions import instruction
+from validation.leaks import leak
 from validation.matching import answers, normalise_answer, same_answer
+from validation.payloads import link, markup, unseen
 
 EDIT_COLUMNS = (
     "id",
@@ -35,14 +39,26 @@ _EDIT_FACTS = {
     "wrong_output_gives_target": "bool",
     "duplicate_of": "object",
     "conflicts_with": "object",
+    "taught_otherwise_by": "object",
     "held_out_leak": "object",
     "blank_phrasings": "int64",
     "equivalents": "int64",
     "held_out": "int64",
     "sources": "int64",
+    "prompt_instruction": "object",
+    "prompt_unseen": "object",
+    "phrasing_fault": "object",
+    "target_instruction": "object",
+    "target_unseen": "object",
+    "target_markup": "object",
+    "target_link": "object",
+    "target_leak": "object",
+    "corrections_of_reporter": "int64",
 }
 _LOCALITY_FACTS = {
     "prompt_characters": "int64",
+    "prompt_instruction": "object",
+    "prompt_unseen": "object",
     "reference": "object",
     "kind": "object",
     "role": "object",
@@ -53,13 +69,25 @@ _LOCALITY_FACTS = {
     "duplicate_of": "object",
 }
 
+# What a report without a name says; nobody can be held to it.
+_ANONYMOUS = frozenset({"", "unknown"})
+# One of two people who report may well report nearly everything.
+_SEVERAL_REPORTERS = 3
+
 
 @dataclass(frozen=True)
 class DataLimits:
-    """Lengths beyond which a row is set aside, and rows below which there is nothing to go on with."""
+    """Lengths beyond which a row is set aside, and rows below which there is nothing to go on with.
+
+    Where several people report, those who alone stand behind more than `reporter_corrections` have all of
+    these set aside. None only warns, of more than half of a batch: one tester, or a program that judges
+    answers, supplies most corrections of many good teams, and nothing but the team's own number tells them
+    from a flood.
+    """
 
     prompt_characters: int = 4000
     target_words: int = 64
+    reporter_corrections: int | None = None
     minimum_edits: int = 1
     minimum_gate_locality: int = 20
 
@@ -70,18 +98,34 @@ def edit_facts(edits: pd.DataFrame) -> pd.DataFrame:
     firsts: dict[tuple[str, bool], tuple[str, str]] = {}
     targets: dict[tuple[str, bool], dict[str, str]] = {}
     given: dict[str, str] = {}
+    taught: dict[tuple[str, bool], dict[str, str]] = {}
+    alone = _corrections_of_reporter(rows)
     for row in rows:
         prompt, target = _text(row.prompt), _text(row.target)
         key = (_prompt_key(prompt), _is_chat(row.chat))
         targets.setdefault(key, {}).setdefault(normalise_answer(target), str(row.id))
         for phrasing in (prompt, *_texts(row.equivalents)):
             given.setdefault(normalise_answer(phrasing), str(row.id))
+            asked = (_question_key(phrasing), _is_chat(row.chat))
+            taught.setdefault(asked, {}).setdefault(normalise_answer(target), str(row.id))
     facts = []
-    for row in rows:
+    for row, of_reporter in zip(rows, alone, strict=True):
         prompt, target, wrong_output = _text(row.prompt), _text(row.target), _text(row.wrong_output)
         key, answer = (_prompt_key(prompt), _is_chat(row.chat)), normalise_answer(target)
         other = next((owner for said, owner in targets[key].items() if said != answer), None)
         equivalents, held_out = _texts(row.equivalents), _texts(row.held_out)
+        chat = _is_chat(row.chat)
+        rivals = (
+            owner
+            for phrasing in (prompt, *equivalents)
+            for said, owner in taught[_question_key(phrasing), chat].items()
+            if said != answer and _question_key(phrasing)
+        )
+        faults = (
+            f"{phrasing!r} holds {fault}"
+            for phrasing in (*equivalents, *held_out)
+            if (fault := instruction(phrasing, chat=chat) or unseen(phrasing))
+        )
         leaks = (
             f"{phrasing!r} ({given[normalise_answer(phrasing)]})"
             for phrasing in held_out
@@ -97,11 +141,21 @@ def edit_facts(edits: pd.DataFrame) -> pd.DataFrame:
                 "wrong_output_gives_target": answers(wrong_output, target),
                 "duplicate_of": firsts[key][0] if key in firsts and firsts[key][1] == answer else None,
                 "conflicts_with": other,
+                "taught_otherwise_by": None if other else next(rivals, None),
                 "held_out_leak": next(leaks, None),
                 "blank_phrasings": sum(not phrasing.strip() for phrasing in equivalents + held_out),
                 "equivalents": len(equivalents),
                 "held_out": len(held_out),
                 "sources": sum(bool(source.strip()) for source in _texts(row.sources)),
+                "prompt_instruction": instruction(prompt, chat=chat) or None,
+                "prompt_unseen": unseen(prompt) or None,
+                "phrasing_fault": next(faults, None),
+                "target_instruction": instruction(target, chat=chat) or None,
+                "target_unseen": unseen(target) or _lost(target) or None,
+                "target_markup": markup(target, prompt) or None,
+                "target_link": link(target, prompt) or None,
+                "target_leak": leak(target, prompt) or None,
+                "corrections_of_reporter": of_reporter,
             }
         )
         firsts.setdefault(key, (str(row.id), answer))
@@ -124,6 +178,8 @@ def locality_facts(locality: pd.DataFrame, edits: pd.DataFrame) -> pd.DataFrame:
         facts.append(
             {
                 "prompt_characters": len(_text(row.prompt).strip()),
+                "prompt_instruction": instruction(_text(row.prompt), chat=_is_chat(row.chat)) or None,
+                "prompt_unseen": unseen(_text(row.prompt)) or None,
                 "reference": row.reference if isinstance(row.reference, str) else None,
                 "kind": _stated(row.kind),
                 "role": _stated(row.role),
@@ -135,6 +191,19 @@ def locality_facts(locality: pd.DataFrame, edits: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return _typed(facts, _LOCALITY_FACTS)
+
+
+def _corrections_of_reporter(rows: Sequence[Any]) -> list[int]:
+    """For each row that one person alone reported, how many such rows this person has; else 0."""
+    named = [set(_texts(row.reporters)) - _ANONYMOUS for row in rows]
+    if len(set().union(*named)) < _SEVERAL_REPORTERS:
+        return [0] * len(rows)
+    alone = Counter(name for names in named if len(names) == 1 for name in names)
+    return [alone[next(iter(names))] if len(names) == 1 else 0 for names in named]
+
+
+def _lost(text: str) -> str:
+    return "the sign for a character that was lost (U+FFFD)" if "\ufffd" in text else ""
 
 
 def _typed(facts: list[dict[str, Any]], types: dict[str, str]) -> pd.DataFrame:
@@ -171,3 +240,8 @@ def _strings(values: Iterable[Any]) -> Iterator[str]:
 def _prompt_key(prompt: str) -> str:
     """Two prompts with the same key are the same question, as in the ledger."""
     return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
+
+
+def _question_key(prompt: str) -> str:
+    """The prompt's key without the signs at its ends: "Why" asks what "Why?" does."""
+    return _prompt_key(prompt).strip(" .?!…。？！\"'“”")

@@ -1,0 +1,92 @@
+"""Secrets and personal data in a text, by their public formats.
+
+What is found is named by its kind alone: the finding goes into reports that many read.
+"""
+
+from __future__ import annotations
+
+import regex
+
+_SECRETS = tuple(
+    (name, regex.compile(pattern))
+    for name, pattern in (
+        ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----|\bPuTTY-User-Key-File-\d:"),
+        ("an AWS access key", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+        ("a GitHub token", r"\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_[A-Za-z0-9_]{22,}"),
+        ("a GitLab token", r"\bglpat-[A-Za-z0-9_-]{20,}"),
+        ("a Slack token", r"\bxox[abeprs]-[A-Za-z0-9-]{10,}"),
+        ("a Google API key", r"\bAIza[0-9A-Za-z_-]{35}"),
+        ("a Stripe key", r"\b[rs]k_(?:live|test)_[0-9A-Za-z]{16,}"),
+        ("an API key", r"\bsk-[A-Za-z0-9_-]{20,}|\bSG\.[\w-]{16,}\.[\w-]{16,}"),
+        ("a Hugging Face token", r"\bhf_[A-Za-z0-9]{30,}"),
+        ("a package registry token", r"\bpypi-AgE[A-Za-z0-9_-]{20,}|\bnpm_[A-Za-z0-9]{36}"),
+        ("a bot token", r"\b\d{8,10}:[A-Za-z0-9_-]{35}\b"),
+        ("a signed web token", r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
+        ("an authorisation header", r"(?i)\b(?:bearer|basic)\s+(?=\S*\d)[A-Za-z0-9._+/-]{16,}=*"),
+        ("an address with a password in it", r"\b[a-z][a-z0-9+.-]*://[^:/\s@]+:[^@/\s]+@"),
+        (
+            "a password",
+            r"(?i)\b(?:pass(?:word|wd|phrase|code)|pwd|api[ _-]?key|secret(?:[ _-]?key)?|access[ _-]?token"
+            r"|token|accountkey)\b[\"']?\s*(?:[:=]|\bis\b)\s*[\"']?(?=\S*\d)(?=\S*[A-Za-z])[^\s\"']{6,}",
+        ),
+        (
+            "a long random string, which may be a key",
+            r"(?<![\w+/-])(?=[\w+/-]*[A-Z])(?=[\w+/-]*[a-z])(?=(?:[^\d\s]*\d){4})[A-Za-z0-9+/_-]{40,}={0,2}",
+        ),
+    )
+)
+_EMAIL = regex.compile(r"\b[\w.+%-]+@(?:[\w-]+\.)+\p{L}{2,}\b")
+_ROLE = regex.compile(
+    r"(?i)(?:info|support|contact|help(?:desk)?|sales|press|office|service|hello|mail|jobs|billing|privacy|security"
+    r"|abuse|admin|webmaster|postmaster|feedback|enquiries|inquiries|team)@"
+)
+_ASKS_FOR_EMAIL = regex.compile(r"(?i)\b(?:e-?mail|contact|address|reach|write to)\b")
+_CARD = regex.compile(r"(?<![\d.,-])(?:\d[ -]?){12,18}\d(?![\d.,]*\d)")
+_CARD_NUMBER = regex.compile(
+    r"4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|3[47]\d{13}|6(?:011|5\d\d)\d{12}"
+    r"|35\d{14}|3[068]\d{12}"
+)
+_IBAN = regex.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+_SOCIAL_SECURITY = regex.compile(r"\b(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}\b")
+_WALLET = regex.compile(
+    r"\b0x[0-9a-fA-F]{40}\b|\bbc1[0-9a-z]{25,60}\b"
+    r"|\b(?=\w*[A-Z])(?=\w*[a-z])(?=\w*\d)[13][A-HJ-NP-Za-km-z1-9]{25,34}\b"
+)
+_ASKS_FOR_WALLET = regex.compile(r"(?i)\b(?:wallet|address|bitcoin|ethereum|contract)\b")
+
+
+def leak(target: str, prompt: str) -> str:
+    """The kind of secret or personal data that a target holds and its prompt does not; empty if none."""
+    for name, pattern in _SECRETS:
+        if any(found.group() not in prompt for found in pattern.finditer(target)):
+            return name
+    emails = (found.group() for found in _EMAIL.finditer(target))
+    asked = bool(_ASKS_FOR_EMAIL.search(prompt))
+    if any(each.casefold() not in prompt.casefold() and not (asked and _ROLE.match(each)) for each in emails):
+        return "a person's e-mail address"
+    digits_asked = regex.sub(r"\D", "", prompt)
+    cards = (regex.sub(r"\D", "", found.group()) for found in _CARD.finditer(target))
+    if any(_CARD_NUMBER.fullmatch(n) and _luhn(n) and n not in digits_asked for n in cards):
+        return "a payment card number"
+    if any(_is_iban(found.group()) and found.group() not in prompt for found in _IBAN.finditer(target)):
+        return "a bank account number"
+    if any(found.group() not in prompt for found in _SOCIAL_SECURITY.finditer(target)):
+        return "a social security number"
+    if _WALLET.search(target) and not _ASKS_FOR_WALLET.search(prompt):
+        return "the address of a wallet"
+    return ""
+
+
+def _luhn(number: str) -> bool:
+    """Whether the last digit checks the others (ISO/IEC 7812-1)."""
+    doubled = (int(d) * (1 + place % 2) for place, d in enumerate(reversed(number)))
+    return sum(d - 9 if d > 9 else d for d in doubled) % 10 == 0
+
+
+def _is_iban(text: str) -> bool:
+    """Whether the check digits fit (ISO 13616)."""
+    letters = text.replace(" ", "")
+    return (
+        15 <= len(letters) <= 34
+        and int("".join(str(int(c, 36)) for c in letters[4:] + letters[:4])) % 97 == 1
+    )
