@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tasks.edit_dataset import EditDataset as EditDataset
-from tasks.equivalents import Division, divide
+from tasks.equivalents import Division, divide, fit_to_teach
 from tasks.neighbours import near_and_far
 from tasks.records import Correction, State, TrafficRecord
 from tasks.rephrase import rephrase, wording
@@ -70,6 +70,7 @@ def build(
         raise ValueError("two corrections have the same id; merge them in the ledger before building")
     open_ = unsettled(corrections, held)
     phrasings = {c.id: rephrase(c.prompt, chat=c.chat) for c in open_}
+    edited, unfit = fit_to_teach(edited, phrasings)
     divided = divide(edited, phrasings, held_out=held_out, equivalents=equivalents, seed=seed)
     edits = [_edit_row(c, divided[c.id]) for c in edited]
 
@@ -79,7 +80,7 @@ def build(
     answered = [row for row in chosen if row.reference]
     bound = gate_bound((row.prompt for row in answered), gate_share, gate_rows, seed)
     locality = [_locality_row(row, bound, seed) for row in answered]
-    notes += _notes(edited, divided, traffic, locality, held_out)
+    notes += unfit + _notes(edited, divided, traffic, locality, held_out)
     dataset = EditDataset.from_rows(
         edits,
         locality,

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from tasks.records import Correction, normalise_prompt
 from tasks.rephrase import Phrasing, split_by_form, wording
+from validation.instructions import instruction
+from validation.matching import normalise_answer
+from validation.payloads import unseen
 
 _GIVEN = "given"
 
@@ -59,6 +62,41 @@ def divide(
         at_least = sum(p.family == _GIVEN for p in kept)
         divided[c.id] = Division(kept[: max(equivalents, at_least)], divided[c.id].held_out)
     return divided
+
+
+def fit_to_teach(
+    edited: Sequence[Correction], phrasings: Mapping[str, Sequence[Phrasing]]
+) -> tuple[list[Correction], list[str]]:
+    """The corrections without phrasings of reporters that must not be taught, and why each was left out.
+
+    The phrasing is lost and not the correction: else anybody could take a correction out by adding to it.
+    """
+    answers: dict[tuple[str, bool], dict[str, str]] = {}
+    for c in edited:
+        for text in (c.prompt, *(p.text for p in phrasings[c.id])):
+            answers.setdefault((wording(text), c.chat), {}).setdefault(_answer(c), c.id)
+    fit, notes = [], []
+    for c in edited:
+        faults = {}
+        for text in c.equivalents:
+            others = (
+                f"asks what correction {id_} answers otherwise"
+                for said, id_ in answers.get((wording(text), c.chat), {}).items()
+                if said != _answer(c)
+            )
+            held = instruction(text, chat=c.chat) or unseen(text)
+            faults[text] = f"holds {held}" if held else next(others, "")
+        fit.append(c.model_copy(update={"equivalents": tuple(t for t, fault in faults.items() if not fault)}))
+        notes += [
+            f"a phrasing that a reporter gave to correction {c.id} was left out: it {fault}"
+            for fault in faults.values()
+            if fault
+        ]
+    return fit, notes
+
+
+def _answer(correction: Correction) -> str:
+    return normalise_answer(correction.desired_output or "")
 
 
 def _divide_given(correction: Correction, held_out: int, seed: int) -> Division:
