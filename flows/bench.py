@@ -27,12 +27,13 @@ from flows.bench_report import Column, Row, describe, write_plot, write_tables
 from flows.console import Narrator
 from flows.fresh_process import MEASURED, OVER_BUDGET, run_trial
 from flows.settings import CorrectSettings
+from tasks.apply import open_any_editor
 from tasks.models import resolve
 from tasks.records import UserError
 from tasks.trial import Trial
 
 RESULTS_FILE, TABLES_FILE, PLOT_FILE = "results.jsonl", "results.md", "results.svg"
-FORMAT = 1
+FORMAT = 2
 
 
 def bench(settings: CorrectSettings, what: BenchSettings) -> Path:
@@ -74,12 +75,17 @@ def bench(settings: CorrectSettings, what: BenchSettings) -> Path:
     }
 
     def trial_of(method: Method, column: Column) -> Trial:
-        return Trial(base, method.editor, draws[column], chained=column.sequence, device=device)
+        cache = settings.key_statistics
+        return Trial(base, method.editor, draws[column], column.sequence, device=device, cache=cache)
 
     able = [method for method in methods if not method.reason]
     keys = [_key(trial_of(method, column), method.digest) for column in columns for method in able]
     known = sum(kept.of(key, what.minutes) is not None for key in keys)
     narrator.say(announced(len(able), columns, known, what.minutes))
+    with narrator.stage("editors", "Open the methods") as progress:
+        # Here and not in a trial, whose memory is to be the edit's alone.
+        for method in able:
+            open_any_editor(method.editor, base, settings.key_statistics, progress)
     for column in columns:
         for method, row in zip(methods, rows, strict=True):
             trial = trial_of(method, column)

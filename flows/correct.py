@@ -89,8 +89,8 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         with narrator.stage("train", "Find or train an editor") as progress:
             learnable = traffic_to_train_on(settings, ledger, champion, collected.traffic)
             editor = stages.train_or_reuse(settings, base, learnable, progress)
-        editor_ref = str(editor.folder) if editor else settings.editor
-        opened = open_any_editor(editor_ref, base)
+            editor_ref = str(editor.folder) if editor else settings.editor
+            opened = open_any_editor(editor_ref, base, settings.key_statistics, progress)
         narrator.warn(kind_warning(opened, [c.chat for c in ledger.corrections(name, *stages.OPEN)]))
         editor_digest = opened.digest()
         del opened
@@ -116,7 +116,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             }
             with narrator.stage("apply", "Apply all corrections in one solve") as progress:
                 applied = stages.apply_corrections(
-                    base, editor_ref, dataset, folder / "delta", manifest, progress
+                    base, editor_ref, dataset, folder / "delta", manifest, settings.key_statistics, progress
                 )
             with narrator.stage("register", "Register the candidate"):
                 run_id = run_of(settings.tracking, f"{settings.experiment}-corrections", key)

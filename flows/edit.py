@@ -98,7 +98,9 @@ def edit_file(
         rejected += unaskable
         if not requests:
             raise UserError(f"{data} holds no correction that {model} can be asked: {unaskable[0].reason}")
-        opened = open_any_editor(editor_for(editor, base, settings.home, chat=chat), base)
+    with narrator.stage("editor", "Open the editor") as progress:
+        named = editor_for(editor, base, settings.home, chat=chat)
+        opened = open_any_editor(named, base, settings.key_statistics, progress)
     narrator.warn(kind_warning(opened, [request.chat for request in requests]))
     with narrator.stage("locality", "Ask the model what must stay") as progress:
         stay = list(dict.fromkeys(prompt for request in requests for prompt in request.locality))

@@ -48,6 +48,11 @@ class CorrectSettings(BaseModel):
         return self.tracking_uri or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
 
     @property
+    def key_statistics(self) -> Path:
+        """The folder for the key statistics of bases."""
+        return self.home / "key_statistics"
+
+    @property
     def ledger(self) -> str:
         """The ledger database as a URL."""
         return self.ledger_url or f"sqlite:///{self.home.absolute() / 'ledger.db'}"

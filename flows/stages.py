@@ -271,10 +271,11 @@ def apply_corrections(
     dataset: EditDataset,
     folder: Path,
     manifest: dict[str, Any],
+    cache: Path,
     progress: ReportProgress,
 ) -> Applied:
     """One delta over the pristine base from all corrections of the dataset."""
-    opened = open_any_editor(editor, base)
+    opened = open_any_editor(editor, base, cache, progress)
     requests, keep = dataset.requests(locality=0), dataset.kept()
     return apply(base, opened, requests, keep, folder, manifest=manifest, progress=progress)
 

@@ -19,6 +19,8 @@ from editors.delta import MANIFEST_FILE, Delta
 from editors.gather import encode_requests
 from editors.protocol import Editor, EditorMismatchError, Kept, Progress, no_progress
 from editors.requests import EditRequest, Example, collate, pad_id, render_digest
+from editors.subject_editing import SubjectEditor
+from tasks.key_statistics import key_statistics
 from tasks.models import ModelFolder, load
 from tasks.records import UserError
 from tasks.train import open_editor
@@ -54,23 +56,35 @@ class Applied:
         return self.seconds_per_edit / self.unit_seconds if self.unit_seconds else 0.0
 
 
-def open_any_editor(name_or_path: str, base: ModelFolder) -> Editor:
+def open_any_editor(
+    name_or_path: str, base: ModelFolder, cache: Path | None = None, progress: Progress = no_progress
+) -> Editor:
     """The editor a user names: one that is not trained, or the folder of a trained one.
+
+    Args:
+        name_or_path: what the user named.
+        base: what it is to edit.
+        cache: a folder for the key statistics that some editors need of a base. They are gathered into it
+            where they are missing; without it, such an editor gathers fewer of its own for every edit.
+        progress: called with (steps done, steps, note) while they are gathered.
 
     Raises:
         UserError: there is none of that name, or it was trained for another base.
     """
     if name_or_path in EDITORS and not is_trained(name_or_path):
-        return make(name_or_path)
+        editor = make(name_or_path)
+        if cache is not None and isinstance(editor, SubjectEditor):
+            editor.statistics = key_statistics(base, editor, cache, progress)
+        return editor
     folder = Path(name_or_path)
     if not folder.is_dir():
         raise UserError(no_such(name_or_path))
-    editor = open_editor(folder)
+    trained = open_editor(folder)
     try:
-        editor.check_base(base.digest)
+        trained.check_base(base.digest)
     except EditorMismatchError as error:
         raise UserError(f"{folder}: {error}") from error
-    return editor
+    return trained
 
 
 def kind_warning(editor: Editor, chats: Collection[bool]) -> str:

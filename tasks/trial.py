@@ -62,6 +62,7 @@ class Trial:
         chained: whether a draw's corrections come one after another, each to the model the last one left,
             instead of all at once.
         device: where the model is put.
+        cache: folder for key statistics of the base, which are gathered before anything is timed.
     """
 
     base: ModelFolder
@@ -69,6 +70,7 @@ class Trial:
     draws: tuple[tuple[Case, ...], ...]
     chained: bool = False
     device: str = "cpu"
+    cache: Path | None = None
 
 
 @dataclass
@@ -106,7 +108,7 @@ def measure(trial: Trial, progress: Progress = no_progress) -> dict[str, Any]:
     Raises:
         UserError: the method cannot edit this model with these corrections.
     """
-    editor = open_any_editor(trial.editor, trial.base)
+    editor = open_any_editor(trial.editor, trial.base, trial.cache)
     chat = trial.draws[0][0].request.chat
     subject = _loaded(trial, chat)
     _warm_up(subject, trial.draws[0][0].request)

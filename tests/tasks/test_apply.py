@@ -11,7 +11,8 @@ import pytest
 from editors.protocol import Kept
 from editors.requests import EditRequest, render_digest
 from editors.ultraedit import UltraEdit
-from tasks.apply import apply, kind_warning
+from tasks import key_statistics
+from tasks.apply import apply, kind_warning, open_any_editor
 from tasks.models import load, resolve
 from tasks.train import _practised as practised
 from tests.editors.cases import TRAINED
@@ -73,3 +74,22 @@ def test_an_editor_trained_on_prompts_of_another_kind_is_told_of(
     assert says in told
     assert bool(told) == bool(says)
     assert not kind_warning(UltraEdit(), chats)
+
+
+@pytest.mark.parametrize("name", ["rome", "memit-joint"])
+def test_key_statistics_are_gathered_once_for_a_base(
+    name: str, tmp_path: Path, tiny_llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, cache = resolve(str(tiny_llama())), tmp_path / "statistics"
+    monkeypatch.setattr(key_statistics, "TOKENS", 8)
+    gathered = open_any_editor(name, base, cache).digest()
+    assert gathered != open_any_editor(name, base).digest()
+    (file,) = cache.iterdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(key_statistics, "own_writing", None)
+        assert open_any_editor(name, base, cache).digest() == gathered
+    # Another base has others, and what was cut short is not used.
+    other = resolve(str(tiny_llama(seed=1)))
+    assert open_any_editor(name, other, cache).digest() != gathered
+    file.write_bytes(file.read_bytes()[:100])
+    assert open_any_editor(name, base, cache).digest() == gathered

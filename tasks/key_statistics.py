@@ -1,0 +1,50 @@
+"""Key statistics of a base, gathered once and kept, for editors that write at subjects."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from editors.key_statistics import KeyStatistics, own_writing
+from editors.protocol import Progress, no_progress
+from tasks.models import ModelFolder, load
+
+if TYPE_CHECKING:
+    from editors.subject_editing import SubjectEditor
+
+# Of the model's own writing. Fewer tokens than a layer has inputs leave most directions unguarded.
+ROUNDS, PASSAGES, TOKENS = 4, 64, 128
+
+
+def key_statistics(
+    base: ModelFolder, editor: SubjectEditor, cache: Path, progress: Progress = no_progress
+) -> KeyStatistics:
+    """Statistics of the modules that the editor changes; read from `cache`, or gathered and kept there.
+
+    Raises:
+        UserError: the base cannot be loaded.
+        ValueError: its inputs are not finite.
+    """
+    model, tokenizer = load(base)
+    modules = editor.modules(model)
+    names = hashlib.sha256("\n".join(module.name for module in modules).encode()).hexdigest()
+    file = cache / f"{base.digest[:16]}-{names[:16]}.safetensors"
+    if file.is_file():
+        try:
+            return KeyStatistics.load(file)
+        except ValueError:
+            # What a full disk or a kill left of it is gathered again.
+            file.unlink()
+    text: list[str] = []
+    for seed in range(ROUNDS):
+        progress(seed, ROUNDS + 1, "key statistics: the model writes text")
+        text += own_writing(model, tokenizer, passages=PASSAGES, tokens=TOKENS, seed=seed)
+    statistics = KeyStatistics.gather(model, tokenizer, modules, text)
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(f".{os.getpid()}")
+    statistics.save(partial)
+    os.replace(partial, file)
+    progress(ROUNDS + 1, ROUNDS + 1, "key statistics gathered")
+    return statistics
