@@ -40,7 +40,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def measured_in_a_fork() -> Iterator[None]:
     """To start Python anew takes seconds for every candidate; `anew` does it all the same."""
     with pytest.MonkeyPatch.context() as patch:
