@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from flows.console import Narrator
@@ -183,16 +184,18 @@ def _last_result(home: Path) -> Path:
 
 
 def _show(run: CorrectionRun, narrator: Narrator) -> None:
-    table = Table("gate", "value", "95 % interval", "threshold", "", title=f"{run.outcome}: {run.reason}")
+    table = Table(title=f"{run.outcome}: {run.reason}", box=SIMPLE_HEAD)
+    for column in ("gate", "value", "95 % interval", "threshold", ""):
+        table.add_column(column, no_wrap=True)
     for name, metric in run.metrics.items():
         if metric["severity"] is not None:
             low, high = (f"{float(metric[k]):.3f}" for k in ("low", "high"))
-            threshold = "" if metric["threshold"] is None else f"{float(metric['threshold']):g}"
-            mark = {"passed": "[green]pass[/]", "failed": "[red]FAIL[/]"}.get(
-                metric["status"], metric["status"]
-            )
-            interval = "" if low == "nan" else f"{low} to {high}"
-            table.add_row(name, f"{float(metric['value']):.3f}", interval, threshold, mark)
+            threshold = "" if metric["threshold"] is None else f"{float(metric['threshold']):.3g}"
+            marks = {"passed": "[green]pass[/]", "failed": "[red]FAIL[/]", "not_applicable": "no rows"}
+            mark = marks.get(metric["status"], metric["status"])
+            value = "" if mark == "no rows" else f"{float(metric['value']):.3f}"
+            interval = "" if low == "nan" or not value else f"{low} to {high}"
+            table.add_row(name, value, interval, threshold, mark)
     narrator.console.print(table)
 
 
