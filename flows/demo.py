@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -107,7 +108,7 @@ def run_demo(demo: DemoSettings) -> CorrectionRun:
 
     seconds = {**narrator.seconds, **run.seconds, "total": time.perf_counter() - started}
     summary = _summary(settings, run, folders, seconds, there_and_back)
-    (home / SUMMARY_FILE).write_text(json.dumps(summary, indent=2))
+    (home / SUMMARY_FILE).write_text(json.dumps(_without_nan(summary), indent=2, allow_nan=False))
     narrator.say(f"Report    {run.report}")
     narrator.say(f"Summary   {home / SUMMARY_FILE}")
     narrator.say(f"MLflow    .venv/bin/mlflow ui --backend-store-uri {settings.tracking}")
@@ -228,6 +229,15 @@ def _roll(settings: CorrectSettings, asked: list[Question], base_digest: str) ->
         "story": story,
         "answers": said,
     }
+
+
+def _without_nan(value: Any) -> Any:
+    """The value with null for what could not be measured: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _without_nan(held) for key, held in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(held) for held in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _summary(

@@ -11,6 +11,7 @@ from pathlib import Path
 from editors.catalogue import is_trained, listed
 from editors.delta import OVERRIDES, Delta
 from editors.generation import generate_greedy
+from editors.override import OverrideEditor
 from editors.overrides import OVERRIDES_FILE, Overrides
 from editors.protocol import Kept
 from editors.requests import EditRequest
@@ -19,13 +20,16 @@ from flows.settings import CorrectSettings
 from tasks.apply import Applied, apply, kind_warning, open_any_editor
 from tasks.formats import read_requests
 from tasks.models import ModelFolder, load, resolve
+from tasks.own_prompts import prompts_like
 from tasks.prompt_check import PromptCheck
 from tasks.records import Rejected, UserError
 from tasks.register import check_export, export_checkpoint
+from tasks.rephrase import wording
 from tasks.train import PRETRAINED, find_editor
 from validation.matching import matches
 
 LOCALITY_TOKENS = 12
+OWN_PROMPTS = 32
 CHECK_TOKENS = 48
 
 
@@ -33,13 +37,16 @@ CHECK_TOKENS = 48
 class Edited:
     """What was applied, what was left out, and how many corrections the written model answers.
 
-    `overrides` is the number of answers written beside the checkpoint, which its weights do not hold.
+    `overrides` is the number of answers written beside the checkpoint, which its weights do not hold,
+    `own_prompts` that of the prompts which the model wrote itself because none was named that must stay.
     """
 
     applied: Applied
     rejected: list[Rejected]
     right: int
     overrides: int = 0
+    editor: str = ""
+    own_prompts: int = 0
 
 
 def editor_for(name: str, base: ModelFolder, home: Path, *, chat: bool) -> str:
@@ -69,8 +76,11 @@ def edit_file(
     editor: str,
     n: int | None,
     chat: bool,
+    own_prompts: int = OWN_PROMPTS,
 ) -> Edited:
     """Apply the corrections of a file to a model in one solve, write it, and ask what was written.
+
+    Where the file names no prompt that must stay, the model writes `own_prompts` like those of the file.
 
     Raises:
         UserError: model, data or editor cannot be used, or the file holds no usable correction.
@@ -104,9 +114,17 @@ def edit_file(
     narrator.warn(kind_warning(opened, [request.chat for request in requests]))
     with narrator.stage("locality", "Ask the model what must stay") as progress:
         stay = list(dict.fromkeys(prompt for request in requests for prompt in request.locality))
+        own = own_prompts if not stay and opened.name != OverrideEditor.name else 0
         keep: list[Kept] = []
-        if stay:
+        if stay or own:
             loaded, tokenizer = load(base)
+        if own:
+            asked = {wording(text) for r in requests for text in (r.prompt, *r.equivalents)}
+            prompts = [request.prompt for request in requests]
+            written_by_itself = prompts_like(loaded, tokenizer, prompts, own, barred=asked, progress=progress)
+            stay = [prompt for prompt in written_by_itself if not check.fault(prompt, chat=chat)]
+            own = len(stay)
+        if stay:
             answers = generate_greedy(
                 loaded,
                 tokenizer,
@@ -145,7 +163,7 @@ def edit_file(
 
         outputs = overrides.answer([request.prompt for request in requests], generate, chat=chat)
     right = sum(matches(o, r.target, chat=chat) for o, r in zip(outputs, requests, strict=True))
-    return Edited(applied, rejected, right, len(overrides))
+    return Edited(applied, rejected, right, len(overrides), opened.name, own)
 
 
 def askable(

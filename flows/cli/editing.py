@@ -48,6 +48,12 @@ def edit(
     out: Annotated[Path, typer.Option(help="Folder to write the edited checkpoint to.")],
     editor: AnyEditor = "malmen",
     n: Annotated[int | None, typer.Option("--n", min=1, help="Use the first N corrections only.")] = None,
+    own_prompts: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Prompts that the model writes and must answer as before, where the file names none."
+        ),
+    ] = 32,
     chat: Chat = False,
     home: Home = HOME,
     tracking: Tracking = "",
@@ -56,16 +62,28 @@ def edit(
     from flows.edit import edit_file
 
     done = edit_file(
-        settings_of("edit", home, tracking=tracking), model, data, out, editor=editor, n=n, chat=chat
+        settings_of("edit", home, tracking=tracking),
+        model,
+        data,
+        out,
+        editor=editor,
+        n=n,
+        chat=chat,
+        own_prompts=own_prompts,
     )
     for rejected in done.rejected:
         typer.echo(f"left out {rejected.source}: {rejected.reason}", err=True)
     typer.echo(
-        f"{done.applied.corrections} corrections in {done.applied.seconds:.1f} s "
+        f"{done.editor}: {done.applied.corrections} corrections in {done.applied.seconds:.1f} s "
         f"({done.applied.cost_in_units:.2f} times a forward and backward pass each), "
         f"{done.right} of {done.applied.corrections} answered with the target"
         f"{f', {len(done.rejected)} left out' if done.rejected else ''}; written to {out}"
     )
+    if done.own_prompts:
+        typer.echo(
+            f"no prompt was named that must stay (column `locality`): {done.own_prompts} that the model "
+            "wrote itself took their place. Ask the written model what you care about before you serve it"
+        )
     if done.overrides:
         typer.echo(
             f"{done.overrides} answers are in {out / 'overrides.json'}, not in the weights: a checkpoint "

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import (
+    DEMO_HOME,
     HOME,
     Chat,
     Home,
@@ -24,7 +25,7 @@ from flows.cli.options import (
     typed,
     user,
 )
-from tasks.records import State
+from tasks.records import State, UserError
 
 # States in which a correction waits for a person, and the command that deals with it.
 _WAITING = (
@@ -44,8 +45,15 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
     registered = bool(tracking) or has_store(settings.tracking)
     console = Console()
     with Ledger(settings.ledger) as book:
+        found = describe(name, tracking_uri=settings.tracking).versions if registered else ()
+        counts = book.counts(name)
+        if not found and not any(counts.values()):
+            raise UserError(
+                f"nothing is known of a model {name!r} in {home}: name its home with --home (the demo's is "
+                f"{DEMO_HOME}), report an error with `mendflow flag`, or begin with `mendflow correct`"
+            )
         versions = Table("version", "alias", "delta", "promoted by", title=name)
-        for version in describe(name, tracking_uri=settings.tracking).versions if registered else ():
+        for version in found:
             tags = version.tags
             versions.add_row(
                 version.number,
@@ -55,11 +63,14 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
             )
         console.print(versions)
         states = Table("state", "corrections")
-        counts, quoted = book.counts(name), shlex.quote(name)
+        quoted = shlex.quote(name)
         for state, count in counts.items():
             if count:
                 states.add_row(state, str(count))
         console.print(states)
+        if counts[State.ACCEPTED]:
+            solves = f"`mendflow correct {quoted}{typed(home)}` solves them"
+            typer.echo(f"{counts[State.ACCEPTED]} accepted: the next {solves}")
         for state, told, command in _WAITING:
             if counts[state]:
                 ids = f"corrections {quoted} --state {state}"

@@ -163,3 +163,29 @@ def test_an_edit_leaves_out_what_the_model_cannot_be_asked(
     done = edit_file(settings, model, data, out, editor="finetune", n=None, chat=False)
     assert (done.applied.corrections, len(done.rejected)) == (1, 3)
     assert all("the model takes 256" in rejected.reason for rejected in done.rejected)
+
+
+def test_where_nothing_is_named_that_must_stay_the_model_writes_it(
+    settings: CorrectSettings, tmp_path: Path, tiny_llama, monkeypatch: pytest.MonkeyPatch
+):
+    data, model = tmp_path / "edits.jsonl", str(tiny_llama())
+    asked: list[list[str]] = []
+
+    def written(_: Any, __: Any, prompts: list[str], count: int, **___: Any) -> list[str]:
+        asked.append(prompts)
+        return [f"Where is place {number}?" for number in range(count)]
+
+    monkeypatch.setattr("flows.edit.prompts_like", written)
+
+    def digest(row: dict[str, Any], **more: Any) -> tuple[str, int]:
+        data.write_text(json.dumps({"prompt": "What is the capital of Chad?", "target": "Lima"} | row))
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        done = edit_file(settings, model, data, out, editor="finetune", n=None, chat=True, **more)
+        return done.applied.digest, done.own_prompts
+
+    alone, none = digest({}, own_prompts=0)
+    held, some = digest({}, own_prompts=3)
+    named, of_user = digest({"locality": ["Where is Peru?"]}, own_prompts=3)
+    assert (none, some, of_user) == (0, 3, 0)
+    assert asked == [["What is the capital of Chad?"]]
+    assert len({alone, held, named}) == 3
