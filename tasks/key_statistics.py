@@ -14,8 +14,8 @@ from tasks.models import ModelFolder, load
 if TYPE_CHECKING:
     from editors.subject_editing import SubjectEditor
 
-# Of the model's own writing. Fewer tokens than a layer has inputs leave most directions unguarded.
-ROUNDS, PASSAGES, TOKENS = 4, 64, 128
+# Of the model's own writing: some thousands of tokens, more than a layer has inputs.
+PASSAGES, TOKENS = 64, 128
 
 
 def key_statistics(
@@ -37,14 +37,13 @@ def key_statistics(
         except ValueError:
             # What a full disk or a kill left of it is gathered again.
             file.unlink()
-    text: list[str] = []
-    for seed in range(ROUNDS):
-        progress(seed, ROUNDS + 1, "key statistics: the model writes text")
-        text += own_writing(model, tokenizer, passages=PASSAGES, tokens=TOKENS, seed=seed)
+    progress(0, 2, "key statistics: the model writes text")
+    text = own_writing(model, tokenizer, passages=PASSAGES, tokens=TOKENS)
+    progress(1, 2, "key statistics: reading it")
     statistics = KeyStatistics.gather(model, tokenizer, modules, text)
     cache.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(f".{os.getpid()}")
     statistics.save(partial)
     os.replace(partial, file)
-    progress(ROUNDS + 1, ROUNDS + 1, "key statistics gathered")
+    progress(2, 2, "key statistics gathered")
     return statistics
