@@ -94,7 +94,8 @@ def corrections(
         table.add_row(one.id, one.state, *map(escape, texts))
     if found:
         Console().print(table)
-    typer.echo(f"{len(found)} corrections of {name}{' in ' + ' or '.join(state) if state else ''}")
+    counted = f"{len(found)} correction{'' if len(found) == 1 else 's'} of {name}"
+    typer.echo(f"{counted}{' in state ' + ' or '.join(state) if state else ''}")
 
 
 def answer(

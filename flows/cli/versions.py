@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -27,6 +27,12 @@ from flows.cli.options import (
 )
 from tasks.records import State, UserError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flows.settings import CorrectSettings
+    from tasks.registry import RegisteredModel
+
 # States in which a correction waits for a person, and the command that deals with it.
 _WAITING = (
     (State.NEEDS_ANSWER, "waiting for an answer", "answer {} ID --expected TEXT"),
@@ -37,15 +43,11 @@ _WAITING = (
 def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: LedgerUrl = "") -> None:
     """Show a model's versions, its corrections by state, and its last promotions."""
     from tasks.ledger import Ledger
-    from tasks.registry import describe
-    from tasks.tracking import has_store
 
     settings = settings_of(name, home, tracking=tracking, ledger=ledger)
-    # Errors are flagged and collected before there is any version.
-    registered = bool(tracking) or has_store(settings.tracking)
     console = Console()
     with Ledger(settings.ledger) as book:
-        found = describe(name, tracking_uri=settings.tracking).versions if registered else ()
+        found = _registered(settings, named=bool(tracking)).versions
         counts = book.counts(name)
         if not found and not any(counts.values()):
             raise UserError(
@@ -172,10 +174,11 @@ def promote(
     ledger: LedgerUrl = "",
 ) -> None:
     """Make the candidate, or a named version, the champion."""
+    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
     prepare_prefect(home)
+    _require_versions(settings, home, named=bool(tracking))
     from flows.promote import promote as promote_flow
 
-    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
     number = promote_flow(settings, version, who or user(), why)
     typer.echo(f"champion of {name} is version {number}")
 
@@ -189,9 +192,32 @@ def rollback(
     ledger: LedgerUrl = "",
 ) -> None:
     """Put the previous champion back; again, and it goes forward."""
+    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
     prepare_prefect(home)
+    _require_versions(settings, home, named=bool(tracking))
     from flows.promote import rollback as rollback_flow
 
-    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
     number = rollback_flow(settings, who or user(), why)
     typer.echo(f"champion of {name} is version {number}")
+    again = f"mendflow rollback {shlex.quote(name)}{typed(home)}"
+    typer.echo(f"corrections that it does not hold are retired now; `{again}` brings the other version back")
+
+
+def _registered(settings: CorrectSettings, *, named: bool) -> RegisteredModel:
+    """The model as the registry has it; without versions where there is no store and none was named."""
+    from tasks.registry import RegisteredModel, describe
+    from tasks.tracking import has_store
+
+    # Errors are flagged and collected before there is any store.
+    if named or has_store(settings.tracking):
+        return describe(settings.model_name, tracking_uri=settings.tracking)
+    return RegisteredModel(settings.model_name)
+
+
+def _require_versions(settings: CorrectSettings, home: Path, *, named: bool) -> None:
+    """Refuse a model without versions at once, before any server starts."""
+    if not _registered(settings, named=named).versions:
+        raise UserError(
+            f"the model {settings.model_name!r} has no version in {home}: name its home with --home (the "
+            f"demo's is {DEMO_HOME}), or begin with `mendflow correct`"
+        )

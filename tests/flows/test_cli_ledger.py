@@ -57,7 +57,7 @@ def test_ids_are_found_by_state_whole_in_a_narrow_window(shell: Shell):
     waiting = shell("corrections", "--state", "needs_answer")
     assert chad in waiting
     assert togo not in waiting
-    assert "1 corrections of my-model in needs_answer" in waiting
+    assert "1 correction of my-model in state needs_answer" in waiting
     # Before there is any version there are corrections, and no answers.
     explained = shell("explain", "capital of TOGO")
     for part in (togo, "as 'Capital of Togo?'", "accepted", chad, "alike"):
