@@ -43,7 +43,9 @@ def write_run_report(settings: CorrectSettings, run: CorrectionRun, judged: Judg
         set_aside=[SetAside(**entry) for entry in run.set_aside],
         stages_seconds=run.seconds,
         commands={
-            "Promote this version, if it does not serve yet": f"mendflow promote {run.model_name} --version {run.candidate}{home}",
+            "Promote this version, if it does not serve": (
+                f"mendflow promote {run.model_name} --version {run.candidate}{home}"
+            ),
             "Undo the last promotion": f"mendflow rollback {run.model_name}{home}",
         },
         links={"Data gate": "data_docs/edits/index.html", "Model gates": "gate_docs/index.html"},
