@@ -40,6 +40,7 @@ EDITORS = {
     "memit-joint": Entry("editors.joint_memit:JointMemit"),
     "mend": Entry("editors.mend:Mend", trained=True),
     "override": Entry("editors.override:OverrideEditor"),
+    "patcher": Entry("editors.patcher:Patcher"),
     "rome": Entry("editors.rome:Rome"),
     "ultraedit": Entry("editors.ultraedit:UltraEdit"),
 }

@@ -15,8 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from editors.widening import Appended, Widths, widen
+
 TENSORS_FILE = "delta.safetensors"
 MANIFEST_FILE = "delta.json"
+_APPENDED = ("rows", "columns")  # by dimension: what a tensor that comes after a parameter's own is stored as
 OVERRIDES = "overrides"  # in a manifest: answers given in front of the model, as `Overrides.to_json` has them
 
 
@@ -36,16 +39,26 @@ class LowRank:
 class Delta:
     """Shifts by parameter name, and a manifest of digests, editor, corrections, seed and versions.
 
-    The manifest may also hold overrides (`editors.overrides`), which need no parameter.
+    A shift is added to its parameter, or comes after it (`Appended`). The manifest may also hold overrides
+    (`editors.overrides`), which need no parameter.
     """
 
-    shifts: Mapping[str, Tensor | LowRank]
+    shifts: Mapping[str, Tensor | LowRank | Appended]
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
     def dense(self, name: str) -> Tensor:
-        """The shift of one parameter as a tensor of the parameter's shape."""
+        """The shift of one parameter as a tensor of the parameter's shape, or what is appended to it."""
         shift = self.shifts[name]
+        if isinstance(shift, Appended):
+            return shift.values
         return shift.dense() if isinstance(shift, LowRank) else shift
+
+    def edited(self, name: str, parameter: Tensor) -> Tensor:
+        """A parameter of the base, with its shift: fp32."""
+        shift, values = self.shifts[name], self.dense(name).to(parameter.device).float()
+        if isinstance(shift, Appended):
+            return torch.cat([parameter.float(), values], shift.dim)
+        return parameter.float() + values
 
     def norms(self) -> dict[str, float]:
         """Frobenius norm of every shift."""
@@ -85,13 +98,15 @@ class Delta:
             raise ValueError(f"the delta in {folder} is damaged: {error}") from error
         if _digest(tensors, manifest) != manifest.get("delta_digest"):
             raise ValueError(f"the delta in {folder} is damaged: its digest differs from its manifest's")
-        shifts: dict[str, Tensor | LowRank] = {}
+        shifts: dict[str, Tensor | LowRank | Appended] = {}
         for key, tensor in tensors.items():
             name, _, part = key.rpartition("#")
             if not part or not name:
                 shifts[key] = tensor
             elif part == "left":
                 shifts[name] = LowRank(tensor, tensors[f"{name}#right"])
+            elif part in _APPENDED:
+                shifts[name] = Appended(tensor, _APPENDED.index(part))
         return cls(shifts, manifest)
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -99,6 +114,8 @@ class Delta:
         for name, shift in self.shifts.items():
             if isinstance(shift, LowRank):
                 tensors[f"{name}#left"], tensors[f"{name}#right"] = shift.left, shift.right
+            elif isinstance(shift, Appended):
+                tensors[f"{name}#{_APPENDED[shift.dim]}"] = shift.values
             else:
                 tensors[name] = shift
         return tensors
@@ -121,11 +138,14 @@ def applied(model: nn.Module, delta: Delta) -> Iterator[nn.Module]:
     Raises:
         ValueError: a shift is not finite, does not fit its parameter, or has none in this model.
     """
-    originals = {name: _parameter(model, name).detach().clone() for name in delta.shifts}
+    added = [name for name, shift in delta.shifts.items() if not isinstance(shift, Appended)]
+    originals = {name: _parameter(model, name).detach().clone() for name in added}
+    widths = Widths(model)
     try:
         add_in_place(model, delta)
         yield model
     finally:
+        widths.put_back(model)
         with torch.no_grad():
             for name, original in originals.items():
                 model.get_parameter(name).copy_(original)
@@ -135,16 +155,17 @@ def add_in_place(model: nn.Module, delta: Delta) -> None:
     """Add every shift to its parameter, in fp32 before rounding to the parameter's dtype. No way back."""
     delta.check_finite()
     edited: dict[str, Tensor] = {}
-    for name in delta.shifts:
+    appended = {name: shift for name, shift in delta.shifts.items() if isinstance(shift, Appended)}
+    for name in delta.shifts.keys() - appended.keys():
         parameter, shift = _parameter(model, name), delta.dense(name)
         if shift.shape != parameter.shape:
             raise ValueError(
                 f"the shift of {name} has shape {tuple(shift.shape)}, not {tuple(parameter.shape)}"
             )
-        sum_ = parameter.detach().float() + shift.to(parameter.device).float()
-        edited[name] = sum_.to(parameter.dtype)
+        edited[name] = delta.edited(name, parameter.detach()).to(parameter.dtype)
         if not torch.isfinite(edited[name]).all():
             raise ValueError(f"{name} would not be finite in {parameter.dtype} after the edit")
+    widen(model, appended)
     with torch.no_grad():
         for name, value in edited.items():
             model.get_parameter(name).copy_(value)

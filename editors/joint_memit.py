@@ -9,7 +9,7 @@ cost several times as much, and locality with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,12 +17,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from editors.capture import answer_logits, device_of
-from editors.gather import batches
+from editors.capture import device_of
 from editors.key_statistics import KeyStatistics
-from editors.objective import log_probabilities, weighted_backward
+from editors.objective import backward_of_the_wrong, log_probabilities, weighted_backward
 from editors.protocol import Progress
-from editors.requests import Example
 from editors.solve import ridge_solve
 from editors.subject_editing import Job, SubjectConfig, SubjectEditor, block_of, regulariser
 
@@ -92,7 +90,8 @@ class JointMemit(SubjectEditor):
         for step in range(config.steps):
             active = [i for i in range(len(rows)) if not rest[i]]
             rest = [max(r - 1, 0) for r in rest]
-            losses = _backward(job, [rows[i] for i in active], config.enough) if active else []
+            chosen = [rows[i] for i in active]
+            losses = backward_of_the_wrong(job.model, chosen, config.enough, job.pad, job.cache)
             for i, loss in zip(active, losses, strict=True):
                 if loss <= config.enough:
                     rest[i] = 2
@@ -137,25 +136,3 @@ def written(model: nn.Module, readers: Mapping[str, Tensor], values: Mapping[str
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _backward(job: Job, rows: Sequence[tuple[Example, float]], enough: float) -> list[float]:
-    """Backward of the weighted losses that are more than enough; every row's loss in nats a token."""
-    result = [0.0] * len(rows)
-    for numbers, batch in batches([example for example, _ in rows], job.pad):
-        batch = batch.to(job.model.device)
-        with torch.enable_grad(), job.cache.replayed(batch):
-            log_p = answer_logits(job.model, batch).log_softmax(-1)
-            labels = batch.labels[batch.answer_mask]
-            nll = -log_p.gather(1, labels[:, None])[:, 0]
-            parts = nll.split(batch.answer_mask.sum(1).tolist())
-            loss = nll.new_zeros(())
-            for number, part in zip(numbers, parts, strict=True):
-                result[number] = float(part.detach().mean())
-                if result[number] > enough:
-                    loss = loss + rows[number][1] * part.sum()
-            if not torch.isfinite(loss):
-                raise ValueError("the loss of an edit is not finite; are the model's weights finite?")
-            if loss.requires_grad:
-                loss.backward()
-    return result

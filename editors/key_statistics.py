@@ -1,9 +1,9 @@
-"""What layers read in ordinary text: second moments of their inputs (C of ROME, MEMIT and AlphaEdit)."""
+"""What layers read in ordinary text: moments of their inputs (C of ROME, MEMIT and AlphaEdit)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,14 +23,19 @@ if TYPE_CHECKING:
 OPENINGS = ("The", "In the", "A", "When", "It is", "During", "Many", "After", "One of", "She", "He")
 # Rows of text in one forward pass, and tokens of a passage that are read.
 _ROWS, _LONGEST = 16, 512
+_MEAN = "#mean"
 
 
 @dataclass(frozen=True)
 class KeyStatistics:
-    """Mean of u u' over layer inputs u, by module name: (d_in, d_in), fp32; and over how many tokens."""
+    """Means of u u' (d_in, d_in) and of u (d_in,) over layer inputs u, fp32, by module name.
+
+    `tokens` is over how many.
+    """
 
     moments: Mapping[str, Tensor]
     tokens: int
+    means: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def gather(
@@ -65,16 +70,19 @@ class KeyStatistics:
             ValueError: an input is not finite.
         """
         sums = {m.name: torch.zeros(m.d_in, m.d_in, dtype=torch.float64) for m in modules}
+        first = {m.name: torch.zeros(m.d_in, dtype=torch.float64) for m in modules}
         count = 0
         for _, batch in batches(examples, pad, _ROWS):
             batch = batch.to(model.device)
             for name, rows in capture_keys(model, modules, batch, batch.attention_mask.bool()).items():
                 sums[name] += (rows.T @ rows).double().cpu()
+                first[name] += rows.sum(0).double().cpu()
             count += int(batch.attention_mask.sum())
         for name, total in sums.items():
             if not torch.isfinite(total).all():
                 raise ValueError(f"the inputs of {name} are not finite; are the model's weights finite?")
-        return cls({name: (total / count).float() for name, total in sums.items()}, count)
+        means = {name: (total / count).float() for name, total in first.items()}
+        return cls({name: (total / count).float() for name, total in sums.items()}, count, means)
 
     def of(self, module: EditableModule) -> Tensor:
         """The moment of one module; ValueError where there is none, or one of another model."""
@@ -88,6 +96,7 @@ class KeyStatistics:
     def save(self, file: Path) -> None:
         """Write one safetensors file."""
         tensors = {name: tensor.contiguous() for name, tensor in self.moments.items()}
+        tensors |= {f"{name}{_MEAN}": tensor.contiguous() for name, tensor in self.means.items()}
         save_file(tensors, file, metadata={"tokens": str(self.tokens)})
 
     @classmethod
@@ -98,7 +107,9 @@ class KeyStatistics:
         try:
             with safe_open(file, framework="pt") as stored:
                 tokens = int((stored.metadata() or {})["tokens"])
-            return cls(load_file(file), tokens)
+            tensors = load_file(file)
+            means = {n.removesuffix(_MEAN): tensors.pop(n) for n in list(tensors) if n.endswith(_MEAN)}
+            return cls(tensors, tokens, means)
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{file} is damaged ({error}); gather the key statistics again") from error
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from editors.capture import answer_logits
+from editors.capture import answer_labels, answer_logits
+from editors.gather import batches
 from editors.replay import PrefixCache
 from editors.requests import Example, collate
 
@@ -51,3 +52,28 @@ def weighted_backward(model: nn.Module, weighted: Sequence[Weighted], pad: int, 
             loss.backward()
         total += float(loss.detach())
     return total
+
+
+def backward_of_the_wrong(
+    model: nn.Module, rows: Sequence[tuple[Example, float]], enough: float, pad: int, cache: PrefixCache
+) -> list[float]:
+    """Backward of the weighted NLL of examples with more than `enough`; the NLL of each, in nats a token.
+
+    Raises:
+        ValueError: a loss is not finite.
+    """
+    result = [0.0] * len(rows)
+    for numbers, batch in batches([example for example, _ in rows], pad):
+        with torch.enable_grad(), cache.replayed(batch):
+            log_p = answer_logits(model, batch).log_softmax(-1)
+            nll = -log_p.gather(1, answer_labels(batch, log_p)[:, None])[:, 0]
+            loss = nll.new_zeros(())
+            for number, part in zip(numbers, nll.split(batch.answer_mask.sum(1).tolist()), strict=True):
+                result[number] = float(part.detach().mean())
+                if not result[number] <= enough:
+                    loss = loss + rows[number][1] * part.sum()
+            if not torch.isfinite(loss):
+                raise ValueError("the loss of an edit is not finite; are the model's weights finite?")
+            if loss.requires_grad:
+                loss.backward()
+    return result

@@ -58,11 +58,13 @@ class Job:
     model: PreTrainedModel
     modules: Sequence[EditableModule]
     moments: dict[str, Tensor]
+    means: dict[str, Tensor]
+    tokens: int
     contexts: Sequence[Contexts]
     pad: int
     cache: PrefixCache
     originals: Any
-    shifts: dict[str, Tensor]
+    shifts: dict[str, Any]
     kept: Sequence[Example]
 
     def add(self, module: EditableModule, shift: Tensor) -> None:
@@ -148,7 +150,7 @@ class SubjectEditor(ABC):
             job = Job(
                 model,
                 modules,
-                self._moments(model, tokenizer, modules, keep, pad),
+                *self._ordinary(model, tokenizer, modules, keep, pad),
                 read_contexts(tokenizer, requests, subjects, prefixes),
                 pad,
                 PrefixCache(model, modules),
@@ -166,22 +168,28 @@ class SubjectEditor(ABC):
     def _solve(self, job: Job, progress: Progress) -> None:
         """Add shifts to the modules until every request is met."""
 
-    def _moments(
+    def _ordinary(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         modules: Sequence[EditableModule],
         keep: Sequence[Kept],
         pad: int,
-    ) -> dict[str, Tensor]:
-        """C of every module (d_in, d_in), fp64: ordinary text, and prompts that must stay."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
+        """C (d_in, d_in) and mean (d_in,) of every module's inputs, fp64: ordinary text, and what must stay.
+
+        And over how many tokens of text.
+        """
         text = self.statistics or KeyStatistics.gather(model, tokenizer, modules, seed=self.config.seed)
         moments = {m.name: text.of(m).double() for m in modules}
+        means = {name: mean.double() for name, mean in text.means.items()}
         if keep:
             stay = KeyStatistics.over(model, modules, encode_kept(tokenizer, keep), pad)
-            for module in modules:
-                moments[module.name] += self.config.kept_weight * stay.of(module).double()
-        return moments
+            for name in moments:
+                moments[name] += self.config.kept_weight * stay.moments[name].double()
+            for name in means.keys() & moments.keys():
+                means[name] += self.config.kept_weight * stay.means[name].double()
+        return moments, means, text.tokens
 
 
 def spread_residual(

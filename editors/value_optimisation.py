@@ -67,6 +67,7 @@ class Contexts:
     weights: tuple[float, ...]
     essence: Placed
     bare: int
+    subject: str
 
 
 def read_contexts(
@@ -99,7 +100,7 @@ def read_contexts(
         essence = Placed(
             Example(essence.example.prompt_ids, essence.example.target_ids[:1]), essence.position
         )
-        result.append(Contexts((*bare, *behind), tuple(weights), essence, len(bare)))
+        result.append(Contexts((*bare, *behind), tuple(weights), essence, len(bare), subject))
     return result
 
 

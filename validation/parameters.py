@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from editors.delta import Delta
+from editors.widening import Appended
 
 # A product of two factors may be rounded otherwise when it is computed again.
 _ROUNDING = 0.01
@@ -20,7 +21,8 @@ class ParameterChanges:
     """Names of parameters and persistent buffers, sorted; `compared` counts the candidate's.
 
     `largest_relative_norm` is the largest Frobenius norm of a change over that of the base's parameter: 0
-    without a change, infinite where the base's is zero, NaN where the change is not a number.
+    without a change, infinite where the base's is zero, NaN where the change is not a number. What a delta
+    appends is not in it: the size of a new neuron's weights says nothing of what it does.
     """
 
     changed: tuple[str, ...]
@@ -41,14 +43,22 @@ def parameter_changes(
         delta: what was to be changed. A change of any other parameter is undeclared, and so is one by
             something else than its shift, and a parameter that is missing, new, or of another shape.
     """
-    before = base.state_dict() if isinstance(base, nn.Module) else base
+    pristine = base.state_dict() if isinstance(base, nn.Module) else base
     after = candidate.state_dict()
     names = list(_distinct(after))
+    before = dict(pristine)
+    if any(isinstance(shift, Appended) for shift in delta.shifts.values()):
+        # Blocks without new neurons are padded with zeros, to be as wide as those with.
+        before.update({name: _padded(before[name], after[name]) for name in before.keys() & after.keys()})
     changed = {name for name in names if name not in before or not _equal(before[name], after[name])}
     gone = set(before) - set(after)
-    as_declared = {name for name in changed & set(delta.shifts) if _is_shifted(before, after, name, delta)}
+    as_declared = {name for name in changed & set(delta.shifts) if _is_shifted(pristine, after, name, delta)}
     non_finite = {name for name in names if not bool(torch.isfinite(after[name]).all())}
-    norms = [_relative_norm(before[name], after[name]) for name in sorted(changed & set(before))]
+    norms = [
+        _relative_norm(before[name], after[name])
+        for name in sorted(changed & set(before))
+        if not isinstance(delta.shifts.get(name), Appended)
+    ]
     return ParameterChanges(
         changed=tuple(sorted(changed)),
         undeclared=tuple(sorted((changed | gone) - as_declared)),
@@ -59,13 +69,28 @@ def parameter_changes(
 
 
 def _is_shifted(before: Mapping[str, Tensor], after: Mapping[str, Tensor], name: str, delta: Delta) -> bool:
-    """Whether a parameter is its base plus its shift, up to the rounding of its dtype."""
-    shift = delta.dense(name).float()
-    if not before.get(name, shift).shape == after[name].shape == shift.shape:
+    """Whether a parameter is its base with its shift, up to the rounding of its dtype."""
+    if name not in before:
         return False
-    base, edited = before[name].float(), after[name].float()
-    rounded = torch.finfo(after[name].dtype).eps * float(base.norm() + shift.norm())
-    return float((edited - base - shift.to(base.device)).norm()) <= _ROUNDING * float(shift.norm()) + rounded
+    try:
+        expected = delta.edited(name, before[name])
+    except RuntimeError:
+        # They do not fit each other.
+        return False
+    if expected.shape != after[name].shape:
+        return False
+    base, shift = float(before[name].float().norm()), float(delta.dense(name).float().norm())
+    rounded = torch.finfo(after[name].dtype).eps * (base + shift)
+    return float((after[name].float() - expected).norm()) <= _ROUNDING * shift + rounded
+
+
+def _padded(before: Tensor, after: Tensor) -> Tensor:
+    """The base's parameter with zeros after its own, as large as the candidate's, unless that is smaller."""
+    if before.dim() != after.dim() or any(a < b for a, b in zip(after.shape, before.shape, strict=True)):
+        return before
+    padded = before.new_zeros(after.shape)
+    padded[tuple(slice(size) for size in before.shape)] = before
+    return padded
 
 
 def _relative_norm(before: Tensor, after: Tensor) -> float:
