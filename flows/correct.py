@@ -15,6 +15,7 @@ from flows import stages
 from flows.console import Narrator
 from flows.dataset import build_dataset, traffic_to_train_on
 from flows.judge import check_gates, judge
+from flows.keys import judgement_key, run_key
 from flows.promote import brought_back
 from flows.set_aside import SetAsides
 from flows.settings import CorrectSettings
@@ -99,7 +100,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             # Training may have taken longer than the lease: nothing is changed after another run took it.
             lease.renew()
             digest = ledger.digest(name, stages.OPEN)
-            key = stages.run_key(settings, digest, base.digest, editor_digest)
+            key = run_key(settings, digest, base.digest, editor_digest)
             folder = settings.home / "runs" / name / key
             with narrator.stage("build", "Build and check the edit dataset") as progress:
                 dataset, quarantined = build_dataset(
@@ -119,7 +120,15 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
                     base, editor_ref, dataset, folder / "delta", manifest, settings.key_statistics, progress
                 )
             with narrator.stage("register", "Register the candidate"):
-                run_id = run_of(settings.tracking, f"{settings.experiment}-corrections", key)
+                judgement = judgement_key(
+                    settings,
+                    key,
+                    dataset=dataset.digest,
+                    delta=applied.digest,
+                    champion=champion.version,
+                    gates=check_gates(settings).digest(),
+                )
+                run_id = run_of(settings.tracking, f"{settings.experiment}-corrections", judgement)
                 candidate = register.register(
                     name,
                     tracking_uri=settings.tracking,

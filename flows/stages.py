@@ -5,8 +5,6 @@ Every stage writes into the run's folder and finds there what an interrupted run
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -278,21 +276,3 @@ def apply_corrections(
     opened = open_any_editor(editor, base, cache, progress)
     requests, keep = dataset.requests(locality=0), dataset.kept()
     return apply(base, opened, requests, keep, folder, manifest=manifest, progress=progress)
-
-
-def run_key(settings: CorrectSettings, ledger_digest: str, base_digest: str, editor_digest: str) -> str:
-    """What makes two runs the same run: their inputs, whatever was interrupted."""
-    parts = [settings.model_name, base_digest, editor_digest, ledger_digest]
-    chosen = settings.model_dump(
-        mode="json",
-        include={
-            "held_out",
-            "equivalents",
-            "far",
-            "keep_confirmed",
-            "gate_share",
-            "reporter_limit",
-            "seed",
-        },
-    )
-    return hashlib.sha256(json.dumps([parts, chosen], sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""MLflow runs of correction runs: one for each key, found again after an interruption."""
+"""MLflow runs that keep judgements: one for each key, found again after an interruption."""
 
 from __future__ import annotations
 

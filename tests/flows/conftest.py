@@ -137,7 +137,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], World]:
     gates.write_text(LENIENT_GATES)
     store = folder / "store"
     store.mkdir()
-    _serve(f"sqlite:///{store / 'mlflow.db'}", [(k.prompt, k.answer) for k in facts.keep])
+    serve(f"sqlite:///{store / 'mlflow.db'}", [(k.prompt, k.answer) for k in facts.keep])
 
     def make(home: Path) -> World:
         shutil.copytree(store, home)
@@ -158,7 +158,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], World]:
     return make
 
 
-def _serve(tracking_uri: str, answered: list[tuple[str, str]]) -> None:
+def serve(tracking_uri: str, answered: list[tuple[str, str]]) -> None:
     """Traces of requests whose answers users called right, in a new store."""
     from tasks.tracing import Request, new_trace_id, write_traces
     from tasks.tracking import tracking
