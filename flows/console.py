@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -16,6 +16,8 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+
+from tasks.records import Rejected
 
 ReportProgress = Callable[[int, int, str], None]
 # Seconds between two lines about one stage where there is no terminal to show a bar on.
@@ -48,6 +50,11 @@ class Narrator:
         """A line about what may go less well than the user thinks; nothing if it is empty."""
         if text:
             self.say(f"[yellow]warning:[/] {escape(text)}")
+
+    def left_out(self, rejected: Iterable[Rejected]) -> None:
+        """A line about each entry of a file or trace that cannot be used."""
+        for one in rejected:
+            self.say(escape(f"left out {one.source}: {one.reason}"))
 
     @contextmanager
     def _bar(self, told: str) -> Iterator[ReportProgress]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from rich.markup import escape
 
 from flows import stages
 from flows.console import Narrator
@@ -71,8 +70,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         with narrator.stage("collect", "Collect flagged errors"):
             collected = _collected(settings, ledger)
             ledger.record(collected.reports)
-            for unreadable in collected.rejected:
-                narrator.say(escape(f"left out {unreadable.source}: {unreadable.reason}"))
+            narrator.left_out(collected.rejected)
         with narrator.stage("check", "Ask the champion whether they are errors still") as progress:
             stages.close_already_correct(settings, ledger, champion, progress)
         narrator.say(
@@ -89,7 +87,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         base = resolve(champion.folder.ref, cache=settings.home / "models")
         with narrator.stage("train", "Find or train an editor") as progress:
             learnable = traffic_to_train_on(settings, ledger, champion, collected.traffic)
-            editor = stages.train_or_reuse(settings, base, learnable, progress)
+            editor = stages.train_or_reuse(settings, base, learnable, progress, narrator.left_out)
             editor_ref = str(editor.folder) if editor else settings.editor
             opened = open_any_editor(editor_ref, base, settings.key_statistics, progress)
         narrator.warn(kind_warning(opened, [c.chat for c in ledger.corrections(name, *stages.OPEN)]))

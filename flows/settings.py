@@ -26,7 +26,7 @@ class CorrectSettings(BaseModel):
     source: Path | None = Field(default=None, description="a file of reports instead of traces")
     chat: bool = Field(default=True, description="prompts are chat turns; false for raw text")
     editor: str = Field(default="malmen", description="name of an editor, or the folder of a trained one")
-    retrain: bool = Field(default=False, description="pass over the editors that came with mendflow")
+    retrain: bool = Field(default=False, description="train an editor even where there is one")
     training_steps: int = Field(default=60, ge=1, description="steps of a training inside the flow")
     training_data: Path | None = Field(default=None, description="edit data to train on; by default traffic")
     promotion: Literal["auto", "review"] = Field(default="auto", description="who promotes what passes")

@@ -5,7 +5,7 @@ Every stage writes into the run's folder and finds there what an interrupted run
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from editors.catalogue import is_trained
+from editors.catalogue import is_trained, listed
 from editors.override import OverrideEditor
 from flows.console import ReportProgress
 from flows.practice import practice_from_traffic
@@ -25,11 +25,11 @@ from tasks.ledger import Ledger
 from tasks.measuring import GATE_TOKENS
 from tasks.models import ModelFolder, load, load_delta, resolve
 from tasks.prompt_check import PromptCheck
-from tasks.records import Collected, Correction, State, UserError
+from tasks.records import Collected, Correction, Rejected, State, UserError
 from tasks.registry import CHAMPION, describe, resolve_version
 from tasks.roles import Learnable
 from tasks.tracking import tracking
-from tasks.train import PRETRAINED, TrainedEditor, find_editor, train_editor
+from tasks.train import PRETRAINED, TrainedEditor, data_digest, find_editor, train_editor
 
 stage = task(cache_policy=NO_CACHE, persist_result=False)
 OPEN = (State.ACCEPTED, State.ACTIVE)
@@ -121,16 +121,26 @@ def check_base(settings: CorrectSettings, champion: Champion) -> None:
 
 
 def check_editor(settings: CorrectSettings) -> None:
-    """Refuse an editor whose versions the gates cannot judge.
+    """Refuse an editor whose versions the gates cannot judge, and a training that would not take place.
 
     Raises:
-        UserError: overrides change no parameter, which is the first thing that a candidate is asked.
+        UserError: overrides change no parameter, which is the first thing that a candidate is asked; or
+            there is nothing to train, or nothing to train on where the user said so.
     """
     if settings.editor == OverrideEditor.name:
         raise UserError(
             "`override` answers in front of the model and changes no parameter, so there is nothing for the "
             "gates to judge: write overrides with `mendflow edit --editor override`, or name another editor"
         )
+    data = settings.training_data
+    if not is_trained(settings.editor) and (settings.retrain or data is not None):
+        option = "--retrain" if data is None else "--training-data"
+        raise UserError(
+            f"{option} would do nothing: this command does not train the editor {settings.editor}; leave it "
+            f"out, or name one of {listed(trained=True)} with --editor"
+        )
+    if data is not None and not data.exists():
+        raise UserError(f"there is no {data} to train on; correct --training-data")
 
 
 def reconcile(
@@ -218,24 +228,32 @@ def _askable(settings: CorrectSettings, ledger: Ledger, champion: Champion) -> l
 
 @stage
 def train_or_reuse(
-    settings: CorrectSettings, base: ModelFolder, learnable: Learnable, progress: ReportProgress
+    settings: CorrectSettings,
+    base: ModelFolder,
+    learnable: Learnable,
+    progress: ReportProgress,
+    left_out: Callable[[Iterable[Rejected]], None],
 ) -> TrainedEditor | None:
-    """The folder of an editor for this base: reused if one fits, else trained; None if none is needed."""
+    """The folder of an editor for this base: reused if one fits, else trained; None if none is needed.
+
+    Where the user named training data or asked for a training, only one trained on just that fits.
+    `left_out` is told which rows of the training data cannot be used.
+    """
     from editors.training import TrainingConfig
 
     kind = settings.editor
     if not is_trained(kind):
         return None
     trained = settings.home / "editors"
-    places = [trained] if settings.retrain else [trained, PRETRAINED]
-    # What an interrupted run had trained anew is there already.
-    found = find_editor(base.digest, places, chat=settings.chat, name=kind)
-    if found:
-        return found
+    if not settings.retrain and settings.training_data is None:
+        found = find_editor(base.digest, [trained, PRETRAINED], chat=settings.chat, name=kind)
+        if found:
+            return found
     if settings.training_data is not None:
         from tasks.formats import read_requests
 
-        requests, _ = read_requests(settings.training_data, chat=settings.chat)
+        requests, rejected = read_requests(settings.training_data, chat=settings.chat)
+        left_out(rejected)
         stay = [prompt for request in requests for prompt in request.locality]
     else:
         requests, stay = practice_from_traffic(
@@ -248,6 +266,11 @@ def train_or_reuse(
                 f"{LEAST_TO_TRAIN_ON} of each: train one with `mendflow train-editor --model {base.ref} "
                 f"--data FILE --editor {kind} --out DIR` and name DIR with --editor, or use --editor finetune"
             )
+    # What an interrupted run had trained is there already.
+    digest = data_digest(requests, stay)
+    found = find_editor(base.digest, [trained], chat=settings.chat, name=kind, trained_on=digest)
+    if found:
+        return found
     name = f"{kind}-{base.digest[:12]}"
     return train_editor(
         base,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from editors.catalogue import is_trained, listed
@@ -13,7 +14,7 @@ from flows.console import Narrator, ReportProgress
 from flows.settings import CorrectSettings
 from tasks.formats import read_prompts, read_requests
 from tasks.models import ModelFolder, load, resolve
-from tasks.records import TrafficRecord, UserError, normalise_prompt
+from tasks.records import Rejected, TrafficRecord, UserError, normalise_prompt
 from tasks.train import TrainedEditor, answers_to_keep, train_editor
 from tasks.training_data import (
     RELATIONS_FOLDER,
@@ -63,7 +64,9 @@ def train(
     with narrator.stage("model", f"Find the model {model}"):
         base = resolve(model, cache=settings.home / "models", tracking_uri=settings.tracking)
     with narrator.stage("data", "Prepare corrections to practise on") as progress:
-        requests, stay = _practice(base, data, limit=limit, chat=chat, seed=seed, progress=progress)
+        requests, stay = _practice(
+            base, data, limit=limit, chat=chat, seed=seed, progress=progress, left_out=narrator.left_out
+        )
     training = TrainingConfig(steps=steps, minutes=minutes, seed=seed)
     with narrator.stage("train", f"Train on {len(requests)} corrections") as progress:
         return train_editor(
@@ -80,7 +83,14 @@ def train(
 
 
 def _practice(
-    base: ModelFolder, data: Path, *, limit: int, chat: bool, seed: int, progress: ReportProgress
+    base: ModelFolder,
+    data: Path,
+    *,
+    limit: int,
+    chat: bool,
+    seed: int,
+    progress: ReportProgress,
+    left_out: Callable[[Iterable[Rejected]], None],
 ) -> tuple[list[EditRequest], list[str]]:
     rng = random.Random(seed)
     relations = (data / RELATIONS_FOLDER).is_dir()
@@ -95,7 +105,8 @@ def _practice(
             stated, prompts = practice_statements(data, chat=chat, seed=seed)
             return requests + stated, at_most(MOST_TO_KEEP, stay, rng) + prompts
         return requests, at_most(MOST_TO_KEEP, stay, rng)
-    read, _ = read_requests(data, chat=chat)
+    read, rejected = read_requests(data, chat=chat)
+    left_out(rejected)
     chosen = at_most(2 * limit, read, rng)
     requests, spare = chosen[:limit], chosen[limit:]
     stay = [prompt for request in chosen for prompt in request.locality[:1]]

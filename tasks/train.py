@@ -42,11 +42,16 @@ class TrainedEditor:
 
 
 def find_editor(
-    base_digest: str, places: Iterable[Path], *, chat: bool | None = None, name: str = "malmen"
+    base_digest: str,
+    places: Iterable[Path],
+    *,
+    chat: bool | None = None,
+    name: str = "malmen",
+    trained_on: str | None = None,
 ) -> TrainedEditor | None:
     """The first editor in `places` trained for this base, on chat turns or raw text if such a one is there.
 
-    Its own digest is verified by loading it.
+    Its own digest is verified by loading it. `trained_on` is the `data_digest` that it must have.
 
     Raises:
         UserError: the editor that fits is damaged.
@@ -59,7 +64,8 @@ def find_editor(
                 manifest = read_manifest(folder)
             except ValueError as error:
                 raise UserError(f"the editor in {folder} cannot be used: {error}") from error
-            if manifest.get("base_digest") == base_digest and manifest["editor"] == name:
+            fits = manifest.get("base_digest") == base_digest and manifest["editor"] == name
+            if fits and trained_on in (None, manifest.get("data_digest")):
                 other_kind = chat is not None and manifest.get("chat", chat) not in (chat, "both")
                 found.append((other_kind, folder, manifest.get("statement", "")))
     if not found:
@@ -104,7 +110,7 @@ def train_editor(
     started = time.monotonic()
     config = config or entry(editor).editor_class().config_class()
     training = training or TrainingConfig()
-    data = json.dumps([[asdict(r) for r in requests], list(stay)], sort_keys=True)
+    data = data_digest(requests, stay)
     inputs = json.dumps([editor, data, base.digest, asdict(config), asdict(training), chat], sort_keys=True)
     if checkpoint is not None:
         # A checkpoint is only ever resumed by the training that wrote it.
@@ -133,7 +139,7 @@ def train_editor(
         "base": base.ref if base.ref.startswith("gguf:") else base.path.name,
         "render_digest": render_digest(tokenizer, chat=chat),
         "chat": _practised(requests),
-        "data_digest": hashlib.sha256(data.encode()).hexdigest(),
+        "data_digest": data,
         "corrections": len(requests),
         "kept_prompts": len(keep),
         "training": asdict(training),
@@ -148,6 +154,12 @@ def train_editor(
     if checkpoint is not None:
         shutil.rmtree(checkpoint, ignore_errors=True)
     return TrainedEditor(out, result.editor.digest(), "trained", result.statement)
+
+
+def data_digest(requests: Sequence[EditRequest], stay: Sequence[str]) -> str:
+    """SHA-256 over what an editor is trained on, as its manifest has it."""
+    data = json.dumps([[asdict(request) for request in requests], list(stay)], sort_keys=True)
+    return hashlib.sha256(data.encode()).hexdigest()
 
 
 def _practised(requests: Sequence[EditRequest]) -> bool | Literal["both"]:

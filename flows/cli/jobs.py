@@ -53,10 +53,10 @@ def correct(
     experiment: Annotated[str, typer.Option(help="MLflow experiment of the traces.")] = "mendflow",
     editor: AnyEditor = "malmen",
     retrain: Annotated[
-        bool, typer.Option(help="Train an editor even if one for this base came with mendflow.")
+        bool, typer.Option(help="Train an editor even where there is one for this base.")
     ] = False,
     training_data: Annotated[
-        Path | None, typer.Option(help="Edit data to train an editor on; by default the traffic.")
+        Path | None, typer.Option(help="Edit data to train an editor on, even where there is one.")
     ] = None,
     review: Annotated[bool, typer.Option(help="Leave what passes for a person to promote.")] = False,
     gates: Annotated[Path | None, typer.Option(help="Gate file; by default mendflow's own.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -14,12 +15,15 @@ from typer.testing import CliRunner
 from editors.catalogue import EDITORS, listed
 from flows import stages
 from flows.cli import app
+from flows.console import Narrator
 from flows.correct import correct
+from flows.settings import CorrectSettings
 from flows.train import _practice as practice
+from tasks.formats import read_requests
 from tasks.models import load, resolve
 from tasks.records import UserError
 from tasks.roles import Learnable, share
-from tasks.train import find_editor
+from tasks.train import TrainedEditor, find_editor
 from tests.editors.cases import TRAINED
 from tests.flows.conftest import World
 
@@ -65,7 +69,7 @@ def test_the_job_says_that_an_editor_was_trained_on_prompts_of_another_kind(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
-    settings = taught(tmp_path / "home").settings
+    settings = taught(tmp_path / "home").settings.model_copy(update={"training_data": None})
     assert not settings.chat
     base = resolve(settings.base)
     editor = TRAINED["malmen"](load(base)[0])
@@ -120,7 +124,7 @@ def test_the_job_trains_on_nothing_that_its_gates_ask(
     settings = taught(tmp_path / "home").settings
     seen: list[str] = []
 
-    def training(_: Any, __: Any, learnable: Learnable, ___: Any) -> None:
+    def training(_: Any, __: Any, learnable: Learnable, *___: Any) -> None:
         seen.extend(record.prompt for record in learnable.traffic)
         raise KeyboardInterrupt
 
@@ -129,6 +133,71 @@ def test_the_job_trains_on_nothing_that_its_gates_ask(
         correct(settings)
     assert seen
     assert all(share(prompt, settings.seed) >= settings.gate_share for prompt in seen)
+
+
+def test_training_data_that_was_named_is_trained_on_whatever_editors_there_are(
+    taught: Callable[[Path], World], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    settings = taught(tmp_path / "home").settings.model_copy(update={"training_steps": 1})
+    base, nothing = resolve(settings.base), Learnable([], frozenset())
+    shipped = TRAINED["malmen"](load(base)[0])
+    shipped.manifest = {"base_digest": base.digest, "chat": False}
+    shipped.save(settings.home / "editors" / "a-first")
+    narrator = Narrator()
+
+    def trained(**changes: Any) -> TrainedEditor:
+        changed = settings.model_copy(update=changes)
+        told = (lambda *_: None), narrator.left_out
+        found = stages.train_or_reuse.fn(changed, base, nothing, *told)
+        assert found is not None
+        return found
+
+    assert settings.training_data is not None
+    lines = settings.training_data.read_text().splitlines()
+    other = tmp_path / "other.jsonl"
+    other.write_text("\n".join([*lines[::-1], '{"prompt": "", "target": "x"}']))
+    first = trained()
+    assert first.origin == "trained"
+    assert trained() == dataclasses.replace(first, origin="reused")
+    assert capsys.readouterr().out == ""
+    second = trained(training_data=other)
+    assert (second.origin, second.digest != first.digest) == ("trained", True)
+    assert f"left out {other.name}" in " ".join(capsys.readouterr().out.split())
+    # Without it, whichever is there.
+    assert trained(training_data=None).digest == shipped.digest()
+
+
+def test_a_second_retrain_trains_on_what_was_served_since(
+    taught: Callable[[Path], World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = taught(tmp_path / "home").settings
+    requests, rejected = read_requests(settings.training_data or Path(), chat=False)
+    assert not rejected
+    stay = [prompt for request in requests for prompt in request.locality]
+    changes = {"training_data": None, "training_steps": 1, "retrain": True}
+    settings, base = settings.model_copy(update=changes), resolve(settings.base)
+
+    def origin(order: int) -> str:
+        monkeypatch.setattr(stages, "practice_from_traffic", lambda *_, **__: (requests[::order], stay))
+        found = stages.train_or_reuse.fn(settings, base, Learnable([], frozenset()), lambda *_: None, list)
+        assert found is not None
+        return found.origin
+
+    assert [origin(1), origin(1), origin(-1)] == ["trained", "reused", "trained"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"editor": "finetune", "training_data": Path(__file__)}, "--training-data would do nothing"),
+        ({"editor": "finetune", "retrain": True}, "--retrain would do nothing"),
+        ({"editor": str(Path(__file__).parent), "retrain": True}, "--retrain would do nothing"),
+        ({"training_data": Path("absent.jsonl")}, "no absent.jsonl to train on"),
+    ],
+)
+def test_a_training_that_would_not_take_place_is_refused_at_once(changes: dict, says: str):
+    with pytest.raises(UserError, match=says):
+        stages.check_editor(CorrectSettings(model_name="m", **changes))
 
 
 @pytest.mark.parametrize("locality", [(), ("What is Lima?", "what is the capital of PERU?")])
@@ -141,7 +210,9 @@ def test_no_prompt_is_practised_on_and_kept(locality: tuple[str, ...], tmp_path:
     ]
     data.write_text("\n".join(map(json.dumps, lines)))
     base = resolve(str(tiny_llama()))
-    requests, stay = practice(base, data, limit=12, chat=True, seed=0, progress=lambda *_: None)
+    requests, stay = practice(
+        base, data, limit=12, chat=True, seed=0, progress=lambda *_: None, left_out=list
+    )
     assert len(requests) == (6 if locality else 3)
     assert stay == ["What is Lima?"] if locality else len(stay) == 3
     assert not {r.prompt for r in requests} & set(stay)

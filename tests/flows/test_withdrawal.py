@@ -31,7 +31,7 @@ def answers(settings: CorrectSettings, prompts: list[str], alias: str = "@champi
 def test_the_answer_goes_back_and_the_others_hold(
     taught: Callable[[Path], World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    settings = taught(tmp_path / "home").settings.model_copy(update={"editor": "finetune"})
+    settings = taught(tmp_path / "home").settings
     monkeypatch.setenv("MENDFLOW_HOME", str(settings.home))
     assert settings.source is not None
     assert settings.training_data is not None
@@ -40,7 +40,7 @@ def test_the_answer_goes_back_and_the_others_hold(
     chosen = [json.loads(lines[i]) for i in (0, 3, 4)]
     reports = tmp_path / "reports.jsonl"
     reports.write_text("".join(json.dumps({**row, "locality": []}) + "\n" for row in chosen))
-    settings = settings.model_copy(update={"source": reports})
+    settings = settings.model_copy(update={"source": reports, "editor": "finetune", "training_data": None})
     prompts, wanted = [row["prompt"] for row in chosen], [row["target"] for row in chosen]
 
     def typed(command: str, *arguments: str) -> str:
