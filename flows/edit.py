@@ -24,7 +24,7 @@ from tasks.own_prompts import prompts_like
 from tasks.prompt_check import PromptCheck
 from tasks.records import Rejected, UserError
 from tasks.register import check_export, export_checkpoint
-from tasks.rephrase import wording
+from tasks.rephrase import rephrase, wording
 from tasks.train import PRETRAINED, find_editor
 from validation.matching import matches
 
@@ -119,9 +119,16 @@ def edit_file(
         if stay or own:
             loaded, tokenizer = load(base)
         if own:
-            asked = {wording(text) for r in requests for text in (r.prompt, *r.equivalents)}
-            prompts = [request.prompt for request in requests]
-            written_by_itself = prompts_like(loaded, tokenizer, prompts, own, barred=asked, progress=progress)
+            written_by_itself = prompts_like(
+                loaded,
+                tokenizer,
+                [request.prompt for request in requests],
+                own,
+                # Held still, another wording of a correction would hold the answer that is wrong.
+                barred={wording(p.text) for r in requests for p in rephrase(r.prompt, chat=chat)},
+                restating=[text for request in requests for text in (request.prompt, *request.equivalents)],
+                progress=progress,
+            )
             stay = [prompt for prompt in written_by_itself if not check.fault(prompt, chat=chat)]
             own = len(stay)
         if stay:

@@ -33,6 +33,7 @@ def practice_from_traffic(
             prompts,
             ENOUGH - len(prompts),
             barred=learnable.asked,
+            restating=learnable.corrected,
             seed=seed,
             progress=progress,
         )

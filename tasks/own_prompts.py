@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from editors.key_statistics import own_writing
 from editors.protocol import Progress, no_progress
+from tasks.neighbours import restated
 from tasks.rephrase import wording
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def prompts_like(
     count: int,
     *,
     barred: Collection[str] = (),
+    restating: Sequence[str] = (),
     seed: int = 0,
     progress: Progress = no_progress,
 ) -> list[str]:
@@ -41,6 +43,7 @@ def prompts_like(
         prompts: examples.
         count: how many are wanted.
         barred: wordings that must not be among them.
+        restating: prompts of which no other wording may be among them, as far as `restated` can tell.
         seed: of all choices.
         progress: called with (prompts found, prompts wanted, note).
     """
@@ -49,7 +52,7 @@ def prompts_like(
     lines = [line for line in stripped if "\n" not in line and len(line) <= LONGEST_EXAMPLE]
     shown = min(EXAMPLES, len(lines))
     found: dict[str, str] = {}
-    known = {wording(prompt) for prompt in prompts} | set(barred)
+    known = {wording(prompt) for prompt in (*prompts, *restating)} | set(barred)
     for round_ in range(ROUNDS if lines else 0):
         lists = ["".join(f"- {p}\n" for p in rng.sample(lines, shown)) + "-" for _ in range(PASSAGES)]
         written = own_writing(
@@ -60,9 +63,11 @@ def prompts_like(
             seed=seed * ROUNDS + round_,
             openings=lists,
         )
-        for prompt in (line for text in written for line in _continued(text, shown)):
+        lines_written = [line for text in written for line in _continued(text, shown)]
+        same = restated(restating, lines_written)
+        for index, prompt in enumerate(lines_written):
             key = wording(prompt)
-            if key and key not in known:
+            if key and key not in known and index not in same:
                 found.setdefault(key, prompt)
         progress(min(len(found), count), count, "writing prompts like those of the traffic")
         if len(found) >= count:

@@ -17,10 +17,15 @@ _SETTLED = frozenset({State.RETIRED, State.ALREADY_CORRECT})
 
 @dataclass(frozen=True)
 class Learnable:
-    """Traffic that an editor may be trained on, and the wordings of all that was ever asked."""
+    """Traffic that an editor may be trained on, and what prompts like it must not be.
+
+    `asked` are the wordings of all that was ever asked; `corrected` are the prompts of corrections, as they
+    were reported, of which no other wording may be trained on either.
+    """
 
     traffic: list[TrafficRecord]
     asked: frozenset[str]
+    corrected: tuple[str, ...] = ()
 
 
 def unsettled(corrections: Iterable[Correction], held: Collection[str] = ()) -> list[Correction]:
@@ -61,7 +66,8 @@ def for_training(
     once = {wording(r.prompt): r.prompt for r in free}
     bound = gate_bound(once.values(), gate_share, gate_rows, seed)
     learnable = [r for r in free if share(r.prompt, seed) >= bound]
-    return Learnable(learnable, barred | once.keys())
+    corrected = tuple(text for c in open_ for text in (c.prompt, *c.equivalents))
+    return Learnable(learnable, barred | once.keys(), corrected)
 
 
 def is_storable(text: str) -> bool:

@@ -17,6 +17,7 @@ from flows.stages import Champion, check_base, close_already_correct, train_or_r
 from tasks.ledger import Ledger
 from tasks.measuring import GATE_TOKENS
 from tasks.models import load, resolve
+from tasks.own_prompts import prompts_like
 from tasks.records import ErrorReport, State, TrafficRecord, UserError
 from tasks.roles import Learnable
 
@@ -182,6 +183,16 @@ def test_where_nothing_is_named_that_must_stay_the_model_writes_it(
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         done = edit_file(settings, model, data, out, editor="finetune", n=None, chat=True, **more)
         return done.applied.digest, done.own_prompts
+
+    def reworded(_: Any, __: Any, *, openings: list[str], **___: Any) -> list[str]:
+        lines = ["Who wrote the play Hamlet?", "Give me the writer of Hamlet.", "Where is Peru?", "Cut"]
+        return [opening + "\n-".join(f" {line}" for line in lines) for opening in openings]
+
+    with monkeypatch.context() as patch:
+        # Another wording of the correction has the answer that is wrong.
+        patch.setattr("flows.edit.prompts_like", prompts_like)
+        patch.setattr("tasks.own_prompts.own_writing", reworded)
+        assert digest({"prompt": "Who wrote Hamlet?"}, own_prompts=3)[1] == 1
 
     alone, none = digest({}, own_prompts=0)
     held, some = digest({}, own_prompts=3)

@@ -47,6 +47,13 @@ def test_whole_new_lines_of_the_list_are_taken(monkeypatch: pytest.MonkeyPatch):
     assert like(EXAMPLES, barred=[wording("Where is Fiji?")]) == ["Where is Mali?"]
 
 
+def test_no_other_wording_of_a_correction_is_taken(monkeypatch: pytest.MonkeyPatch):
+    other = "What is the capital city of Chad?"
+    writing(monkeypatch, f" {other}\n- Where is Fiji?\n- Where is Cu")
+    assert like(EXAMPLES) == [other, "Where is Fiji?"]
+    assert like(EXAMPLES, restating=[EXAMPLES[0]]) == ["Where is Fiji?"]
+
+
 def test_there_is_nothing_to_show_without_a_prompt_of_one_line(monkeypatch: pytest.MonkeyPatch):
     shown = writing(monkeypatch, " a\n- b\n")
     assert like(["two\nlines", "long " * 100]) == []
@@ -80,7 +87,9 @@ def test_practice_is_of_the_traffic_and_of_prompts_like_it(tiny_llama: Any, monk
     ]
 
     def practised(count: int) -> set[str]:
-        learnable = Learnable(served[:count], frozenset({wording(prompts[100])}))
+        learnable = Learnable(
+            served[:count], frozenset({wording(prompts[100])}), (f"{places[101]}'s capital?",)
+        )
         requests, stay = practice_from_traffic(base, learnable, chat=True, seed=0, progress=lambda *_: None)
         assert len(requests) + len(stay) <= ENOUGH
         return {request.prompt for request in requests} | set(stay)
@@ -88,4 +97,5 @@ def test_practice_is_of_the_traffic_and_of_prompts_like_it(tiny_llama: Any, monk
     assert practised(ENOUGH) <= set(prompts)
     few = practised(50)
     assert len(few) > 50
-    assert prompts[100] not in few
+    assert not {prompts[100], prompts[101]} & few
+    assert prompts[102] in few

@@ -53,3 +53,5 @@ def test_a_rewording_of_a_correction_and_half_a_character_are_left_out(correctio
     ]
     kept = for_training(records, corrections, gate_share=0.0, gate_rows=0, seed=0)
     assert [r.prompt for r in kept.traffic] == ["Who wrote Emma?"]
+    # What the model writes to practise on is held against it too.
+    assert kept.corrected == ("What is the capital of Chad?",)
