@@ -35,7 +35,7 @@ def prompts_like(
 
     Nothing is asked of them but that they are new: a prompt that makes no sense has an answer too, which an
     edit must leave alone. Fewer come where the model repeats itself, none where there are no examples of one
-    line to show it.
+    line to show it. It is shown fewer of them where it has not the positions for more.
 
     Args:
         model: any language model that can go on with a text.
@@ -49,21 +49,27 @@ def prompts_like(
     """
     rng = random.Random(seed)
     stripped = dict.fromkeys(prompt.strip() for prompt in prompts)
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     lines = [line for line in stripped if "\n" not in line and len(line) <= LONGEST_EXAMPLE]
+    lines = [line for line in lines if _that_fit([line], tokenizer, room)]
     shown = min(EXAMPLES, len(lines))
     found: dict[str, str] = {}
     known = {wording(prompt) for prompt in (*prompts, *restating)} | set(barred)
     for round_ in range(ROUNDS if lines else 0):
-        lists = ["".join(f"- {p}\n" for p in rng.sample(lines, shown)) + "-" for _ in range(PASSAGES)]
+        lists = [_that_fit(rng.sample(lines, shown), tokenizer, room) for _ in range(PASSAGES)]
         written = own_writing(
             model,
             tokenizer,
             passages=PASSAGES,
             tokens=TOKENS,
             seed=seed * ROUNDS + round_,
-            openings=lists,
+            openings=[_list(examples) for examples in lists],
         )
-        lines_written = [line for text in written for line in _continued(text, shown)]
+        lines_written = [
+            line
+            for text, examples in zip(written, lists, strict=True)
+            for line in _continued(text, len(examples))
+        ]
         same = restated(restating, lines_written)
         for index, prompt in enumerate(lines_written):
             key = wording(prompt)
@@ -73,6 +79,18 @@ def prompts_like(
         if len(found) >= count:
             break
     return list(found.values())[:count]
+
+
+def _list(examples: Sequence[str]) -> str:
+    """A list of examples that is to be gone on with."""
+    return "".join(f"- {example}\n" for example in examples) + "-"
+
+
+def _that_fit(examples: list[str], tokenizer: PreTrainedTokenizerBase, room: int | None) -> list[str]:
+    """As many of the examples as leave the model the positions to write in."""
+    while room and examples and len(tokenizer(_list(examples), verbose=False)["input_ids"]) + TOKENS > room:
+        examples = examples[:-1]
+    return examples
 
 
 def _continued(text: str, shown: int) -> Iterator[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from editors.key_statistics import own_writing
 from flows.practice import ENOUGH, practice_from_traffic
 from tasks import own_prompts
 from tasks.models import load, resolve
@@ -34,7 +36,8 @@ def writing(monkeypatch: pytest.MonkeyPatch, *endings: str) -> list[str]:
 
 
 def like(examples: Sequence[str], count: int = 10, **settings: Any) -> list[str]:
-    return prompts_like(None, None, examples, count, **settings)  # type: ignore[arg-type]
+    model = SimpleNamespace(config=SimpleNamespace(get_text_config=SimpleNamespace))
+    return prompts_like(model, None, examples, count, **settings)  # type: ignore[arg-type]
 
 
 def test_whole_new_lines_of_the_list_are_taken(monkeypatch: pytest.MonkeyPatch):
@@ -73,6 +76,27 @@ def test_never_what_is_known_barred_or_twice(examples: list[str], said: list[str
 def test_a_model_writes_the_same_prompts_again(tiny_llama: Any):
     model, tokenizer = load(resolve(str(tiny_llama())))
     assert prompts_like(model, tokenizer, EXAMPLES, 5) == prompts_like(model, tokenizer, EXAMPLES, 5)
+
+
+def test_examples_in_another_script_leave_the_model_the_positions_to_write_in(
+    tiny_gpt2: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """Of which its tokenizer makes twice as many tokens as there are letters."""
+    model, tokenizer = load(resolve(str(tiny_gpt2())))
+    shown: list[str] = []
+
+    def writing(*arguments: Any, openings: list[str], **settings: Any) -> list[str]:
+        shown.extend(openings)
+        return own_writing(*arguments, openings=openings, **settings)
+
+    monkeypatch.setattr(own_prompts, "own_writing", writing)
+    monkeypatch.setattr(own_prompts, "ROUNDS", 1)
+    short, long = [f"Столица страны {number}?" for number in range(8)], "очень длинный " * 20
+    prompts_like(model, tokenizer, [*short, long], 5)
+    room = model.config.max_position_embeddings - own_prompts.TOKENS
+    assert max(len(tokenizer(opening)["input_ids"]) for opening in shown) <= room
+    assert min(opening.count("\n") for opening in shown) >= 4
+    assert not any(long in opening for opening in shown)
 
 
 def test_practice_is_of_the_traffic_and_of_prompts_like_it(tiny_llama: Any, monkeypatch: pytest.MonkeyPatch):
