@@ -123,7 +123,21 @@ def own_writing(
     seed: int = 0,
     openings: Sequence[str] = OPENINGS,
 ) -> list[str]:
-    """Text the model writes by itself at temperature 1: ordinary text for any model, from no data."""
+    """Text the model writes by itself at temperature 1: ordinary text for any model, from no data.
+
+    Raises:
+        ValueError: its logits are not finite.
+    """
+    from transformers import LogitsProcessor, LogitsProcessorList
+
+    class Finite(LogitsProcessor):  # type: ignore[misc]
+        """Refuses what sampling would fail at with words of its own, or on a GPU end the process."""
+
+        def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002
+            if not torch.isfinite(scores.amax(-1)).all():
+                raise ValueError("what the model writes is not finite; are the model's weights finite?")
+            return scores
+
     prompts = [openings[i % len(openings)] for i in range(passages)]
     # Padded by hand: a tokenizer without a padding token refuses to.
     rows = [list(tokenizer(prompt)["input_ids"]) for prompt in prompts]
@@ -141,5 +155,6 @@ def own_writing(
             temperature=1.0,
             top_k=0,
             max_new_tokens=tokens,
+            logits_processor=LogitsProcessorList([Finite()]),
         )
     return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from rich.markup import escape
 
 from editors.catalogue import EDITORS
 from flows.bench_plan import (
@@ -84,8 +86,14 @@ def bench(settings: CorrectSettings, what: BenchSettings) -> Path:
     narrator.say(announced(len(able), columns, known, what.minutes))
     with narrator.stage("editors", "Open the methods") as progress:
         # Here and not in a trial, whose memory is to be the edit's alone.
-        for method in able:
-            open_any_editor(method.editor, base, settings.key_statistics, progress)
+        for number, method in enumerate(methods):
+            if method.reason:
+                continue
+            try:
+                open_any_editor(method.editor, base, settings.key_statistics, progress)
+            except UserError as error:
+                methods[number] = replace(method, reason=str(error))
+                narrator.say(escape(f"{method.label} cannot: {error}"))
     for column in columns:
         for method, row in zip(methods, rows, strict=True):
             trial = trial_of(method, column)

@@ -69,12 +69,17 @@ def open_any_editor(
         progress: called with (steps done, steps, note) while they are gathered.
 
     Raises:
-        UserError: there is none of that name, or it was trained for another base.
+        UserError: there is none of that name, it was trained for another base, or it cannot edit this one.
     """
     if name_or_path in EDITORS and not is_trained(name_or_path):
         editor = make(name_or_path)
         if cache is not None and isinstance(editor, SubjectEditor):
-            editor.statistics = key_statistics(base, editor, cache, progress)
+            try:
+                editor.statistics = key_statistics(base, editor, cache, progress)
+            except UserError:
+                raise
+            except ValueError as error:
+                raise UserError(f"{name_or_path} cannot edit {base.ref}: {error}") from error
         return editor
     folder = Path(name_or_path)
     if not folder.is_dir():

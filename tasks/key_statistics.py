@@ -25,7 +25,7 @@ def key_statistics(
 
     Raises:
         UserError: the base cannot be loaded.
-        ValueError: its inputs are not finite.
+        ValueError: it is not finite, or has no module that the editor can change.
     """
     model, tokenizer = load(base)
     modules = editor.modules(model)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from editors.key_statistics import own_writing
 from editors.protocol import Progress, no_progress
 from tasks.neighbours import restated
+from tasks.records import UserError
 from tasks.rephrase import wording
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def prompts_like(
         restating: prompts of which no other wording may be among them, as far as `restated` can tell.
         seed: of all choices.
         progress: called with (prompts found, prompts wanted, note).
+
+    Raises:
+        UserError: what the model writes is not finite.
     """
     rng = random.Random(seed)
     stripped = dict.fromkeys(prompt.strip() for prompt in prompts)
@@ -57,14 +61,17 @@ def prompts_like(
     known = {wording(prompt) for prompt in (*prompts, *restating)} | set(barred)
     for round_ in range(ROUNDS if lines else 0):
         lists = [_that_fit(rng.sample(lines, shown), tokenizer, room) for _ in range(PASSAGES)]
-        written = own_writing(
-            model,
-            tokenizer,
-            passages=PASSAGES,
-            tokens=TOKENS,
-            seed=seed * ROUNDS + round_,
-            openings=[_list(examples) for examples in lists],
-        )
+        try:
+            written = own_writing(
+                model,
+                tokenizer,
+                passages=PASSAGES,
+                tokens=TOKENS,
+                seed=seed * ROUNDS + round_,
+                openings=[_list(examples) for examples in lists],
+            )
+        except ValueError as error:
+            raise UserError(f"the model cannot write prompts of its own: {error}") from error
         lines_written = [
             line
             for text, examples in zip(written, lists, strict=True)

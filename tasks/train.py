@@ -118,8 +118,8 @@ def train_editor(
     resumed = checkpoint is not None and checkpoint.exists()
     model, tokenizer = load(base)
     keep = answers_to_keep(model, tokenizer, stay, chat=chat, progress=progress)
-    text = own_writing(model, tokenizer, seed=training.seed)
     try:
+        text = own_writing(model, tokenizer, seed=training.seed)
         result = fit(
             model,
             tokenizer,

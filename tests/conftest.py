@@ -11,6 +11,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import functools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,20 @@ def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
     """`tiny_bert(seed=0, chat=True, **config) -> folder`: a classifier of three classes; only to be read."""
     return _factory("bert", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def damaged_llama(tiny_llama: ModelFactory, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a Llama of which one weight is not a number."""
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("damaged") / "llama"
+    shutil.copytree(tiny_llama(), folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.get_parameter("model.layers.1.mlp.down_proj.weight")[1, 2] = torch.nan
+    model.save_pretrained(folder)
+    return folder
 
 
 def _factory(architecture: str, folders: pytest.TempPathFactory) -> ModelFactory:

@@ -99,6 +99,17 @@ def test_methods_stand_side_by_side(base, file: Path, home: CorrectSettings, tmp
     assert ">mend</text>" not in picture
 
 
+def test_a_method_that_cannot_edit_the_model_leaves_the_others_their_cells(
+    damaged_llama: Path, file: Path, home: CorrectSettings, tmp_path: Path, capsys
+):
+    base = resolve(str(damaged_llama), cache=home.home / "models")
+    what = settings(base, file, tmp_path, methods=("memit", "override"), sizes=(1,), repeats=1)
+    text = bench(home, what).read_text()
+    assert "memit, 1: cannot: memit cannot edit" in text
+    assert "memit cannot edit" in said(capsys)
+    assert [r["method"] for r in records(tmp_path) if r["status"] == MEASURED] == ["override"]
+
+
 def test_a_killed_bench_goes_on(
     base, file: Path, home: CorrectSettings, tmp_path: Path, started: list[Any], capsys
 ):

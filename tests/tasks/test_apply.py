@@ -14,7 +14,10 @@ from editors.ultraedit import UltraEdit
 from tasks import key_statistics
 from tasks.apply import apply, kind_warning, open_any_editor
 from tasks.models import load, resolve
+from tasks.own_prompts import prompts_like
+from tasks.records import UserError
 from tasks.train import _practised as practised
+from tasks.train import train_editor
 from tests.editors.cases import TRAINED
 
 CHAT = EditRequest("a", "What is the capital of Egypt?", "Lima")
@@ -74,6 +77,30 @@ def test_an_editor_trained_on_prompts_of_another_kind_is_told_of(
     assert says in told
     assert bool(told) == bool(says)
     assert not kind_warning(UltraEdit(), chats)
+
+
+def test_a_base_that_is_not_finite_is_refused_before_anything_is_sampled_from_it(
+    damaged_llama: Path, tmp_path: Path
+) -> None:
+    base = resolve(str(damaged_llama))
+    with pytest.raises(UserError, match=r"memit cannot edit .*llama: .*are the model's weights finite"):
+        open_any_editor("memit", base, tmp_path)
+    stay = [f"Where is place {number}?" for number in range(12)]
+    with pytest.raises(UserError, match=r"no editor can be trained: .*are the model's weights finite"):
+        train_editor(base, [CHAT] * 12, stay, tmp_path / "editor", chat=True)
+    with pytest.raises(UserError, match=r"cannot write prompts of its own: .*are the model's weights finite"):
+        prompts_like(*load(base), stay, 3)
+
+
+def test_a_base_without_the_modules_that_an_editor_changes_is_refused_in_a_sentence(
+    tiny_llama: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any) -> Any:
+        raise ValueError("no module fits")
+
+    monkeypatch.setattr("editors.subject_editing.default_modules", none)
+    with pytest.raises(UserError, match=r"rome cannot edit .*: no module fits"):
+        open_any_editor("rome", resolve(str(tiny_llama())), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["rome", "memit-joint"])
