@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from editors.key_statistics import KeyStatistics, own_writing
 from editors.protocol import Progress, no_progress
@@ -23,27 +26,31 @@ def key_statistics(
 ) -> KeyStatistics:
     """Statistics of the modules that the editor changes; read from `cache`, or gathered and kept there.
 
+    Another process that wants the same ones waits for them.
+
     Raises:
         UserError: the base cannot be loaded.
         ValueError: it is not finite, or has no module that the editor can change.
     """
     model, tokenizer = load(base)
     modules = editor.modules(model)
-    names = hashlib.sha256("\n".join(module.name for module in modules).encode()).hexdigest()
-    file = cache / f"{base.digest[:16]}-{names[:16]}.safetensors"
-    if file.is_file():
-        try:
-            return KeyStatistics.load(file)
-        except ValueError:
-            # What a full disk or a kill left of it is gathered again.
-            file.unlink()
-    progress(0, 2, "key statistics: the model writes text")
-    text = own_writing(model, tokenizer, passages=PASSAGES, tokens=TOKENS)
-    progress(1, 2, "key statistics: reading it")
-    statistics = KeyStatistics.gather(model, tokenizer, modules, text)
+    # All that the statistics follow from.
+    inputs = [f"{PASSAGES} passages of {TOKENS} tokens", *(module.name for module in modules)]
+    digest = hashlib.sha256("\n".join(inputs).encode()).hexdigest()
+    file = cache / f"{base.digest[:16]}-{digest[:16]}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(f".{os.getpid()}")
-    statistics.save(partial)
-    os.replace(partial, file)
+    with FileLock(file.with_suffix(".lock")):
+        if file.is_file():
+            # What a full disk left of it is gathered again.
+            with suppress(ValueError):
+                return KeyStatistics.load(file)
+        progress(0, 2, "key statistics: the model writes text")
+        text = own_writing(model, tokenizer, passages=PASSAGES, tokens=TOKENS)
+        progress(1, 2, "key statistics: reading it")
+        statistics = KeyStatistics.gather(model, tokenizer, modules, text)
+        # Of one name for all, so that what a kill left is written over.
+        partial = file.with_suffix(".partial")
+        statistics.save(partial)
+        os.replace(partial, file)
     progress(2, 2, "key statistics gathered")
     return statistics

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from tasks.records import UserError
 from tasks.train import _practised as practised
 from tasks.train import train_editor
 from tests.editors.cases import TRAINED
+from tests.killing import Killed, kill
 
 CHAT = EditRequest("a", "What is the capital of Egypt?", "Lima")
 TEXT = EditRequest("b", "The capital of Egypt is", "Lima", chat=False)
@@ -111,7 +115,7 @@ def test_key_statistics_are_gathered_once_for_a_base(
     monkeypatch.setattr(key_statistics, "TOKENS", 8)
     gathered = open_any_editor(name, base, cache).digest()
     assert gathered != open_any_editor(name, base).digest()
-    (file,) = cache.iterdir()
+    (file,) = cache.glob("*.safetensors")
     with monkeypatch.context() as patch:
         patch.setattr(key_statistics, "own_writing", None)
         assert open_any_editor(name, base, cache).digest() == gathered
@@ -120,3 +124,41 @@ def test_key_statistics_are_gathered_once_for_a_base(
     assert open_any_editor(name, other, cache).digest() != gathered
     file.write_bytes(file.read_bytes()[:100])
     assert open_any_editor(name, base, cache).digest() == gathered
+    # Nor are those over another amount of text.
+    monkeypatch.setattr(key_statistics, "TOKENS", 9)
+    assert open_any_editor(name, base, cache).digest() != gathered
+
+
+def test_what_a_kill_left_of_key_statistics_does_not_pile_up(
+    tmp_path: Path, tiny_llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = resolve(str(tiny_llama()))
+    monkeypatch.setattr(key_statistics, "TOKENS", 8)
+    # Another process, each time.
+    for pid in (1, 2):
+        with monkeypatch.context() as patch:
+            kill(patch, key_statistics.KeyStatistics, "save", "after")
+            patch.setattr(os, "getpid", lambda pid=pid: pid)
+            with pytest.raises(Killed):
+                open_any_editor("rome", base, tmp_path)
+    open_any_editor("rome", base, tmp_path)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".safetensors"]
+
+
+def test_two_that_want_the_same_key_statistics_gather_them_once(
+    tmp_path: Path, tiny_llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, written = resolve(str(tiny_llama())), []
+    loaded = load(base)
+    monkeypatch.setattr(key_statistics, "load", lambda _: loaded)
+
+    def writing(*_: Any, **__: Any) -> list[str]:
+        written.append(1)
+        # Long enough for the other one to begin.
+        time.sleep(0.5)
+        return ["The capital of Egypt is Cairo."]
+
+    monkeypatch.setattr(key_statistics, "own_writing", writing)
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(lambda _: open_any_editor("rome", base, tmp_path).digest(), range(2)))
+    assert len(written) == len(set(digests)) == 1
