@@ -100,6 +100,15 @@ class Ledger:
             found = rows.load(connection, model_name, standing, standing)
         return sorted(found.values(), key=lambda correction: (correction.first_reported_at, correction.id))
 
+    def id_of(self, beginning: str, *, model_name: str) -> str:
+        """The id of the one correction of a model whose id is this, or begins with it.
+
+        Raises:
+            UserError: no id of the model does, or several do.
+        """
+        with self._database.reading() as connection:
+            return rows.id_of(connection, model_name, beginning)
+
     def get(self, id: str, *, model_name: str | None = None) -> Correction:  # noqa: A002
         """One correction.
 

@@ -15,6 +15,8 @@ from tasks.records import Correction, ErrorReport, State, UserError, normalise_p
 _REPORT_FIELDS = tuple(ErrorReport.model_fields)
 # Databases limit the parameters of one statement.
 _CHUNK = 500
+# Ids that a message names at the most.
+_LISTED = 8
 
 
 def prompt_digest(prompt: str, *, chat: bool) -> str:
@@ -42,6 +44,29 @@ def model_of(connection: sa.Connection, correction_id: str, model_name: str | No
     if len(names) > 1:
         raise UserError(f"correction {correction_id} is in the ledger for {', '.join(names)}; name the model")
     return names[0]
+
+
+def id_of(connection: sa.Connection, model_name: str, beginning: str) -> str:
+    """The id of the one correction of a model whose id is this, or begins with it.
+
+    Raises:
+        UserError: no id of the model does, or several do.
+    """
+    table = schema.corrections
+    query = sa.select(table.c.id).where(
+        table.c.model_name == model_name, table.c.id.startswith(beginning, autoescape=True)
+    )
+    found = sorted(connection.scalars(query)) if beginning else []
+    if len(found) > 1 and beginning not in found:
+        listed = ", ".join(found[:_LISTED]) + (" and others" if len(found) > _LISTED else "")
+        raise UserError(
+            f"{beginning} begins the ids of {len(found)} corrections of {model_name}, {listed}: "
+            "give more of the one that is meant"
+        )
+    if len(found) == 1:
+        return found[0]
+    model_of(connection, beginning, model_name)
+    return beginning
 
 
 def ids_about(connection: sa.Connection, model_name: str, digests: Iterable[str]) -> dict[str, str]:

@@ -14,7 +14,10 @@ from rich.table import Table
 from flows.cli.options import HOME, Chat, Home, LedgerUrl, Name, Tracking, Who, settings_of, typed, user
 from tasks.records import Correction, State, UserError
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="The correction, as `mendflow corrections` lists it.")]
+Id = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="As `mendflow corrections` lists it, or enough of its beginning."),
+]
 
 
 def flag(
@@ -110,7 +113,8 @@ def answer(
     from tasks.ledger import Ledger
 
     with Ledger(settings_of(name, home, ledger=ledger).ledger) as book:
-        answered = book.answer(correction, expected, who or user(), model_name=name)
+        id_ = book.id_of(correction, model_name=name)
+        answered = book.answer(id_, expected, who or user(), model_name=name)
     typer.echo(_told(answered))
 
 
@@ -122,10 +126,11 @@ def choose(name: Name, correction: Id, who: Who = "", home: Home = HOME, ledger:
     from tasks.ledger import Ledger
 
     with Ledger(settings_of(name, home, ledger=ledger).ledger) as book:
-        before, counts = book.get(correction, model_name=name), book.counts(name)
-        chosen = book.resolve(correction, who or user(), model_name=name)
+        id_ = book.id_of(correction, model_name=name)
+        before, counts = book.get(id_, model_name=name), book.counts(name)
+        chosen = book.resolve(id_, who or user(), model_name=name)
         if (chosen, book.counts(name)) == (before, counts):
-            raise UserError(f"correction {correction} is {chosen.state}, and nothing contradicts it")
+            raise UserError(f"correction {id_} is {chosen.state}, and nothing contradicts it")
     typer.echo(_told(chosen))
 
 
@@ -144,12 +149,13 @@ def retire(
     from tasks.ledger import Ledger
 
     with Ledger(settings_of(name, home, ledger=ledger).ledger) as book:
-        before = book.get(correction, model_name=name)
+        id_ = book.id_of(correction, model_name=name)
+        before = book.get(id_, model_name=name)
         if before.state is State.RETIRED:
-            raise UserError(f"correction {correction} is retired already: {before.reason}")
+            raise UserError(f"correction {id_} is retired already: {before.reason}")
         reason = f"withdrawn by {who or user()}: {why}"
-        book.transition(correction, State.RETIRED, reason, model_name=name)
-    typer.echo(f"{correction} retired")
+        book.transition(id_, State.RETIRED, reason, model_name=name)
+    typer.echo(f"{id_} retired")
     if before.state is State.ACTIVE:
         again = f"mendflow correct {shlex.quote(name)}{typed(home)}"
         typer.echo(f"the champion holds it still; `{again}` solves again without it")
@@ -160,15 +166,15 @@ def history(name: Name, correction: Id, home: Home = HOME, ledger: LedgerUrl = "
     from tasks.ledger import Ledger
 
     with Ledger(settings_of(name, home, ledger=ledger).ledger) as book:
-        one = book.get(correction, model_name=name)
-        steps = book.history(correction, model_name=name)
+        one = book.get(book.id_of(correction, model_name=name), model_name=name)
+        steps = book.history(one.id, model_name=name)
     table = Table("when (UTC)", "from", "to", "reason")
     for step in steps:
         table.add_row(
             f"{step.at:%Y-%m-%d %H:%M:%S}", step.from_state or "", step.to_state, escape(step.reason)
         )
     console = Console(highlight=False)
-    console.print(f"{escape(one.prompt)} -> {escape(one.desired_output or '?')}")
+    console.print(f"{one.id}: {escape(one.prompt)} -> {escape(one.desired_output or '?')}")
     console.print(table)
 
 

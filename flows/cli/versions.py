@@ -39,6 +39,9 @@ _WAITING = (
     (State.CONFLICTING, "contradicting each other", "choose {} ID"),
 )
 
+# What the figure means that `explain` gives to a correction which is only near.
+_ALIKE = "alike: what words the prompts share, from 0 to 1 (all); 0.3 and less is often chance"
+
 
 def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: LedgerUrl = "") -> None:
     """Show a model's versions, its corrections by state, and its last promotions."""
@@ -49,11 +52,7 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
     with Ledger(settings.ledger) as book:
         found = _registered(settings, named=bool(tracking)).versions
         counts = book.counts(name)
-        if not found and not any(counts.values()):
-            raise UserError(
-                f"nothing is known of a model {name!r} in {home}: name its home with --home (the demo's is "
-                f"{DEMO_HOME}), report an error with `mendflow flag`, or begin with `mendflow correct`"
-            )
+        _require_known(name, home, found or any(counts.values()))
         versions = Table("version", "alias", "delta", "promoted by", title=name)
         for version in found:
             tags = version.tags
@@ -105,8 +104,10 @@ def explain(
 
     settings = settings_of(name, home, tracking=tracking, ledger=ledger)
     with Ledger(settings.ledger) as book:
-        found = touching(prompt, book.corrections(name), nearest=nearest)
-    table = Table(title="corrections")
+        corrections = book.corrections(name)
+    _require_known(name, home, corrections or _registered(settings, named=bool(tracking)).versions)
+    found = touching(prompt, corrections, nearest=nearest)
+    table = Table(title="corrections", caption=_ALIKE if not all(one.phrasing for one in found) else None)
     for heading in ("id", "state"):
         table.add_column(heading, no_wrap=True)
     for heading in ("touches it", "prompt", "wanted", "reason"):
@@ -212,6 +213,15 @@ def _registered(settings: CorrectSettings, *, named: bool) -> RegisteredModel:
     if named or has_store(settings.tracking):
         return describe(settings.model_name, tracking_uri=settings.tracking)
     return RegisteredModel(settings.model_name)
+
+
+def _require_known(name: str, home: Path, anything: object) -> None:
+    """Refuse a model of which there is neither a version nor a correction: its name or home is misspelt."""
+    if not anything:
+        raise UserError(
+            f"nothing is known of a model {name!r} in {home}: name its home with --home (the demo's is "
+            f"{DEMO_HOME}), report an error with `mendflow flag`, or begin with `mendflow correct`"
+        )
 
 
 def _require_versions(settings: CorrectSettings, home: Path, *, named: bool) -> None:

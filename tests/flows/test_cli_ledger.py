@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from tasks.ledger import Ledger
-from tasks.records import State, UserError
+from tasks.records import State, UserError, correction_id
 
 MODEL = "my-model"
 
@@ -60,12 +60,46 @@ def test_ids_are_found_by_state_whole_in_a_narrow_window(shell: Shell):
     assert "1 correction of my-model in state needs_answer" in waiting
     # Before there is any version there are corrections, and no answers.
     explained = shell("explain", "capital of TOGO")
-    for part in (togo, "as 'Capital of Togo?'", "accepted", chad, "alike"):
+    for part in (togo, "as 'Capital of Togo?'", "accepted", chad, "alike", "from 0 to 1"):
         assert part in explained
+    assert "from 0 to 1" not in shell("explain", "capital of TOGO", "--nearest", "0")
     assert "no correction of my-model touches it" in shell("explain", "Zzyzx")
     narrow = CliRunner().invoke(app, ["corrections", MODEL, "--home", str(shell.home)], env={"COLUMNS": "50"})
     assert togo in narrow.output
     assert "0 corrections" in shell("corrections", "--state", "retired")
+
+
+def test_a_misspelt_model_or_home_is_named_and_not_said_to_have_no_corrections(shell: Shell):
+    shell.flag("Capital of Togo?", "--expected", "Lome")
+    misspelt = Shell(shell.home.with_name("elsewhere"))
+    for command in (["status"], ["explain", "Capital of Togo?"]):
+        failure = misspelt.run(*command).exception
+        assert isinstance(failure, UserError), command
+        assert f"nothing is known of a model 'my-model' in {misspelt.home}" in str(failure)
+
+
+def test_the_beginning_of_an_id_is_enough_where_no_other_begins_so(shell: Shell):
+    prompts = [f"Capital of place {number}?" for number in range(17)]
+    ids = {correction_id(prompt, "Lome", chat=True): prompt for prompt in prompts}
+    twins = next(
+        [a, b] for a in sorted(ids) for b in sorted(ids) if a < b and a[0] == b[0] and a[:8] != b[:8]
+    )
+    for id_ in twins:
+        assert shell.flag(ids[id_], "--expected", "Lome") == id_
+    waiting, rival = shell.flag("Who?"), shell.flag(ids[twins[0]], "--expected", "Lagos")
+    first, second = (id_[:8] for id_ in twins)
+    assert twins[0] in shell("history", first)
+    assert shell("choose", first).startswith(f"{twins[0]} accepted")
+    assert shell.state(rival) is State.QUARANTINED
+    assert shell("retire", second, "--why", "wrong") == f"{twins[1]} retired"
+    shell("answer", waiting[:12], "--expected", "Ann")
+    assert shell.state(waiting) is State.DUPLICATE
+    for command in (["history"], ["choose"], ["retire", "--why", "x"], ["answer", "--expected", "x"]):
+        failure = shell.run(command[0], twins[0][0], *command[1:]).exception
+        assert isinstance(failure, UserError), command
+        assert "begins the ids of" in str(failure)
+        assert all(id_ in str(failure) for id_ in twins)
+    assert "no correction" in str(shell.run("history", "").exception)
 
 
 def test_a_report_without_an_answer_is_given_one_by_a_named_person(shell: Shell):
