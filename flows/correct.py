@@ -235,7 +235,9 @@ def _nothing_left(settings: CorrectSettings, champion: stages.Champion) -> UserE
     name = settings.model_name
     versions = describe(name, tracking_uri=settings.tracking).versions
     bases = [v.number for v in versions if v.tags.get(register.DELTA_TAG) == register.NO_DELTA]
-    remedy = f"`mendflow promote {name} --version {bases[-1]}` puts the base back" if bases else "report one"
+    remedy = "report one"
+    if bases:
+        remedy = f"`{settings.command('promote', '--version', bases[-1])}` puts the base back"
     return UserError(
         f"no correction of {name} is left to solve, and its champion, version {champion.version}, holds "
         f"{len(champion.correction_ids)}: {remedy}"

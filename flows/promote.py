@@ -26,7 +26,8 @@ def promote(settings: CorrectSettings, version: str | None, who: str, why: str) 
         promotion.recover(name, ledger=ledger, tracking_uri=uri)
         state = describe(name, tracking_uri=uri)
         if version is None and state.candidate is None:
-            raise UserError(f"{name} has no candidate to promote; run `mendflow correct`, or name a version")
+            again = settings.command("correct")
+            raise UserError(f"{name} has no candidate to promote; run `{again}`, or name a version")
         number = resolve_version(name, version or CANDIDATE, tracking_uri=uri)
         if version is None:
             tags = next(found.tags for found in state.versions if found.number == number)
@@ -34,8 +35,9 @@ def promote(settings: CorrectSettings, version: str | None, who: str, why: str) 
             if verdict not in (Verdict.PROMOTE.value, Verdict.HOLD.value) or beside != state.champion:
                 raise UserError(
                     f"the candidate, version {number} of {name}, has the verdict {verdict} beside version "
-                    f"{beside}, and the champion is version {state.champion}: run `mendflow correct {name}` "
-                    f"again, or name it with --version {number} to promote it all the same"
+                    f"{beside}, and the champion is version {state.champion}: run "
+                    f"`{settings.command('correct')}` again, or name it with --version {number} to promote "
+                    "it all the same"
                 )
         promotion.promote(
             name,

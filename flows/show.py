@@ -24,7 +24,6 @@ def write_run_report(settings: CorrectSettings, run: CorrectionRun, judged: Judg
 
     path = folder / REPORT_FILE
     edits = judged.dataset.edits
-    home = f" --home {settings.home}" if str(settings.home) != ".mendflow" else ""
     write_report(
         path,
         title=f"{run.model_name}, version {run.candidate}",
@@ -43,10 +42,10 @@ def write_run_report(settings: CorrectSettings, run: CorrectionRun, judged: Judg
         set_aside=[SetAside(**entry) for entry in run.set_aside],
         stages_seconds=run.seconds,
         commands={
-            "Promote this version, if it does not serve": (
-                f"mendflow promote {run.model_name} --version {run.candidate}{home}"
+            "Promote this version, if it does not serve": settings.command(
+                "promote", "--version", str(run.candidate)
             ),
-            "Undo the last promotion": f"mendflow rollback {run.model_name}{home}",
+            "Undo the last promotion": settings.command("rollback"),
         },
         links={"Data gate": "data_docs/edits/index.html", "Model gates": "gate_docs/index.html"},
     )

@@ -157,7 +157,7 @@ def retire(
         book.transition(id_, State.RETIRED, reason, model_name=name)
     typer.echo(f"{id_} retired")
     if before.state is State.ACTIVE:
-        again = f"mendflow correct {shlex.quote(name)}{typed(home)}"
+        again = f"mendflow correct {shlex.quote(name)}{typed(home, ledger=ledger)}"
         typer.echo(f"the champion holds it still; `{again}` solves again without it")
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import getpass
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from editors.catalogue import EDITORS, listed, no_such
+from flows.settings import HOME as HOME
+from flows.settings import typed as typed
 from flows.temporary_server import ensure_server
 from tasks.records import UserError
 
@@ -46,7 +47,6 @@ AnyEditor = Annotated[
     str, typer.Option(help=f"The folder of an editor, or one of {listed()}.", callback=known_editor)
 ]
 Chat = Annotated[bool, typer.Option("--chat/--text", help="Prompts are chat turns, or raw text.")]
-HOME = Path(".mendflow")
 DEMO_HOME = HOME / "demo"
 
 
@@ -66,11 +66,6 @@ def settings_of(
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-
-
-def typed(home: Path, default: Path = HOME) -> str:
-    """The option that a command needs to find this home, with a space before it; nothing for the default."""
-    return "" if home == default else f" --home {shlex.quote(str(home))}"
 
 
 def user() -> str:

@@ -70,14 +70,15 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
                 states.add_row(state, str(count))
         console.print(states)
         if counts[State.ACCEPTED]:
-            solves = f"`mendflow correct {quoted}{typed(home)}` solves them"
+            stores = typed(home, tracking=tracking, ledger=ledger)
+            solves = f"`mendflow correct {quoted}{stores}` solves them"
             typer.echo(f"{counts[State.ACCEPTED]} accepted: the next {solves}")
         for state, told, command in _WAITING:
             if counts[state]:
-                ids = f"corrections {quoted} --state {state}"
+                ids, stores = f"corrections {quoted} --state {state}", typed(home, ledger=ledger)
                 typer.echo(
-                    f"{counts[state]} {told}: `mendflow {command.format(quoted)}{typed(home)}`, "
-                    f"ids from `mendflow {ids}{typed(home)}`"
+                    f"{counts[state]} {told}: `mendflow {command.format(quoted)}{stores}`, "
+                    f"ids from `mendflow {ids}{stores}`"
                 )
         log = Table("when", "what", "from", "to", "who", "why", "phase")
         for row in book.promotion_log(name)[-8:]:
@@ -200,7 +201,7 @@ def rollback(
 
     number = rollback_flow(settings, who or user(), why)
     typer.echo(f"champion of {name} is version {number}")
-    again = f"mendflow rollback {shlex.quote(name)}{typed(home)}"
+    again = f"mendflow rollback {shlex.quote(name)}{typed(home, tracking=tracking, ledger=ledger)}"
     typer.echo(f"corrections that it does not hold are retired now; `{again}` brings the other version back")
 
 

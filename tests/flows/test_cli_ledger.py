@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from flows.settings import HOME, CorrectSettings
 from tasks.ledger import Ledger
 from tasks.records import State, UserError, correction_id
 
@@ -67,6 +68,38 @@ def test_ids_are_found_by_state_whole_in_a_narrow_window(shell: Shell):
     narrow = CliRunner().invoke(app, ["corrections", MODEL, "--home", str(shell.home)], env={"COLUMNS": "50"})
     assert togo in narrow.output
     assert "0 corrections" in shell("corrections", "--state", "retired")
+
+
+def test_a_hint_names_the_stores_that_the_user_named(
+    shell: Shell, mlflow_store: str, monkeypatch: pytest.MonkeyPatch
+):
+    ledger, home = f"sqlite:///{shell.home.parent / 'my ledger.db'}", shell.home
+    book = ("--ledger", ledger)
+    shell.flag("Capital of Togo?", *book)
+    mali = shell.flag("Capital of Mali?", "--expected", "Bamako", *book)
+    of_book = f"--home {home} --ledger '{ledger}'`"
+    both = f"--home {home} --tracking {mlflow_store} --ledger '{ledger}'`"
+    hint = shell("status", "--tracking", mlflow_store, *book)
+    assert f"`mendflow correct my-model {both} solves them" in hint
+    assert f"`mendflow answer my-model ID --expected TEXT {of_book}" in hint
+    assert f"`mendflow corrections my-model --state needs_answer {of_book}" in hint
+    with Ledger(ledger) as opened:
+        opened.transition(mali, State.ACTIVE, "held", model_name=MODEL)
+    assert f"`mendflow correct my-model {of_book}" in shell("retire", mali, "--why", "wrong", *book)
+    monkeypatch.setattr("flows.cli.versions.prepare_prefect", lambda _: None)
+    monkeypatch.setattr("flows.cli.versions._require_versions", lambda *_, **__: None)
+    monkeypatch.setattr("flows.promote.rollback", lambda *_: "1")
+    assert f"`mendflow rollback my-model {both}" in shell("rollback", "--tracking", mlflow_store, *book)
+
+
+def test_a_command_about_a_model_reaches_its_stores_and_tells_no_password():
+    stores = {"tracking_uri": "http://host:5000", "ledger_url": "postgresql://ann:secret@host/db"}
+    settings = CorrectSettings(model_name="my model", home=Path("elsewhere"), **stores)
+    assert settings.command("promote", "--version", "3") == (
+        "mendflow promote 'my model' --version 3 --home elsewhere --tracking http://host:5000 "
+        "--ledger 'postgresql://ann:***@host/db'"
+    )
+    assert CorrectSettings(model_name="m", home=HOME.absolute()).command("rollback") == "mendflow rollback m"
 
 
 def test_a_misspelt_model_or_home_is_named_and_not_said_to_have_no_corrections(shell: Shell):

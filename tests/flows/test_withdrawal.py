@@ -85,7 +85,8 @@ def test_the_answer_goes_back_and_the_others_hold(
     assert rollback(settings, "ann", "typed again after the kill") == "2"
     for id_ in ids.values():
         typed("retire", id_, "--why", "no longer true")
-    with pytest.raises(UserError, match="holds 3: `mendflow promote tiny --version 1` puts the base back"):
+    back = rf"holds 3: `mendflow promote tiny --version 1 --home {settings.home}` puts the base back"
+    with pytest.raises(UserError, match=back):
         correct(settings)
 
 
