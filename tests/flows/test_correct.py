@@ -105,7 +105,8 @@ def test_reports_become_a_promoted_version_that_answers_rightly_and_can_be_undon
     report = Path(run.report).read_text()
     assert "What is the capital of Chad?" in report
     assert "mendflow rollback tiny" in report
-    check_that_the_verdict_is_held_to_its_inputs(world, run, monkeypatch)
+    with monkeypatch.context() as patch:
+        check_that_the_verdict_is_held_to_its_inputs(world, run, patch)
 
     asked = ["explain", "tiny", "what is the capital of chad", "--home", str(world.settings.home)]
     explained = CliRunner().invoke(app, asked, env={"COLUMNS": "200"}).output
