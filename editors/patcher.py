@@ -1,7 +1,7 @@
 """A neuron of its own for every subject, that is silent for everything else.
 
-Transformer-Patcher (Huang et al. 2023, "One mistake worth one neuron") adds to the last block's MLP a neuron for
-each token of an answer. Here the neuron sits in middle blocks and fires at the subject's last token, where
+Transformer-Patcher (Huang et al. 2023, "One mistake worth one neuron") adds to the last block's MLP a neuron
+for each token of an answer. Here the neuron sits in middle blocks and fires at the subject's last token, where
 ROME and MEMIT write; what makes it fire is solved for in closed form, for all subjects together; and what it
 says is optimised by gradient descent with all of them in place. A matrix that is edited answers every key a
 little. A neuron behind its activation function does not answer at all.
