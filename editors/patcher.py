@@ -1,9 +1,9 @@
 """A neuron of its own for every subject, that is silent for everything else.
 
 Transformer-Patcher (Huang et al. 2023, "One mistake worth one neuron") adds to the last block's MLP a neuron
-for each token of an answer. Here the neuron sits in middle blocks and fires at the subject's last token, where
-ROME and MEMIT write; what makes it fire is solved for in closed form, for all subjects together; and what it
-says is optimised by gradient descent with all of them in place. A matrix that is edited answers every key a
+for each token of an answer. Here the neuron is in middle blocks and fires at the subject's last token, where
+ROME and MEMIT write. What makes it fire is solved for in closed form, for all subjects together; what it says
+is optimised by gradient descent with all of them in place. A matrix that is edited answers every key a
 little. A neuron behind its activation function does not answer at all.
 
 The model gets wider by a neuron for each subject (`editors.widening`), and stays a model of its class.
@@ -117,9 +117,7 @@ class Patcher(SubjectEditor):
         config, count = self.patch, max(neurons) + 1
         mean = job.means.get(mlp.gate.name)
         if mean is None:
-            raise ValueError(
-                f"the key statistics lack the mean of {mlp.gate.name}'s inputs; gather them again"
-            )
+            raise ValueError(f"the key statistics have no mean for {mlp.gate.name}; gather them again")
         keys, owners, others, _ = _read(job, mlp, neurons)
         moment, mean = job.moments[mlp.gate.name].clone(), mean.clone()
         if len(others):

@@ -1,0 +1,176 @@
+"""Neurons of their own for corrections: they fire at their subjects and make a model wider."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from editors.delta import Delta, applied
+from editors.key_statistics import KeyStatistics
+from editors.locate import blocks
+from editors.neurons import mlp_of
+from editors.patcher import Patcher, PatcherConfig
+from editors.requests import EditRequest, collate, encode, pad_id
+from editors.value_optimisation import ValueConfig
+from tests.editors.subject_cases import KEPT, REQUESTS
+from tests.editors.test_subject_editors import edit_loss
+from tests.editors.tools import PROMPTS, folder_of, load, same_bits, snapshot, structure_of
+from validation.parameters import parameter_changes
+
+QUICK = PatcherConfig(steps=30, rate=2.0, value=ValueConfig(prefixes=2, prefix_tokens=4))
+FIRST_TWO = {"llama": r"layers\.[01]\.mlp\.", "gpt2": r"h\.[01]\.mlp\."}
+
+
+@pytest.fixture
+def patcher(architecture: str) -> Patcher:
+    return Patcher(dataclasses.replace(QUICK, modules=FIRST_TWO[architecture]))
+
+
+def logits(model: Any, tokenizer: Any, text: str) -> torch.Tensor:
+    with torch.no_grad():
+        return model(**tokenizer(text, return_tensors="pt")).logits[0].float()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_the_edit_is_new_neurons_and_improves_what_was_asked(
+    architecture: str, dtype: torch.dtype, patcher: Patcher, request: pytest.FixtureRequest
+) -> None:
+    model, tokenizer = load(folder_of(architecture, request), dtype)
+    before, structure, first = snapshot(model), structure_of(model), edit_loss(model, tokenizer)
+    configuration, width = model.config.to_dict(), mlp_of(model, blocks(model)[0][0]).output.d_in
+    seen: list[tuple[int, int]] = []
+    delta = patcher.edit(
+        model, tokenizer, REQUESTS, KEPT, progress=lambda done, total, _: seen.append((done, total))
+    )
+    assert same_bits(model, before)
+    assert structure_of(model) == structure
+    assert seen[-1][0] == seen[-1][1]
+    assert delta.manifest["editor_digest"] == patcher.digest()
+    json.dumps(delta.manifest)
+    with applied(model, delta):
+        assert edit_loss(model, tokenizer) < 0.7 * first
+        wider = [mlp_of(model, name).output.d_in for name, _ in blocks(model)]
+        assert wider == [width + len(REQUESTS)] * len(wider)
+    assert same_bits(model, before)
+    assert structure_of(model) == structure
+    assert model.config.to_dict() == configuration
+
+
+def test_neurons_are_open_at_their_subjects_and_shut_elsewhere(loaded: Any, patcher: Patcher) -> None:
+    model, tokenizer = loaded
+    text = [prompt for prompt in PROMPTS if not any(s in prompt for s in ("Egypt", "Peru", "Japan"))]
+    statistics = KeyStatistics.gather(model, tokenizer, patcher.modules(model), text)
+    delta = Patcher(patcher.patch, statistics).edit(model, tokenizer, REQUESTS)
+    gate = patcher.modules(model)[0].name
+
+    def said(prompt: str) -> torch.Tensor:
+        """What the gates of the new neurons say: (tokens, neurons)."""
+        heard: list[torch.Tensor] = []
+        handle = model.get_submodule(gate).register_forward_hook(lambda _, __, out: heard.append(out[0]))
+        logits(model, tokenizer, prompt)
+        handle.remove()
+        return heard[0][:, -len(REQUESTS) :]
+
+    with applied(model, delta):
+        elsewhere = torch.cat([said(prompt) for prompt in text])
+        # The third request is raw text, and its subject is the token before the last.
+        japan = said("The currency used in Japan is")[:, 2]
+    assert float((elsewhere > 0).float().mean()) < 0.1
+    assert int(japan.argmax()) == len(japan) - 2
+    assert float(japan.max()) > 0
+
+
+def test_a_wider_model_is_saved_and_loaded_as_any_other(
+    loaded: Any, patcher: Patcher, tmp_path: Path, request: pytest.FixtureRequest, architecture: str
+) -> None:
+    model, tokenizer = loaded
+    delta = patcher.edit(model, tokenizer, REQUESTS)
+    delta.save(tmp_path / "delta")
+    stored = Delta.load(tmp_path / "delta")
+    assert stored.digest() == delta.digest()
+    with applied(model, stored):
+        expected = logits(model, tokenizer, "What is the capital of Egypt?")
+        model.save_pretrained(tmp_path / "model")
+        base = load(folder_of(architecture, request))[0]
+        changes = parameter_changes(base, model, stored)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert torch.equal(logits(again, tokenizer, "What is the capital of Egypt?"), expected)
+    # Biases of new neurons are zero.
+    assert set(changes.changed) == {name for name in delta.shifts if delta.dense(name).any()}
+    assert changes.undeclared == ()
+    assert changes.largest_relative_norm == 0
+    with torch.no_grad():
+        again.get_parameter(mlp_of(again, blocks(again)[-1][0]).gate.parameter)[-1, -1] = 1.0
+    assert parameter_changes(base, again, stored).undeclared
+
+
+def test_same_seed_same_bytes_and_no_requests_no_neurons(loaded: Any, patcher: Patcher) -> None:
+    model, tokenizer = loaded
+    assert patcher.edit(model, tokenizer, [], KEPT).shifts == {}
+    expected = patcher.edit(model, tokenizer, REQUESTS, KEPT).digest()
+    model.train()
+    assert patcher.edit(model, tokenizer, REQUESTS, KEPT).digest() == expected
+    assert model.training
+
+
+def test_two_corrections_of_one_subject_share_its_neuron(loaded: Any, patcher: Patcher) -> None:
+    model, tokenizer = loaded
+    requests = [
+        EditRequest("capital", "What is the capital of Egypt?", "Lima", subject="Egypt"),
+        EditRequest("currency", "What is the currency of Egypt?", "The yen", subject="Egypt"),
+    ]
+    delta = patcher.edit(model, tokenizer, requests)
+    gate = delta.shifts[patcher.modules(model)[0].parameter]
+    assert 1 in gate.values.shape  # type: ignore[union-attr]
+
+    def loss() -> float:
+        from editors.capture import answer_loss
+
+        rows = [encode(tokenizer, r.prompt, r.target, chat=True) for r in requests]
+        with torch.no_grad():
+            return float(answer_loss(model, collate(rows, pad_id(tokenizer))))
+
+    first = loss()
+    with applied(model, delta):
+        assert loss() < 0.8 * first
+
+
+def test_the_gate_is_found_by_what_it_does(loaded: Any, architecture: str) -> None:
+    model, _ = loaded
+    mlp = mlp_of(model, blocks(model)[1][0])
+    found = [mlp.gate.name, mlp.up and mlp.up.name, mlp.output.name]
+    assert [name and name.rpartition(".")[2] for name in found] == {
+        "llama": ["gate_proj", "up_proj", "down_proj"],
+        "gpt2": ["c_fc", None, "c_proj"],
+    }[architecture]
+
+
+def test_what_cannot_be_edited_is_said(loaded: Any, patcher: Patcher, request: pytest.FixtureRequest) -> None:
+    model, tokenizer = loaded
+    with pytest.raises(ValueError, match="request 'nameless': give its `subject`"):
+        patcher.edit(model, tokenizer, [EditRequest("nameless", "what is it called?", "x")])
+    statistics = KeyStatistics.gather(model, tokenizer, patcher.modules(model), PROMPTS)
+    with pytest.raises(ValueError, match=r"have no mean for .*; gather them again"):
+        Patcher(patcher.patch, dataclasses.replace(statistics, means={})).edit(model, tokenizer, REQUESTS)
+    delta = patcher.edit(model, tokenizer, REQUESTS)
+    other = Delta({name.replace(".0.", ".9."): shift for name, shift in delta.shifts.items()})
+    before = snapshot(model)
+    with pytest.raises(ValueError, match="no parameter"), applied(model, other):
+        pass
+    assert same_bits(model, before)
+    with torch.no_grad():
+        model.get_parameter(patcher.modules(model)[0].parameter)[1, 2] = torch.nan
+    with pytest.raises(ValueError, match="finite"):
+        patcher.edit(model, tokenizer, REQUESTS)
+    folder = folder_of("t5", request)
+    from transformers import AutoModelForSeq2SeqLM
+
+    other_kind, its = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    with pytest.raises(ValueError, match="edits decoder-only language models; take another editor"):
+        patcher.edit(other_kind, its, REQUESTS)
