@@ -9,7 +9,7 @@ cost several times as much, and locality with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,10 +17,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from editors.capture import device_of
+from editors.capture import answer_logits, device_of
 from editors.key_statistics import KeyStatistics
 from editors.objective import backward_of_the_wrong, log_probabilities, weighted_backward
 from editors.protocol import Progress
+from editors.requests import TokenBatch
 from editors.solve import ridge_solve
 from editors.subject_editing import Job, SubjectConfig, SubjectEditor, block_of, regulariser
 
@@ -85,13 +86,18 @@ class JointMemit(SubjectEditor):
         rows = [(row.example, 1 / c.bare) for c in job.contexts for row in c.rows[: c.bare]]
         references = log_probabilities(job.model, job.kept, job.pad, job.cache)
         generator = torch.Generator().manual_seed(config.seed)
+
+        def said(_: Sequence[int], batch: TokenBatch) -> Tensor:
+            with job.cache.replayed(batch.to(device_of(job.model))):
+                return answer_logits(job.model, batch)
+
         # A phrasing that is right is left alone for a while: it costs nothing and is disturbed the least.
         rest = [0] * len(rows)
         for step in range(config.steps):
             active = [i for i in range(len(rows)) if not rest[i]]
             rest = [max(r - 1, 0) for r in rest]
             chosen = [rows[i] for i in active]
-            losses = backward_of_the_wrong(job.model, chosen, config.enough, job.pad, job.cache)
+            losses = backward_of_the_wrong(chosen, config.enough, job.pad, said)
             for i, loss in zip(active, losses, strict=True):
                 if loss <= config.enough:
                     rest[i] = 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from editors.capture import answer_labels, answer_logits
 from editors.gather import batches
 from editors.replay import PrefixCache
-from editors.requests import Example, collate
+from editors.requests import Example, TokenBatch, collate
 
 # An example, its weight, and the base's log-probabilities if its answer must stay (None if it must change).
 Weighted = tuple[Example, float, Tensor | None]
@@ -55,17 +55,23 @@ def weighted_backward(model: nn.Module, weighted: Sequence[Weighted], pad: int, 
 
 
 def backward_of_the_wrong(
-    model: nn.Module, rows: Sequence[tuple[Example, float]], enough: float, pad: int, cache: PrefixCache
+    rows: Sequence[tuple[Example, float]],
+    enough: float,
+    pad: int,
+    logits: Callable[[Sequence[int], TokenBatch], Tensor],
 ) -> list[float]:
     """Backward of the weighted NLL of examples with more than `enough`; the NLL of each, in nats a token.
+
+    `logits` says the answer logits (answer tokens, vocabulary) of a batch of rows, which it is given by their
+    numbers too.
 
     Raises:
         ValueError: a loss is not finite.
     """
     result = [0.0] * len(rows)
     for numbers, batch in batches([example for example, _ in rows], pad):
-        with torch.enable_grad(), cache.replayed(batch):
-            log_p = answer_logits(model, batch).log_softmax(-1)
+        with torch.enable_grad():
+            log_p = logits(numbers, batch).log_softmax(-1)
             nll = -log_p.gather(1, answer_labels(batch, log_p)[:, None])[:, 0]
             loss = nll.new_zeros(())
             for number, part in zip(numbers, nll.split(batch.answer_mask.sum(1).tolist()), strict=True):

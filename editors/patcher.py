@@ -19,14 +19,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from editors.capture import device_of, traced
+from editors.after_subject import SubjectCache
+from editors.capture import answer_logits, device_of, traced
 from editors.gather import batches
 from editors.key_statistics import KeyStatistics
 from editors.locate import EditableModule, blocks, default_modules
 from editors.neurons import Mlp, mlp_of
 from editors.objective import backward_of_the_wrong, log_probabilities, weighted_backward
 from editors.protocol import Progress
-from editors.requests import Example
+from editors.requests import TokenBatch
+from editors.subject import Placed
 from editors.subject_editing import Job, SubjectConfig, SubjectEditor, block_of
 from editors.value_optimisation import Contexts, ValueConfig
 from editors.widening import Appended
@@ -151,14 +153,17 @@ class Patcher(SubjectEditor):
         optimiser = torch.optim.Adam(groups)
         references = log_probabilities(job.model, job.kept, job.pad, job.cache)
         generator = torch.Generator().manual_seed(config.seed)
+        known = SubjectCache(job.model, job.cache)
+        # The neurons say nothing yet.
+        known.learn([row for context in job.contexts for row in context.rows], job.pad)
         # A phrasing that is right is left alone for a while: it costs nothing and is disturbed the least.
-        rest: dict[Example, int] = {}
+        rest: dict[Placed, int] = {}
         for step in range(config.steps):
             drawn = _drawn(job.contexts, config.contexts, generator)
-            active = [(example, weight) for example, weight in drawn if not rest.get(example)]
-            rest = {example: left - 1 for example, left in rest.items() if left > 1}
-            losses = backward_of_the_wrong(job.model, active, config.enough, job.pad, job.cache)
-            rest |= {e: 2 for (e, _), loss in zip(active, losses, strict=True) if loss <= config.enough}
+            active = [(row, weight) for row, weight in drawn if not rest.get(row)]
+            rest = {row: left - 1 for row, left in rest.items() if left > 1}
+            losses = _backward(job, known, active, config.enough)
+            rest |= {row: 2 for (row, _), loss in zip(active, losses, strict=True) if loss <= config.enough}
             wrong = sum(loss > config.enough for loss in losses)
             if not wrong and len(active) == len(drawn):
                 break
@@ -263,13 +268,39 @@ def _read(job: Job, mlp: Mlp, neurons: Sequence[int]) -> tuple[Tensor, Tensor, T
 
 def _drawn(
     contexts: Sequence[Contexts], prefixed: int, generator: torch.Generator
-) -> list[tuple[Example, float]]:
+) -> list[tuple[Placed, float]]:
     """What a step looks at, with weights: the bare phrasings of every request, and some behind prefixes."""
     result = []
     for context in contexts:
         behind = context.rows[context.bare :]
         chosen = torch.randperm(len(behind), generator=generator)[:prefixed].tolist()
         share = 1 / (1 + len(chosen))
-        result += [(row.example, share / context.bare) for row in context.rows[: context.bare]]
-        result += [(behind[i].example, share) for i in chosen]
+        result += [(row, share / context.bare) for row in context.rows[: context.bare]]
+        result += [(behind[i], share) for i in chosen]
+    return result
+
+
+def _backward(
+    job: Job, known: SubjectCache, active: Sequence[tuple[Placed, float]], enough: float
+) -> list[float]:
+    """Backward of what is not right yet, from the subjects on where that is known; the loss of every row."""
+    result = [0.0] * len(active)
+
+    def said(rows: Sequence[Placed]) -> Any:
+        def logits(numbers: Sequence[int], batch: TokenBatch) -> Tensor:
+            chosen = [rows[i] for i in numbers]
+            if all(map(known.knows, chosen)):
+                return known.logits(chosen, batch)
+            with job.cache.replayed(batch.to(job.model.device)):
+                return answer_logits(job.model, batch)
+
+        return logits
+
+    for is_known in (True, False):
+        which = [i for i, (row, _) in enumerate(active) if known.knows(row) == is_known]
+        rows = [active[i][0] for i in which]
+        weighted = [(active[i][0].example, active[i][1]) for i in which]
+        losses = backward_of_the_wrong(weighted, enough, job.pad, said(rows))
+        for i, loss in zip(which, losses, strict=True):
+            result[i] = loss
     return result

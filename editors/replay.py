@@ -75,18 +75,8 @@ class PrefixCache:
         ]
         outputs = self._outputs(batch, keys)
         hidden = _padded([outputs[key] for key in keys], batch.input_ids.shape[1])
-        parents = [(self.model.get_submodule(n.rpartition(".")[0]), n.rpartition(".")[2]) for n in self.below]
-        originals = [parent.get_submodule(child) for parent, child in parents]
-        try:
-            for (parent, child), original in zip(parents, originals, strict=True):
-                stand_in = _Replay(original)
-                stand_in.__dict__["tuple_output"] = self._tuple_output
-                setattr(parent, child, stand_in)
-            stand_in.hidden = hidden
+        with replaced(self.model, self.below, hidden, as_tuple=self._tuple_output):
             yield
-        finally:
-            for (parent, child), original in zip(parents, originals, strict=True):
-                setattr(parent, child, original)
 
     def _outputs(self, batch: TokenBatch, keys: list[tuple[int, ...]]) -> Mapping[tuple[int, ...], Tensor]:
         """Outputs (tokens, hidden) of the rows of a batch, those computed now among them."""
@@ -120,6 +110,25 @@ class PrefixCache:
                 self._rows[key] = output
                 self._left -= size
         return ChainMap(computed, self._rows)
+
+
+@contextmanager
+def replaced(
+    model: nn.Module, below: Sequence[str], hidden: Tensor | None, *, as_tuple: bool
+) -> Iterator[None]:
+    """Within, the blocks `below` are not run, and the last of them says `hidden`."""
+    parents = [(model.get_submodule(n.rpartition(".")[0]), n.rpartition(".")[2]) for n in below]
+    originals = [parent.get_submodule(child) for parent, child in parents]
+    try:
+        for (parent, child), original in zip(parents, originals, strict=True):
+            stand_in = _Replay(original)
+            stand_in.__dict__["tuple_output"] = as_tuple
+            setattr(parent, child, stand_in)
+            stand_in.hidden = hidden
+        yield
+    finally:
+        for (parent, child), original in zip(parents, originals, strict=True):
+            setattr(parent, child, original)
 
 
 def _padded(rows: Sequence[Tensor], length: int) -> Tensor:
