@@ -70,8 +70,9 @@ class Ledger:
         """Take in reports, all in one transaction; the corrections they are about, in order of first mention.
 
         A source counts once for a correction, so the same reports again change nothing. A bad report is
-        quarantined with its reason; contradicting ones are all held as `conflicting`; one that comes again
-        after its correction was retired, failed or already correct brings it back to `accepted`.
+        quarantined with its reason; contradicting ones are all held as `conflicting`, but for one that is
+        active, which stays so; one that comes again after its correction was retired, failed or already
+        correct brings it back to `accepted`.
         """
         by_model: dict[str, list[ErrorReport]] = defaultdict(list)
         named = []

@@ -124,7 +124,9 @@ def settle(members: Sequence[Member], target_limit: int) -> dict[str, Standing]:
     contenders = [member for member in members if _contends(member, target_limit)]
     if len(contenders) > 1:
         ids = {member.id for member in contenders}
-        settled |= {id_: Standing(State.CONFLICTING, contradiction(ids - {id_})) for id_ in ids}
+        # One that is live stays so until a person chooses: else whoever contradicts it takes it out.
+        held = {member.id for member in contenders if member.state is not State.ACTIVE}
+        settled |= {id_: Standing(State.CONFLICTING, contradiction(ids - {id_})) for id_ in held}
     elif contenders and contenders[0].state not in (State.ACCEPTED, State.ACTIVE):
         only = contenders[0]
         settled[only.id] = Standing(State.ACCEPTED, _why_reopened(only))

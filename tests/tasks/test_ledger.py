@@ -93,11 +93,14 @@ def test_the_same_prompt_as_chat_as_text_or_of_another_model_contradicts_nothing
     assert [c.state for c in ledger.record(others)] == [State.ACCEPTED] * 3
 
 
-def test_an_active_correction_is_held_when_contradicted(ledger: Ledger) -> None:
+def test_an_active_correction_stays_when_contradicted_and_holds_its_rivals(ledger: Ledger) -> None:
     active = only(ledger.record([report("p", "x")]))
     ledger.transition([active.id], State.ACTIVE)
-    rival = only(ledger.record([report("p", "y")]))
-    assert rival.state is ledger.get(active.id).state is State.CONFLICTING
+    for answer in ("y", "z"):
+        rival = only(ledger.record([report("p", answer)]))
+        assert rival.state is State.CONFLICTING
+        assert active.id in rival.reason
+    assert ledger.get(active.id).state is State.ACTIVE
 
 
 def test_a_report_of_an_active_correction_is_counted_and_leaves_it_active(ledger: Ledger) -> None:
