@@ -136,7 +136,10 @@ class Ledger:
     def digest(self, model_name: str, states: Iterable[State]) -> str:
         """SHA-256 over what an edit takes from the corrections in these states, and nothing else."""
         fields = {"id", "prompt", "desired_output", "chat", "subject", "equivalents", "locality"}
-        content = [c.model_dump(mode="json", include=fields) for c in self.corrections(model_name, *states)]
+        content = [
+            c.model_dump(mode="json", include=fields) | ({"approved": True} if c.approved_at else {})
+            for c in self.corrections(model_name, *states)
+        ]
         content.sort(key=lambda fields: fields["id"])
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -189,7 +192,7 @@ class Ledger:
             return rows.load(connection, name, [answered_as])[answered_as]
 
     def resolve(self, id: str, decided_by: str, *, model_name: str | None = None) -> Correction:  # noqa: A002
-        """Choose one of the corrections that contradict each other; its rivals are quarantined.
+        """Choose a correction over others that contradict it, or over checks that hold it; the others lose.
 
         Raises:
             IllegalTransition: it cannot be accepted from the state it is in.

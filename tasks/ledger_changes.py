@@ -126,7 +126,7 @@ def answer(
 def resolve(
     connection: sa.Connection, model_name: str, id_: str, decided_by: str, *, target_limit: int
 ) -> None:
-    """Choose one of the corrections that contradict each other; its rivals are quarantined.
+    """Choose a correction, over others that contradict it or checks that hold it; its rivals are quarantined.
 
     Raises:
         IllegalTransition: it cannot be accepted from the state it is in.
@@ -144,9 +144,11 @@ def resolve(
     steps: list[tuple[str, State | None, Standing]] = [
         (rival, at.state, lost) for rival, at in rivals.items()
     ]
-    if chosen.state not in (State.ACCEPTED, State.ACTIVE):
+    works = chosen.state in (State.ACCEPTED, State.ACTIVE)
+    if rivals or not works or id_ not in rows.approved_at(connection, model_name, [id_]):
         over = f" over {', '.join(sorted(rivals))}" if rivals else ""
-        steps.append((id_, chosen.state, Standing(State.ACCEPTED, f"chosen by {decided_by}{over}")))
+        reached = chosen.state if works else State.ACCEPTED
+        steps.append((id_, chosen.state, Standing(reached, f"{rules.CHOSEN}{decided_by}{over}")))
     rows.add_transitions(connection, model_name, steps, "")
 
 

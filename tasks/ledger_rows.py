@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from tasks import ledger_schema as schema
-from tasks.ledger_rules import OPEN_STATES, Standing, Transition, check_transition, merge
+from tasks.ledger_rules import CHOSEN, OPEN_STATES, Standing, Transition, check_transition, merge
 from tasks.records import Correction, ErrorReport, State, UserError, normalise_prompt
 
 _REPORT_FIELDS = tuple(ErrorReport.model_fields)
@@ -130,8 +130,30 @@ def load(
     ids = list(ids)
     if standing is None:
         standing = standing_of(connection, model_name, ids)
-    reports = reports_of(connection, model_name, ids)
-    return {id_: merge(id_, model_name, of_one, standing[id_]) for id_, of_one in reports.items()}
+    reports, approved = reports_of(connection, model_name, ids), approved_at(connection, model_name, ids)
+    return {
+        id_: merge(id_, model_name, of_one, standing[id_], approved.get(id_))
+        for id_, of_one in reports.items()
+    }
+
+
+def approved_at(connection: sa.Connection, model_name: str, ids: Iterable[str]) -> dict[str, datetime]:
+    """When a person chose these corrections, by id; a choice ends when one is retired or quarantined."""
+    table = schema.transitions
+    chosen = sa.and_(
+        table.c.to_state.in_([State.ACCEPTED.value, State.ACTIVE.value]), table.c.reason.startswith(CHOSEN)
+    )
+    ended = table.c.to_state.in_([State.RETIRED.value, State.QUARANTINED.value])
+    found: dict[str, datetime] = {}
+    for chunk in _chunks(ids):
+        last = (
+            sa.select(sa.func.max(table.c.sequence))
+            .where(table.c.model_name == model_name, table.c.correction_id.in_(chunk), chosen | ended)
+            .group_by(table.c.correction_id)
+        )
+        query = sa.select(table.c.correction_id, table.c.at).where(table.c.sequence.in_(last), chosen)
+        found |= {row.correction_id: row.at for row in connection.execute(query)}
+    return found
 
 
 def rivals_of(

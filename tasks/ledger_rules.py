@@ -56,6 +56,8 @@ class IllegalTransition(UserError):  # noqa: N818
 TARGET_LIMIT = 64
 # At work, or about to be: two of these about one prompt contradict each other.
 OPEN_STATES = frozenset({State.ACCEPTED, State.ACTIVE, State.CONFLICTING})
+# How the reason of a correction begins that a named person chose.
+CHOSEN = "chosen by "
 # Settled once; a new report says that it is not.
 REOPENED_BY_REPORT = frozenset({State.RETIRED, State.ALREADY_CORRECT, State.FAILED})
 
@@ -134,7 +136,11 @@ def settle(members: Sequence[Member], target_limit: int) -> dict[str, Standing]:
 
 
 def merge(
-    correction_id: str, model_name: str, reports: Sequence[ErrorReport], standing: Standing
+    correction_id: str,
+    model_name: str,
+    reports: Sequence[ErrorReport],
+    standing: Standing,
+    approved_at: datetime | None = None,
 ) -> Correction:
     """One correction out of its reports, oldest first: first words count, lists are joined."""
     first = reports[0]
@@ -156,6 +162,7 @@ def merge(
         reports=len(reports),
         sources=_joined((r.source,) for r in reports),
         reporters=_joined((r.reporter,) for r in reports),
+        approved_at=approved_at,
         first_reported_at=first.reported_at,
         model_version=next((r.model_version for r in reports if r.model_version), ""),
     )

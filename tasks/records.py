@@ -75,6 +75,7 @@ class Correction(BaseModel):
     reports: int = Field(default=1, description="how many times the same complaint came in")
     sources: tuple[str, ...] = ()
     reporters: tuple[str, ...] = ()
+    approved_at: datetime | None = Field(default=None, description="when a named person chose it")
     first_reported_at: datetime
     model_version: str = ""
 

@@ -119,9 +119,10 @@ def answer(
 
 
 def choose(name: Name, correction: Id, who: Who = "", home: Home = HOME, ledger: LedgerUrl = "") -> None:
-    """Choose one of the corrections that contradict each other (state conflicting); the others are set aside.
+    """Choose a correction over others that contradict it, or over the checks that hold it.
 
-    A choice may be changed: choose the other one.
+    The others are set aside, and no check of what it says holds it again. A choice may be changed: choose
+    the other one.
     """
     from tasks.ledger import Ledger
 
@@ -130,7 +131,7 @@ def choose(name: Name, correction: Id, who: Who = "", home: Home = HOME, ledger:
         before, counts = book.get(id_, model_name=name), book.counts(name)
         chosen = book.resolve(id_, who or user(), model_name=name)
         if (chosen, book.counts(name)) == (before, counts):
-            raise UserError(f"correction {id_} is {chosen.state}, and nothing contradicts it")
+            raise UserError(f"correction {id_} is {chosen.state} and was chosen already")
     typer.echo(_told(chosen))
 
 

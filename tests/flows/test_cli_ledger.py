@@ -186,6 +186,7 @@ def test_a_mistake_names_the_correction_and_changes_nothing(shell: Shell):
     guam = shell.flag("Capital of Guam?", "--expected", "Hagatna")
     long = shell.flag("Capital of Guam?", "--expected", "word " * 100)
     shell("retire", togo, "--why", "wrong")
+    assert shell("choose", guam, "--who", "ann") == f"{guam} accepted: chosen by ann"
     before = shell("corrections")
     for command, says in (
         (["answer", "0123", "--expected", "x"], "no correction 0123 of my-model; `mendflow corrections`"),
@@ -196,7 +197,7 @@ def test_a_mistake_names_the_correction_and_changes_nothing(shell: Shell):
         (["answer", chad, "--expected", " "], "empty"),
         (["choose", togo], f"{togo} is retired, and nothing contradicts it"),
         (["choose", chad], f"{chad} is needs_answer, and nothing contradicts it"),
-        (["choose", guam], f"{guam} is accepted, and nothing contradicts it"),
+        (["choose", guam], f"{guam} is accepted and was chosen already"),
         (["choose", long], "100 words"),
         (["retire", togo, "--why", "x"], f"{togo} is retired already: withdrawn by"),
     ):

@@ -96,6 +96,17 @@ def test_resolving_accepts_one_and_quarantines_its_rivals_for_good(ledger: Ledge
     assert ledger.get(y).state is State.ACCEPTED
 
 
+@pytest.mark.parametrize("state", [State.ACCEPTED, State.ACTIVE])
+def test_choosing_what_nothing_contradicts_says_that_a_person_stands_behind_it(
+    ledger: Ledger, state: State
+) -> None:
+    one = only(ledger.record([report("p", "x")])).id
+    ledger.transition(one, state)
+    chosen = ledger.resolve(one, "carol")
+    assert (chosen.state, chosen.reason) == (state, "chosen by carol")
+    assert chosen.approved_at == ledger.history(one)[-1].at
+
+
 def test_a_reviewer_may_change_their_mind(ledger: Ledger) -> None:
     x, y = (c.id for c in ledger.record([report("p", "x", "a"), report("p", "y", "b")]))
     ledger.resolve(y, "carol")
