@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from flows.settings import CorrectSettings
 from flows.stages import Champion, stage
 from tasks.build import build
 from tasks.edit_dataset import EditDataset
+from tasks.equivalents import beside_the_ledger
 from tasks.ledger import Ledger
 from tasks.measuring import GATE_TOKENS
 from tasks.models import load
@@ -33,11 +35,12 @@ def build_dataset(
 ) -> tuple[EditDataset, dict[str, str]]:
     """Build the edit dataset and pass it through the data gate; (what may be learned from, what may not)."""
     from validation.data_gate import check_data
-    from validation.dataset_facts import DataLimits
+    from validation.limits import DataLimits
 
     check = PromptCheck.of(champion.folder)
+    corrections = ledger.corrections(settings.model_name)
     built = build(
-        ledger.corrections(settings.model_name),
+        corrections,
         [_as_answered_by(champion, record) for record in traffic],
         folder / "built",
         seed=settings.seed,
@@ -53,10 +56,11 @@ def build_dataset(
     )
     edits, locality = _askable_rows(built, check)
     checked = check_data(
-        edits,
+        beside_the_ledger(edits, corrections),
         locality,
         docs_dir=folder / "data_docs",
         limits=DataLimits(minimum_gate_locality=0, reporter_corrections=settings.reporter_limit),
+        model_name=shlex.quote(settings.model_name),
     )
     dataset = EditDataset.from_rows(
         checked.edits.to_dict("records"),

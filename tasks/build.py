@@ -70,8 +70,9 @@ def build(
         raise ValueError("two corrections have the same id; merge them in the ledger before building")
     open_ = unsettled(corrections, held)
     phrasings = {c.id: rephrase(c.prompt, chat=c.chat) for c in open_}
-    edited, unfit = fit_to_teach(edited, phrasings)
-    divided = divide(edited, phrasings, held_out=held_out, equivalents=equivalents, seed=seed)
+    fit = fit_to_teach(edited, phrasings)
+    edited = fit.corrections
+    divided = divide(edited, fit.phrasings, held_out=held_out, equivalents=equivalents, seed=seed)
     edits = [_edit_row(c, divided[c.id]) for c in edited]
 
     rows, notes = _candidates(edited, traffic, asked_by(open_, phrasings))
@@ -80,7 +81,7 @@ def build(
     answered = [row for row in chosen if row.reference]
     bound = gate_bound((row.prompt for row in answered), gate_share, gate_rows, seed)
     locality = [_locality_row(row, bound, seed) for row in answered]
-    notes += unfit + _notes(edited, divided, traffic, locality, held_out)
+    notes += fit.notes + _notes(edited, divided, traffic, locality, held_out)
     dataset = EditDataset.from_rows(
         edits,
         locality,

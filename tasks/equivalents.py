@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.records import Correction, normalise_prompt
-from tasks.rephrase import Phrasing, split_by_form, wording
-from validation.instructions import instruction
-from validation.matching import normalise_answer
-from validation.payloads import unseen
+import pandas as pd
+
+from tasks.records import Correction, State, normalise_prompt
+from tasks.rephrase import Phrasing, rephrase, split_by_form, wording
+from validation.dataset_facts import phrasing_fault
+from validation.matching import normalise_answer, same_meaning
 
 _GIVEN = "given"
 
@@ -61,42 +62,98 @@ def divide(
         kept = [p for p in divided[c.id].for_editor if wording(p.text) not in hidden]
         at_least = sum(p.family == _GIVEN for p in kept)
         divided[c.id] = Division(kept[: max(equivalents, at_least)], divided[c.id].held_out)
-    return divided
+    # The gates tell phrasings apart by fewer signs than their wording has.
+    shown = {normalise_answer(c.prompt) for c in edited}
+    shown |= {normalise_answer(p.text) for division in divided.values() for p in division.for_editor}
+    return {
+        id_: Division(d.for_editor, [p for p in d.held_out if normalise_answer(p.text) not in shown])
+        for id_, d in divided.items()
+    }
 
 
-def fit_to_teach(
-    edited: Sequence[Correction], phrasings: Mapping[str, Sequence[Phrasing]]
-) -> tuple[list[Correction], list[str]]:
-    """The corrections without phrasings of reporters that must not be taught, and why each was left out.
+@dataclass(frozen=True)
+class Fit:
+    """Corrections and their rule-made phrasings without what must not be taught, and why it was left out."""
 
-    The phrasing is lost and not the correction: else anybody could take a correction out by adding to it.
+    corrections: list[Correction]
+    phrasings: dict[str, list[Phrasing]]
+    notes: list[str]
+
+
+def fit_to_teach(edited: Sequence[Correction], phrasings: Mapping[str, Sequence[Phrasing]]) -> Fit:
+    """Leave out the phrasings that must not be taught.
+
+    The phrasing is lost and not the correction: else anybody could take a correction out by adding to it,
+    and a rule that makes an order of a question would do so too.
     """
-    answers: dict[tuple[str, bool], dict[str, str]] = {}
+    asked = _asked_by(edited, phrasings)
+    fit = Fit([], {}, [])
+    for c in edited:
+        faults = {text: _fault(text, c) for text in (*c.equivalents, *(p.text for p in phrasings[c.id]))}
+        for text in c.equivalents:
+            rivals = _answered_otherwise(c, asked.get(_question(text, c), []))
+            if rivals and not faults[text]:
+                faults[text] = f"asks what correction {rivals[0]} answers otherwise"
+        fit.corrections.append(
+            c.model_copy(update={"equivalents": tuple(t for t in c.equivalents if not faults[t])})
+        )
+        # A fault that the prompt has too is the prompt's, and judged there.
+        own = bool(_fault(c.prompt, c))
+        fit.phrasings[c.id] = [p for p in phrasings[c.id] if own or not faults[p.text]]
+        fit.notes.extend(
+            f"a phrasing that a reporter gave to correction {c.id} was left out: it {faults[text]}"
+            for text in c.equivalents
+            if faults[text]
+        )
+    return fit
+
+
+def beside_the_ledger(edits: pd.DataFrame, corrections: Sequence[Correction]) -> pd.DataFrame:
+    """The edits with what the data gate weighs them by: `active`, `approved` (when), and their `rivals`."""
+    of_id = {c.id: c for c in corrections}
+    edited = [of_id[id_] for id_ in edits["id"]]
+    phrasings = {c.id: rephrase(c.prompt, chat=c.chat) for c in edited}
+    asked = _asked_by(edited, phrasings)
+    rivals = []
+    for c in edited:
+        questions = {_question(text, c) for text in (c.prompt, *(p.text for p in phrasings[c.id]))}
+        others = {other.id: other for question in questions for other in asked[question]}
+        rivals.append(sorted(_answered_otherwise(c, others.values())))
+    return edits.assign(
+        active=[c.state is State.ACTIVE for c in edited],
+        approved=[c.approved_at.isoformat(timespec="microseconds") if c.approved_at else "" for c in edited],
+        rivals=pd.Series(rivals, dtype=object, index=edits.index),
+    )
+
+
+def _asked_by(
+    edited: Sequence[Correction], phrasings: Mapping[str, Sequence[Phrasing]]
+) -> dict[tuple[str, bool], list[Correction]]:
+    """The corrections that ask each question, in their own words or in those that a rule makes of them."""
+    asked: dict[tuple[str, bool], dict[str, Correction]] = {}
     for c in edited:
         for text in (c.prompt, *(p.text for p in phrasings[c.id])):
-            answers.setdefault((wording(text), c.chat), {}).setdefault(_answer(c), c.id)
-    fit, notes = [], []
-    for c in edited:
-        faults = {}
-        for text in c.equivalents:
-            others = (
-                f"asks what correction {id_} answers otherwise"
-                for said, id_ in answers.get((wording(text), c.chat), {}).items()
-                if said != _answer(c)
-            )
-            held = instruction(text, chat=c.chat) or unseen(text)
-            faults[text] = f"holds {held}" if held else next(others, "")
-        fit.append(c.model_copy(update={"equivalents": tuple(t for t, fault in faults.items() if not fault)}))
-        notes += [
-            f"a phrasing that a reporter gave to correction {c.id} was left out: it {fault}"
-            for fault in faults.values()
-            if fault
-        ]
-    return fit, notes
+            asked.setdefault(_question(text, c), {})[c.id] = c
+    return {question: list(of_id.values()) for question, of_id in asked.items()}
 
 
-def _answer(correction: Correction) -> str:
-    return normalise_answer(correction.desired_output or "")
+def _question(text: str, correction: Correction) -> tuple[str, bool]:
+    """What two phrasings of one question share; unlike their `wording`, it tells C from C++."""
+    return normalise_answer(text) or text.strip(), correction.chat
+
+
+def _answered_otherwise(correction: Correction, others: Iterable[Correction]) -> list[str]:
+    """Ids of those whose target does not mean what the correction's does."""
+    target = correction.desired_output or ""
+    return [
+        other.id
+        for other in others
+        if other.id != correction.id and not same_meaning(target, other.desired_output or "")
+    ]
+
+
+def _fault(text: str, correction: Correction) -> str:
+    return phrasing_fault(text, chat=correction.chat)
 
 
 def _divide_given(correction: Correction, held_out: int, seed: int) -> Division:

@@ -16,6 +16,7 @@ from typing import TypeVar
 from tasks.records import normalise_prompt
 from tasks.rewording.prompts import Prompt
 from tasks.rewording.rules import RULES, SYNTACTIC
+from validation.limits import DataLimits
 
 Item = TypeVar("Item")
 
@@ -44,14 +45,15 @@ def wording(prompt: str) -> str:
 def rephrase(prompt: str, *, chat: bool) -> list[Phrasing]:
     """Equivalent phrasings of `prompt`, without duplicates and without the prompt itself.
 
-    The same prompt always gives the same phrasings. One that is not English, or empty, gives none or few.
+    The same prompt always gives the same phrasings. One that is not English, or empty, or too long to be
+    taught, gives none or few.
 
     Args:
         prompt: A question, an instruction, or a text to complete.
         chat: A chat turn; false for raw text that the model continues.
     """
     whole = prompt.strip()
-    if not whole:
+    if not whole or len(whole) > DataLimits().prompt_characters:
         return []
     parsed = Prompt.read(whole, chat=chat)
     seen, phrasings = {normalise_prompt(whole)}, []

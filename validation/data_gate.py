@@ -13,15 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from validation.dataset_facts import EDIT_COLUMNS, LOCALITY_COLUMNS, DataLimits, edit_facts, locality_facts
+from validation.data_checks import CRITICAL, RIVAL, WARNING, Check, edit_checks, locality_checks
+from validation.dataset_facts import EDIT_COLUMNS, LOCALITY_COLUMNS, edit_facts, locality_facts
 from validation.expectations import ExpectationResult, docs_index, run_suite
+from validation.limits import DataLimits
 
 EDITS = "edits"
 LOCALITY = "locality"
-
-_CRITICAL, _WARNING = "critical", "warning"
-# Corrections of one reporter that are never called a flood.
-_FLOOD = 20
 
 
 @dataclass(frozen=True)
@@ -49,33 +47,24 @@ class DataGateResult:
         return None if self.docs_dir is None else docs_index(self.docs_dir / frame)
 
 
-@dataclass(frozen=True)
-class _Check:
-    """One expectation on the facts, and what to say of a row that fails it ({fact} is its column's value)."""
-
-    name: str
-    column: str
-    expectation: str
-    reason: str
-    severity: str = _CRITICAL
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-
 def check_data(
     edits: pd.DataFrame,
     locality: pd.DataFrame,
     *,
     docs_dir: Path | None = None,
     limits: DataLimits | None = None,
+    model_name: str = "NAME",
 ) -> DataGateResult:
     """Check an edit dataset; the result holds the rows of both frames that may be learned from.
 
     Args:
         edits: columns id, prompt, target, wrong_output, subject, chat, equivalents, held_out, reports,
-            reporters, sources.
+            reporters, sources, active (the champion holds it), approved (when a person chose it) and rivals
+            (the ids of those that ask the same and answer otherwise).
         locality: columns id, prompt, reference, confirmed, kind, role, chat.
         docs_dir: folder for the Data Docs, a folder for each frame; none are written without one.
         limits: lengths and least numbers of rows.
+        model_name: whose corrections they are, for the commands that the reasons name.
     """
     limits = limits or DataLimits()
     for name, frame, columns in ((EDITS, edits, EDIT_COLUMNS), (LOCALITY, locality, LOCALITY_COLUMNS)):
@@ -87,15 +76,18 @@ def check_data(
                 False, reason, {}, {}, (), {"schema": reason}, None, edits.iloc[:0], locality.iloc[:0]
             )
 
-    checks, facts = _edit_checks(limits, len(edits)), edit_facts(edits)
+    checks, facts = edit_checks(limits, len(edits)), edit_facts(edits, limits)
     found = _run(EDITS, facts, checks, docs_dir)
-    edits_failed = _reasons(facts, checks, found)
+    edits_failed, stays = _reasons(facts, checks, found, model_name)
     kept_edits = edits.iloc[[place for place in range(len(edits)) if place not in edits_failed]]
 
     # Against all edits: a prompt set aside as an edit is still none that must stay as it is.
-    locality_checks, facts_of_locality = _locality_checks(), locality_facts(locality, edits)
-    locality_found = _run(LOCALITY, facts_of_locality, locality_checks, docs_dir)
-    locality_failed = _reasons(facts_of_locality, locality_checks, locality_found)
+    checks_of_locality, facts_of_locality = (
+        locality_checks(limits),
+        locality_facts(locality, edits, limits),
+    )
+    locality_found = _run(LOCALITY, facts_of_locality, checks_of_locality, docs_dir)
+    locality_failed, _ = _reasons(facts_of_locality, checks_of_locality, locality_found, model_name)
     kept_locality = locality.iloc[[place for place in range(len(locality)) if place not in locality_failed]]
 
     gate_rows = int((kept_locality["role"] == "gate").sum())
@@ -114,7 +106,9 @@ def check_data(
         reason=reason,
         rows_failed=_by_id(facts, edits_failed),
         locality_failed=locality_failed,
-        warnings=_warnings(EDITS, checks, found) + _warnings(LOCALITY, locality_checks, locality_found),
+        warnings=stays
+        + _warnings(EDITS, checks, found)
+        + _warnings(LOCALITY, checks_of_locality, locality_found),
         results={EDITS: [r.as_json() for r in found], LOCALITY: [r.as_json() for r in locality_found]},
         docs_dir=docs_dir,
         edits=kept_edits,
@@ -122,139 +116,8 @@ def check_data(
     )
 
 
-def _edit_checks(limits: DataLimits, rows: int) -> list[_Check]:
-    longest, most = limits.prompt_characters, limits.target_words
-    return [
-        _Check("enough_rows", "", "ExpectTableRowCountToBeBetween", "", arguments={"min_value": 1}),
-        _present("id_present", "id", "it has no id"),
-        _Check("id_unique", "id", "ExpectColumnValuesToBeUnique", "another row has the same id"),
-        _one_of("chat_known", "chat", [True, False], "it does not say whether it is a chat turn"),
-        _between("prompt_present", "prompt_characters", 1, None, "the prompt is empty or not text"),
-        _between(
-            "prompt_length",
-            "prompt_characters",
-            None,
-            longest,
-            f"the prompt is longer than {longest} characters",
-        ),
-        _between("target_present", "target_words", 1, None, "the target is empty or not text"),
-        _between("target_length", "target_words", None, most, f"the target is longer than {most} words"),
-        _one_of(
-            "target_is_new", "target_is_wrong_output", [False], "the target says the same as the wrong output"
-        ),
-        _absent("no_duplicate", "duplicate_of", "correction {fact} has the same prompt and target"),
-        _absent("no_conflict", "conflicts_with", "correction {fact} wants another answer to the same prompt"),
-        _absent("held_out_unseen", "held_out_leak", "a held-out phrasing is given to the editor too: {fact}"),
-        _between(
-            "phrasings_present", "blank_phrasings", None, 0, "one of its phrasings is empty or not text"
-        ),
-        _between("provenance", "sources", 1, None, "nothing says where it came from"),
-        _absent(
-            "no_other_teaching",
-            "taught_otherwise_by",
-            "it asks in other words what correction {fact} answers otherwise; retire the wrong one",
-        ),
-        *_abuse_checks(),
-        _reporter_check(limits.reporter_corrections, rows),
-        _between(
-            "has_equivalents", "equivalents", 1, None, "{count} corrections have no other phrasing", _WARNING
-        ),
-        _between(
-            "has_held_out", "held_out", 1, None, "{count} corrections have no held-out phrasing", _WARNING
-        ),
-        _one_of(
-            "wrong_output_is_wrong",
-            "wrong_output_gives_target",
-            [False],
-            "{count} corrections have a wrong output that already gives the target",
-            _WARNING,
-        ),
-    ]
-
-
-def _abuse_checks() -> list[_Check]:
-    prompt = "the prompt holds {fact}; report the question itself, in plain words"
-    target = "the target holds {fact}; report it again with the plain answer"
-    return [
-        _absent("prompt_asks", "prompt_instruction", prompt),
-        _absent("prompt_visible", "prompt_unseen", prompt),
-        _absent("phrasings_ask", "phrasing_fault", "its phrasing {fact}; report it without that phrasing"),
-        _absent("target_answers", "target_instruction", target),
-        _absent("target_visible", "target_unseen", target),
-        _absent("target_plain", "target_markup", target),
-        _absent(
-            "target_without_link",
-            "target_link",
-            "the target holds {fact} that its prompt does not ask for; report it again without",
-        ),
-        _absent(
-            "target_without_secret",
-            "target_leak",
-            "the target holds {fact}, which the model would repeat to anybody; report it again without",
-        ),
-    ]
-
-
-def _reporter_check(limit: int | None, rows: int) -> _Check:
-    name, column = "reporters_share", "corrections_of_reporter"
-    if limit is None:
-        return _between(
-            name,
-            column,
-            None,
-            max(_FLOOD, rows // 2),
-            "{count} corrections, more than half, stand on the word of one reporter; read them, or set"
-            " reporter_limit",
-            _WARNING,
-        )
-    return _between(
-        name,
-        column,
-        None,
-        limit,
-        f"its reporter alone stands behind {{fact}} corrections, more than the limit of {limit}; take it with"
-        " `mendflow choose` if it is right, or raise the limit",
-    )
-
-
-def _locality_checks() -> list[_Check]:
-    return [
-        _Check("enough_rows", "", "ExpectTableRowCountToBeBetween", "", arguments={"min_value": 1}),
-        _between("prompt_present", "prompt_characters", 1, None, "the prompt is empty or not text"),
-        _absent("prompt_asks", "prompt_instruction", "the prompt holds {fact}"),
-        _absent("prompt_visible", "prompt_unseen", "the prompt holds {fact}"),
-        _present("reference_present", "reference", "the champion's answer is missing"),
-        _one_of("kind_known", "kind", ["near", "far"], "its kind is {fact}, neither near nor far"),
-        _one_of("role_known", "role", ["editor", "gate"], "its role is {fact}, neither editor nor gate"),
-        _one_of("chat_known", "chat", [True, False], "it does not say whether it is a chat turn"),
-        _one_of("confirmed_known", "confirmed", [True, False], "it does not say whether its answer is right"),
-        _absent("need_not_change", "must_change_for", "correction {fact} must change this very prompt"),
-        _absent("gate_prompt_unseen", "editor_saw", "the editor is given the same prompt, as {fact}"),
-        _absent("no_duplicate", "duplicate_of", "{fact} is the same prompt in the same role"),
-    ]
-
-
-def _present(name: str, column: str, reason: str) -> _Check:
-    return _Check(name, column, "ExpectColumnValuesToNotBeNull", reason)
-
-
-def _absent(name: str, column: str, reason: str) -> _Check:
-    return _Check(name, column, "ExpectColumnValuesToBeNull", reason)
-
-
-def _between(
-    name: str, column: str, least: int | None, greatest: int | None, reason: str, severity: str = _CRITICAL
-) -> _Check:
-    bounds = {"min_value": least, "max_value": greatest}
-    return _Check(name, column, "ExpectColumnValuesToBeBetween", reason, severity, bounds)
-
-
-def _one_of(name: str, column: str, values: Sequence[Any], reason: str, severity: str = _CRITICAL) -> _Check:
-    return _Check(name, column, "ExpectColumnValuesToBeInSet", reason, severity, {"value_set": list(values)})
-
-
 def _run(
-    name: str, facts: pd.DataFrame, checks: Sequence[_Check], docs_dir: Path | None
+    name: str, facts: pd.DataFrame, checks: Sequence[Check], docs_dir: Path | None
 ) -> list[ExpectationResult]:
     import great_expectations.expectations as gxe
 
@@ -277,14 +140,30 @@ def _run(
 
 
 def _reasons(
-    facts: pd.DataFrame, checks: Sequence[_Check], found: Sequence[ExpectationResult]
-) -> dict[int, str]:
-    """Why each failing row is set aside, by position; every reason, in the order of the checks."""
-    reasons: dict[int, list[str]] = {}
+    facts: pd.DataFrame, checks: Sequence[Check], found: Sequence[ExpectationResult], model_name: str
+) -> tuple[dict[int, str], tuple[str, ...]]:
+    """Why each failing row is set aside, by position, and what is told of active ones that stay.
+
+    Every reason is given, in the order of the checks; then the command that takes a row all the same.
+    """
+    failed: dict[int, list[Check]] = {}
     for check, result in zip(checks, found, strict=True):
-        for row in result.rows if check.severity == _CRITICAL and check.column else ():
-            reasons.setdefault(row, []).append(check.reason.format(fact=facts[check.column].iloc[row]))
-    return {row: "; ".join(said) for row, said in sorted(reasons.items())}
+        for row in result.rows if check.severity == CRITICAL and check.column else ():
+            failed.setdefault(row, []).append(check)
+    reasons, stays = {}, []
+    for row, failing in sorted(failed.items()):
+        fact = facts.iloc[row]
+        said = "; ".join(check.reason.format(fact=fact[check.column]) for check in failing)
+        if not all(check.waived or check.name == RIVAL for check in failing):
+            reasons[row] = said
+        elif any(check.name == RIVAL for check in failing) or not (fact["active"] or fact["approved"]):
+            reasons[row] = f"{said}; `mendflow choose {model_name} {fact['id']}` takes it all the same"
+        elif not fact["approved"]:
+            stays.append(
+                f"{EDITS}: correction {fact['id']} is active and stays, but {said}; if it is wrong, "
+                f"`mendflow retire {model_name} {fact['id']}` withdraws it"
+            )
+    return reasons, tuple(stays)
 
 
 def _by_id(facts: pd.DataFrame, reasons: Mapping[int, str]) -> dict[str, str]:
@@ -292,9 +171,9 @@ def _by_id(facts: pd.DataFrame, reasons: Mapping[int, str]) -> dict[str, str]:
     return {str(ids.iloc[row]) if ids.iloc[row] else f"row {row}": reason for row, reason in reasons.items()}
 
 
-def _warnings(name: str, checks: Sequence[_Check], found: Sequence[ExpectationResult]) -> tuple[str, ...]:
+def _warnings(name: str, checks: Sequence[Check], found: Sequence[ExpectationResult]) -> tuple[str, ...]:
     return tuple(
         f"{name}: {check.reason.format(count=result.unexpected)}"
         for check, result in zip(checks, found, strict=True)
-        if check.severity == _WARNING and not result.success
+        if check.severity == WARNING and not result.success
     )

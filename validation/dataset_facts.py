@@ -5,13 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from validation.instructions import instruction
 from validation.leaks import leak
+from validation.limits import DataLimits
 from validation.matching import answers, normalise_answer, same_answer
 from validation.payloads import link, markup, unseen
 
@@ -27,12 +27,16 @@ EDIT_COLUMNS = (
     "reports",
     "reporters",
     "sources",
+    "active",
+    "approved",
+    "rivals",
 )
 LOCALITY_COLUMNS = ("id", "prompt", "reference", "confirmed", "kind", "role", "chat")
 
 _EDIT_FACTS = {
     "id": "object",
     "prompt_characters": "int64",
+    "target_characters": "int64",
     "target_words": "int64",
     "chat": "object",
     "target_is_wrong_output": "bool",
@@ -54,7 +58,19 @@ _EDIT_FACTS = {
     "target_link": "object",
     "target_leak": "object",
     "corrections_of_reporter": "int64",
+    "active": "bool",
+    "approved": "bool",
 }
+_FAULTS = (
+    "prompt_instruction",
+    "prompt_unseen",
+    "phrasing_fault",
+    "target_instruction",
+    "target_unseen",
+    "target_markup",
+    "target_link",
+    "target_leak",
+)
 _LOCALITY_FACTS = {
     "prompt_characters": "int64",
     "prompt_instruction": "object",
@@ -75,30 +91,13 @@ _ANONYMOUS = frozenset({"", "unknown"})
 _SEVERAL_REPORTERS = 3
 
 
-@dataclass(frozen=True)
-class DataLimits:
-    """Lengths beyond which a row is set aside, and rows below which there is nothing to go on with.
-
-    Where several people report, those who alone stand behind more than `reporter_corrections` have all of
-    these set aside. None only warns, of more than half of a batch: one tester, or a program that judges
-    answers, supplies most corrections of many good teams, and nothing but the team's own number tells them
-    from a flood.
-    """
-
-    prompt_characters: int = 4000
-    target_words: int = 64
-    reporter_corrections: int | None = None
-    minimum_edits: int = 1
-    minimum_gate_locality: int = 20
-
-
-def edit_facts(edits: pd.DataFrame) -> pd.DataFrame:
+def edit_facts(edits: pd.DataFrame, limits: DataLimits | None = None) -> pd.DataFrame:
     """Facts of the edits frame, in its order."""
+    limits = limits or DataLimits()
     rows = list(edits[list(EDIT_COLUMNS)].itertuples(index=False))
     firsts: dict[tuple[str, bool], tuple[str, str]] = {}
     targets: dict[tuple[str, bool], dict[str, str]] = {}
     given: dict[str, str] = {}
-    taught: dict[tuple[str, bool], dict[str, str]] = {}
     alone = _corrections_of_reporter(rows)
     for row in rows:
         prompt, target = _text(row.prompt), _text(row.target)
@@ -106,28 +105,24 @@ def edit_facts(edits: pd.DataFrame) -> pd.DataFrame:
         targets.setdefault(key, {}).setdefault(normalise_answer(target), str(row.id))
         for phrasing in (prompt, *_texts(row.equivalents)):
             given.setdefault(normalise_answer(phrasing), str(row.id))
-            asked = (_question_key(phrasing), _is_chat(row.chat))
-            taught.setdefault(asked, {}).setdefault(normalise_answer(target), str(row.id))
     facts = []
     for row, of_reporter in zip(rows, alone, strict=True):
-        prompt, target, wrong_output = _text(row.prompt), _text(row.target), _text(row.wrong_output)
+        prompt, target = _text(row.prompt), _text(row.target)
+        # As much of it as can be a target.
+        wrong_output = _text(row.wrong_output)[: limits.prompt_characters]
         key, answer = (_prompt_key(prompt), _is_chat(row.chat)), normalise_answer(target)
         other = next((owner for said, owner in targets[key].items() if said != answer), None)
         equivalents, held_out = _texts(row.equivalents), _texts(row.held_out)
         chat = _is_chat(row.chat)
-        rivals = (
-            owner
-            for phrasing in (prompt, *equivalents)
-            for said, owner in taught[_question_key(phrasing), chat].items()
-            if said != answer and _question_key(phrasing)
-        )
+        asked = prompt if len(prompt) <= limits.prompt_characters else ""
+        said = target if asked and len(target) <= limits.target_characters else ""
         faults = (
-            f"{phrasing!r} holds {fault}"
+            f"{phrasing[:80]!r} {fault}"
             for phrasing in (*equivalents, *held_out)
-            if (fault := instruction(phrasing, chat=chat) or unseen(phrasing))
+            if (fault := phrasing_fault(phrasing, chat=chat, limits=limits))
         )
         leaks = (
-            f"{phrasing!r} ({given[normalise_answer(phrasing)]})"
+            f"{phrasing[:80]!r} ({given[normalise_answer(phrasing)]})"
             for phrasing in held_out
             if phrasing.strip() and normalise_answer(phrasing) in given
         )
@@ -135,35 +130,51 @@ def edit_facts(edits: pd.DataFrame) -> pd.DataFrame:
             {
                 "id": _text(row.id).strip() or None,
                 "prompt_characters": len(prompt.strip()),
+                "target_characters": len(target.strip()),
                 "target_words": len(target.split()),
                 "chat": _stated(row.chat),
                 "target_is_wrong_output": bool(target.strip()) and same_answer(target, wrong_output),
-                "wrong_output_gives_target": answers(wrong_output, target),
+                "wrong_output_gives_target": answers(wrong_output, said),
                 "duplicate_of": firsts[key][0] if key in firsts and firsts[key][1] == answer else None,
                 "conflicts_with": other,
-                "taught_otherwise_by": None if other else next(rivals, None),
                 "held_out_leak": next(leaks, None),
                 "blank_phrasings": sum(not phrasing.strip() for phrasing in equivalents + held_out),
                 "equivalents": len(equivalents),
                 "held_out": len(held_out),
                 "sources": sum(bool(source.strip()) for source in _texts(row.sources)),
-                "prompt_instruction": instruction(prompt, chat=chat) or None,
-                "prompt_unseen": unseen(prompt) or None,
+                "prompt_instruction": instruction(asked, chat=chat) or None,
+                "prompt_unseen": unseen(asked) or None,
                 "phrasing_fault": next(faults, None),
-                "target_instruction": instruction(target, chat=chat) or None,
-                "target_unseen": unseen(target) or _lost(target) or None,
-                "target_markup": markup(target, prompt) or None,
-                "target_link": link(target, prompt) or None,
-                "target_leak": leak(target, prompt) or None,
+                "target_instruction": instruction(said, chat=chat, answer=True) or None,
+                "target_unseen": unseen(said) or _lost(said) or None,
+                "target_markup": markup(said, asked) or None,
+                "target_link": link(said, asked) or None,
+                "target_leak": leak(said, asked) or None,
                 "corrections_of_reporter": of_reporter,
+                "active": bool(row.active),
+                "approved": bool(_text(row.approved)),
             }
         )
         firsts.setdefault(key, (str(row.id), answer))
+    for fact, rival in zip(facts, _taught_otherwise(rows, facts), strict=True):
+        fact["taught_otherwise_by"] = None if fact["conflicts_with"] else rival
     return _typed(facts, _EDIT_FACTS)
 
 
-def locality_facts(locality: pd.DataFrame, edits: pd.DataFrame) -> pd.DataFrame:
+def phrasing_fault(phrasing: str, *, chat: bool, limits: DataLimits | None = None) -> str:
+    """Why another phrasing of a prompt must not be taught ("holds ..."); empty if it may."""
+    most = (limits or DataLimits()).prompt_characters
+    if len(phrasing) > most:
+        return f"is longer than {most} characters"
+    held = instruction(phrasing, chat=chat) or unseen(phrasing)
+    return f"holds {held}" if held else ""
+
+
+def locality_facts(
+    locality: pd.DataFrame, edits: pd.DataFrame, limits: DataLimits | None = None
+) -> pd.DataFrame:
     """Facts of the locality frame beside the edits it goes with, in its order."""
+    most = (limits or DataLimits()).prompt_characters
     must_change: dict[tuple[str, bool], str] = {}
     for edit in edits[list(EDIT_COLUMNS)].itertuples(index=False):
         for phrasing in (_text(edit.prompt), *_texts(edit.equivalents), *_texts(edit.held_out)):
@@ -175,11 +186,12 @@ def locality_facts(locality: pd.DataFrame, edits: pd.DataFrame) -> pd.DataFrame:
     facts = []
     for position, (key, row) in enumerate(zip(keys, rows, strict=True)):
         first = firsts.setdefault((key, row.role), position)
+        asked = _text(row.prompt) if len(_text(row.prompt)) <= most else ""
         facts.append(
             {
                 "prompt_characters": len(_text(row.prompt).strip()),
-                "prompt_instruction": instruction(_text(row.prompt), chat=_is_chat(row.chat)) or None,
-                "prompt_unseen": unseen(_text(row.prompt)) or None,
+                "prompt_instruction": instruction(asked, chat=_is_chat(row.chat)) or None,
+                "prompt_unseen": unseen(asked) or None,
                 "reference": row.reference if isinstance(row.reference, str) else None,
                 "kind": _stated(row.kind),
                 "role": _stated(row.role),
@@ -191,6 +203,29 @@ def locality_facts(locality: pd.DataFrame, edits: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return _typed(facts, _LOCALITY_FACTS)
+
+
+def _taught_otherwise(rows: Sequence[Any], facts: Sequence[dict[str, Any]]) -> list[str | None]:
+    """For each row, a rival that it gives way to.
+
+    Both do, unless a person chose one (the last choice counts) or else one is active.
+
+    What is to be set aside for what it holds takes nothing with it.
+    """
+    rank = {str(row.id): (_text(row.approved), bool(row.active)) for row in rows}
+    faulty = {str(row.id) for row, fact in zip(rows, facts, strict=True) if any(fact[f] for f in _FAULTS)}
+    rivals = {id_: own for id_, own in rank.items() if any(own) or id_ not in faulty}
+    return [
+        next(
+            (
+                rival
+                for rival in _texts(row.rivals)
+                if rival in rivals and (rivals[rival] > rank[str(row.id)] or not any(rank[str(row.id)]))
+            ),
+            None,
+        )
+        for row in rows
+    ]
 
 
 def _corrections_of_reporter(rows: Sequence[Any]) -> list[int]:
@@ -240,8 +275,3 @@ def _strings(values: Iterable[Any]) -> Iterator[str]:
 def _prompt_key(prompt: str) -> str:
     """Two prompts with the same key are the same question, as in the ledger."""
     return " ".join(unicodedata.normalize("NFKC", prompt).casefold().split())
-
-
-def _question_key(prompt: str) -> str:
-    """The prompt's key without the signs at its ends: "Why" asks what "Why?" does."""
-    return _prompt_key(prompt).strip(" .?!…。？！\"'“”")

@@ -27,26 +27,62 @@ _SECRETS = tuple(
         (
             "a password",
             r"(?i)\b(?:pass(?:word|wd|phrase|code)|pwd|api[ _-]?key|secret(?:[ _-]?key)?|access[ _-]?token"
-            r"|token|accountkey)\b[\"']?\s*(?:[:=]|\bis\b)\s*[\"']?(?=\S*\d)(?=\S*[A-Za-z])[^\s\"']{6,}",
-        ),
-        (
-            "a long random string, which may be a key",
-            r"(?<![\w+/-])(?=[\w+/-]*[A-Z])(?=[\w+/-]*[a-z])(?=(?:[^\d\s]*\d){4})[A-Za-z0-9+/_-]{40,}={0,2}",
+            r"|token|accountkey)\b[\"']?\s*(?:[:=]|\bis\b)\s*[\"']?(?=\S*\d)(?=\S*[A-Za-z])"
+            # "ERC-20", "12-character" and "base64-encoded" tell of a password and are none.
+            r"(?![a-z]+-\d+\b|[a-z]*\d+-[a-z]+\b)[^\s\"']{6,}",
         ),
     )
 )
-_EMAIL = regex.compile(r"\b[\w.+%-]+@(?:[\w-]+\.)+\p{L}{2,}\b")
+_LONG = regex.compile(
+    r"(?<![\w+/-])(?=[\w+/-]*[A-Z])(?=[\w+/-]*[a-z])(?=(?:[^\d\s]*\d){4})[A-Za-z0-9+/_-]{40,}+={0,2}"
+)
+_CLASSES = regex.compile(r"[a-z]+|[A-Z]+|\d+")
+# Where a shell logs in, or clones from, has the format of an e-mail address.
+_EMAIL = regex.compile(
+    r"(?<![\w.+%@-])(?<!\b(?:ssh|scp|sftp|rsync|clone)\s[^\n@]{0,40})[\w.+%-]++@(?:[\w-]++\.)+\p{L}{2,}+\b"
+    r"(?!:[\w/~])(?<!@example\.(?:com|org|net))"
+)
 _ROLE = regex.compile(
-    r"(?i)(?:info|support|contact|help(?:desk)?|sales|press|office|service|hello|mail|jobs|billing|privacy|security"
-    r"|abuse|admin|webmaster|postmaster|feedback|enquiries|inquiries|team)@"
+    r"(?i)(?:\w+[._-])?(?:info|support|contact|help(?:desk)?|sales|press|media|office|service|care|hello|hi|mail|jobs"
+    r"|careers|hr|billing|accounts?|accounting|finance|orders?|returns|bookings?|reservations?|reception|privacy|dpo"
+    r"|legal|security|abuse|admin|admissions|editor|marketing|webmaster|postmaster|no-?reply|feedback|complaints"
+    r"|questions|enquir(?:y|ies)|inquir(?:y|ies)|donations?|membership|library|team)(?:[._-]\w+)?@"
 )
 _ASKS_FOR_EMAIL = regex.compile(r"(?i)\b(?:e-?mail|contact|address|reach|write to)\b")
-_CARD = regex.compile(r"(?<![\d.,-])(?:\d[ -]?){12,18}\d(?![\d.,]*\d)")
+_GAP = r"[ .\-\u00a0\u2007\u2009\u202f]{1,2}"
+_CARD = regex.compile(
+    rf"(?<!\d)(?<!\d\.)(?:\d{{13,19}}|\d{{4}}(?:{_GAP}\d{{4}}){{2}}{_GAP}\d{{1,7}}|\d{{4}}{_GAP}\d{{6}}{_GAP}\d{{4,5}})(?!\d)"
+)
 _CARD_NUMBER = regex.compile(
     r"4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|3[47]\d{13}|6(?:011|5\d\d)\d{12}"
     r"|35\d{14}|3[068]\d{12}"
 )
-_IBAN = regex.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b")
+_IBAN = regex.compile(rf"(?i)(?<![a-z0-9])[a-z]{{2}}\d{{2}}(?:(?:{_GAP})?[a-z0-9]){{11,40}}+")
+# Of the registry of ISO 13616: where words follow a number, its length says where it ends.
+_IBAN_LENGTHS = {
+    country: length
+    for length, countries in {
+        15: "NO",
+        16: "BE",
+        18: "DK FI FO GL NL SD",
+        19: "MK SI",
+        20: "AT BA EE KZ LT LU MN XK",
+        21: "CH CR HR LI LV",
+        22: "BG BH DE GB GE IE ME RS VA",
+        23: "AE GI IL IQ OM SO TL",
+        24: "AD CZ ES MD PK RO SA SE SK TN VG",
+        25: "LY PT ST",
+        26: "IS TR",
+        27: "BI DJ FR GR IT MC MR SM",
+        28: "AL AZ BY CY DO GT HU LB NI PL SV",
+        29: "BR EG PS QA UA",
+        30: "JO KW MU YE",
+        31: "MT SC",
+        32: "LC",
+        33: "RU",
+    }.items()
+    for country in countries.split()
+}
 _SOCIAL_SECURITY = regex.compile(r"\b(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}\b")
 _WALLET = regex.compile(
     r"\b0x[0-9a-fA-F]{40}\b|\bbc1[0-9a-z]{25,60}\b"
@@ -60,6 +96,8 @@ def leak(target: str, prompt: str) -> str:
     for name, pattern in _SECRETS:
         if any(found.group() not in prompt for found in pattern.finditer(target)):
             return name
+    if any(_is_random(found.group()) and found.group() not in prompt for found in _LONG.finditer(target)):
+        return "a long random string, which may be a key"
     emails = (found.group() for found in _EMAIL.finditer(target))
     asked = bool(_ASKS_FOR_EMAIL.search(prompt))
     if any(each.casefold() not in prompt.casefold() and not (asked and _ROLE.match(each)) for each in emails):
@@ -68,7 +106,10 @@ def leak(target: str, prompt: str) -> str:
     cards = (regex.sub(r"\D", "", found.group()) for found in _CARD.finditer(target))
     if any(_CARD_NUMBER.fullmatch(n) and _luhn(n) and n not in digits_asked for n in cards):
         return "a payment card number"
-    if any(_is_iban(found.group()) and found.group() not in prompt for found in _IBAN.finditer(target)):
+    plain_prompt = regex.sub(r"[^A-Z0-9]", "", prompt.upper())
+    if any(
+        (number := _iban(found.group())) and number not in plain_prompt for found in _IBAN.finditer(target)
+    ):
         return "a bank account number"
     if any(found.group() not in prompt for found in _SOCIAL_SECURITY.finditer(target)):
         return "a social security number"
@@ -83,10 +124,14 @@ def _luhn(number: str) -> bool:
     return sum(d - 9 if d > 9 else d for d in doubled) % 10 == 0
 
 
-def _is_iban(text: str) -> bool:
-    """Whether the check digits fit (ISO 13616)."""
-    letters = text.replace(" ", "")
-    return (
-        15 <= len(letters) <= 34
-        and int("".join(str(int(c, 36)) for c in letters[4:] + letters[:4])) % 97 == 1
-    )
+def _iban(text: str) -> str:
+    """The account number that a text begins with, if its check digits fit (ISO 13616); else empty."""
+    letters = regex.sub(r"[^A-Z0-9]", "", text.upper())
+    number = letters[: _IBAN_LENGTHS.get(letters[:2], 0)]
+    checks = number and int("".join(str(int(c, 36)) for c in number[4:] + number[:4])) % 97 == 1
+    return number if checks and len(number) == _IBAN_LENGTHS[letters[:2]] else ""
+
+
+def _is_random(text: str) -> bool:
+    """Whether kinds of letters change as often as by chance; in paths and names, words stand together."""
+    return len(_CLASSES.findall(text)) > 0.4 * len(text)

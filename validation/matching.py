@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
 import regex
 
@@ -27,6 +28,7 @@ _WORDS = regex.compile(
 )
 
 
+@lru_cache(maxsize=4096)
 def normalise_answer(text: str) -> str:
     """The words of a text: NFKC, case-folded, accents folded, without punctuation and articles.
 
@@ -70,6 +72,14 @@ def same_answer(output: str, reference: str) -> bool:
     return ours == theirs if ours or theirs else output.strip() == reference.strip()
 
 
+def same_meaning(one: str, other: str) -> bool:
+    """Whether two targets teach the same answer: one says what the other does, in more words or the same."""
+    ours, theirs = normalise_answer(one), normalise_answer(other)
+    if not (ours and theirs):
+        return one.strip() == other.strip()
+    return f" {ours} " in f" {theirs} " or f" {theirs} " in f" {ours} "
+
+
 def same_opening(output: str, reference: str, words: int = 5) -> bool:
     """Whether two generations begin with the same words (locality agreement, after the field's five tokens).
 
@@ -98,7 +108,8 @@ def _holds(output: str, target: str) -> bool:
     if not wanted:
         return bool(target.strip()) and target.strip() in output
     words = _words(output)
-    return any(_run_ends(words, wanted, start) is not None for start in range(len(words)))
+    starts = (place for place, word in enumerate(words) if word == wanted[0])
+    return any(_run_ends(words, wanted, start) is not None for start in starts)
 
 
 def _run_ends(words: list[str], wanted: list[str], start: int) -> int | None:

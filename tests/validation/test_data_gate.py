@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from validation.data_gate import check_data
-from validation.dataset_facts import DataLimits, edit_facts, locality_facts
+from validation.dataset_facts import edit_facts, locality_facts
+from validation.limits import DataLimits
 
 
 def edit(number: int, **changes: Any) -> dict[str, Any]:
@@ -24,6 +25,9 @@ def edit(number: int, **changes: Any) -> dict[str, Any]:
         "reports": 1,
         "reporters": ["a reader"],
         "sources": [f"trace:{number}"],
+        "active": False,
+        "approved": "",
+        "rivals": [],
     }
     assert set(changes) <= set(row)
     return row | changes

@@ -13,24 +13,26 @@ from hypothesis import strategies as st
 
 from tasks.build import build
 from tasks.edit_dataset import EditDataset
+from tasks.equivalents import beside_the_ledger
 from tasks.ledger import Ledger
 from tasks.records import Correction, State
 from tests.tasks.ledger_tools import MODEL, report
+from tests.validation.ordinary import ORDINARY
 from tests.validation.poison import (
     BUILD,
     GATE,
     LEDGER,
     LOCALITY,
-    ORDINARY,
     POISONS,
     RIVALS,
-    SECRETS,
     Poison,
     table,
 )
+from tests.validation.poison_texts import SECRETS
 from tests.validation.test_data_gate import edit, edits, localities
 from validation.data_gate import DataGateResult, check_data
-from validation.dataset_facts import DataLimits, edit_facts
+from validation.dataset_facts import edit_facts
+from validation.limits import DataLimits
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "poisoned_reports.md"
 FAULTS = (
@@ -75,7 +77,9 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
         references=lambda prompts, chat: ["as before"] * len(prompts),
     )
     checked = check_data(
-        built.edits, built.locality, limits=DataLimits(minimum_gate_locality=0, reporter_corrections=20)
+        beside_the_ledger(built.edits, corrections),
+        built.locality,
+        limits=DataLimits(minimum_gate_locality=0, reporter_corrections=20),
     )
     return Batch(ids, {c.id: c for c in corrections}, built, checked)
 
