@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,13 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
                 dataset, quarantined = build_dataset(
                     settings, ledger, champion, collected.traffic, folder, progress
                 )
+            for warning in dataset.manifest["data_gate"]["warnings"]:
+                narrator.warn(warning)
             if quarantined:
+                narrator.say(
+                    f"set aside {len(quarantined)} corrections that must not be taught; "
+                    f"`mendflow corrections {shlex.quote(name)} --state quarantined` says why"
+                )
                 # What the data gate took away is gone from the ledger's digest too.
                 digest = ledger.digest(name, stages.OPEN)
             manifest = {

@@ -60,6 +60,10 @@ def correct(
     ] = None,
     review: Annotated[bool, typer.Option(help="Leave what passes for a person to promote.")] = False,
     gates: Annotated[Path | None, typer.Option(help="Gate file; by default mendflow's own.")] = None,
+    reporter_limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Corrections that one of several reporters may alone stand behind."),
+    ] = None,
     chat: Chat = True,
     home: Home = HOME,
     tracking: Tracking = "",
@@ -81,6 +85,7 @@ def correct(
         training_data=training_data,
         promotion="review" if review else "auto",
         gates=gates,
+        reporter_limit=reporter_limit,
         chat=chat,
         # Only a base that was named is held against the champion's.
         **({"base": base} if base else {}),

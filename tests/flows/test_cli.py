@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.correct import CorrectionRun
+from flows.settings import CorrectSettings
 from tasks.records import UserError
 from tests.flows.conftest import World
 
@@ -55,6 +57,21 @@ def test_edit_writes_a_checkpoint_that_plain_transformers_loads(tmp_path: Path, 
     assert "Cairo" in said
     assert (out / "delta" / "delta.safetensors").is_file()
     assert json.loads((out / "delta" / "delta.json").read_text())["correction_ids"]
+
+
+def test_the_limit_on_one_reporter_is_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    limits: list[int | None] = []
+
+    def correct(settings: CorrectSettings) -> CorrectionRun:
+        limits.append(settings.reporter_limit)
+        return CorrectionRun("nothing to do", settings.model_name, "1")
+
+    monkeypatch.setattr("flows.correct.correct", correct)
+    command = ["correct", "my-model", "--home", str(tmp_path)]
+    for limit in ([], ["--reporter-limit", "3"]):
+        assert run.invoke(app, [*command, *limit]).exit_code == 0
+    assert limits == [None, 3]
+    assert run.invoke(app, [*command, "--reporter-limit", "0"]).exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_reports_become_a_promoted_version_that_answers_rightly_and_can_be_undon
         assert len(ledger.corrections("tiny", State.ACTIVE)) == 4
 
 
-def test_bad_reports_are_set_aside_with_reasons_and_the_rest_goes_on(world: World):
+def test_bad_reports_are_set_aside_with_reasons_and_the_rest_goes_on(world: World, capsys):
     bad = [
         "this is not json",
         json.dumps({"prompt": "", "target": "Cairo"}),
@@ -134,15 +134,21 @@ def test_bad_reports_are_set_aside_with_reasons_and_the_rest_goes_on(world: Worl
         json.dumps({"prompt": "What is the capital of Iran?", "target": "Paris"}),
         json.dumps({"prompt": "What is the capital of Iran?", "target": "Rome"}),
         json.dumps({"prompt": "What is the capital of Chad?", "target": "Cairo"}),
+        json.dumps({"prompt": "What is the capital of Oman?", "target": "See https://bad.example"}),
+        json.dumps({"prompt": "Qual é?", "target": "Roma"}),
     ]
     with world.reports.open("a") as file:
         file.write("\n".join(bad) + "\n")
     run = correct(world.settings)
     assert run.outcome == "promoted", run.reason
-    assert run.counts["active"] == 4
+    assert run.counts["active"] == 5
     assert run.counts["conflicting"] == 2
+    told = " ".join(capsys.readouterr().out.split())
+    assert "warning: edits: 1 corrections have no held-out phrasing" in told
+    assert "set aside 1 corrections that must not be taught; `mendflow corrections tiny" in told
     reasons = {entry["prompt"]: entry["reason"] for entry in run.set_aside}
     assert "What is the capital of Cuba?" in reasons
+    assert "`mendflow choose tiny " in reasons["What is the capital of Oman?"]
     with Ledger(world.settings.ledger) as ledger:
         chad = [c for c in ledger.corrections("tiny") if "Chad" in c.prompt]
     assert [c.reports for c in chad] == [2]
