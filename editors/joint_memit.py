@@ -18,35 +18,24 @@ import torch
 from torch import Tensor, nn
 
 from editors.capture import answer_logits, device_of
+from editors.joint_descent import JointConfig, Phrasing, descend_jointly
 from editors.key_statistics import KeyStatistics
-from editors.objective import backward_of_the_wrong, log_probabilities, weighted_backward
+from editors.objective import backward_of_the_wrong
 from editors.protocol import Progress
 from editors.requests import TokenBatch
 from editors.solve import ridge_solve
-from editors.subject_editing import Job, SubjectConfig, SubjectEditor, block_of, regulariser
+from editors.subject_editing import Job, SubjectEditor, block_of, regulariser
 
 
 @dataclass(frozen=True)
-class JointMemitConfig(SubjectConfig):
-    """How values are optimised together; see `SubjectConfig`.
+class JointMemitConfig(JointConfig):
+    """How values are optimised together; see `JointConfig`.
 
     Attributes:
-        steps: most steps of Adam.
-        rate: most that a step changes a layer's output at a subject, as a share of what it writes there.
         strength: weight of C in the solve, as a share of the keys' own energy under its inverse.
-        damping: added to the diagonal of C, as a share of its mean.
-        enough: loss in nats a token at which a phrasing is left as it is.
-        locality_weight: of the divergence of a kept prompt's answer, against the loss of one request.
-        kept: kept prompts looked at in a step.
     """
 
-    steps: int = 24
-    rate: float = 0.3
     strength: float = 1.0
-    damping: float = 1e-3
-    enough: float = 0.02
-    locality_weight: float = 1.0
-    kept: int = 16
 
 
 class JointMemit(SubjectEditor):
@@ -82,38 +71,17 @@ class JointMemit(SubjectEditor):
             job.add(module, (readers[module.name] @ values[module.name].detach()).cpu())
 
     def _descend(self, job: Job, optimiser: torch.optim.Optimizer, progress: Progress) -> None:
-        config = self.joint
-        rows = [(row.example, 1 / c.bare) for c in job.contexts for row in c.rows[: c.bare]]
-        references = log_probabilities(job.model, job.kept, job.pad, job.cache)
-        generator = torch.Generator().manual_seed(config.seed)
+        phrasings = [(row, 1 / c.bare) for c in job.contexts for row in c.rows[: c.bare]]
 
         def said(_: Sequence[int], batch: TokenBatch) -> Tensor:
             with job.cache.replayed(batch.to(device_of(job.model))):
                 return answer_logits(job.model, batch)
 
-        # A phrasing that is right is left alone for a while: it costs nothing and is disturbed the least.
-        rest = [0] * len(rows)
-        for step in range(config.steps):
-            active = [i for i in range(len(rows)) if not rest[i]]
-            rest = [max(r - 1, 0) for r in rest]
-            chosen = [rows[i] for i in active]
-            losses = backward_of_the_wrong(chosen, config.enough, job.pad, said)
-            for i, loss in zip(active, losses, strict=True):
-                if loss <= config.enough:
-                    rest[i] = 2
-            wrong = sum(loss > config.enough for loss in losses)
-            if not wrong and len(active) == len(rows):
-                break
-            progress(step + 1, config.steps, f"{wrong} of {len(rows)} phrasings to go")
-            if job.kept and wrong:
-                drawn = torch.randperm(len(job.kept), generator=generator)[: config.kept].tolist()
-                share = config.locality_weight * len(job.contexts) / len(drawn)
-                stay = [(job.kept[i], share, references[job.kept[i]]) for i in drawn]
-                weighted_backward(job.model, stay, job.pad, job.cache)
-            if wrong:
-                optimiser.step()
-            optimiser.zero_grad()
-        progress(config.steps, config.steps, "values optimised")
+        def backward(active: Sequence[Phrasing]) -> list[float]:
+            rows = [(row.example, weight) for row, weight in active]
+            return backward_of_the_wrong(rows, self.joint.enough, job.pad, said)
+
+        descend_jointly(job, self.joint, optimiser, lambda _: phrasings, backward, progress)
 
 
 def reader_of(keys: Tensor, moment: Tensor, strength: float, damping: float) -> Tensor:

@@ -22,14 +22,15 @@ from torch import Tensor, nn
 from editors.after_subject import SubjectCache
 from editors.capture import answer_logits, device_of, traced
 from editors.gather import batches
+from editors.joint_descent import JointConfig, Phrasing, descend_jointly
 from editors.key_statistics import KeyStatistics
 from editors.locate import EditableModule, blocks, default_modules
 from editors.neurons import Mlp, mlp_of
-from editors.objective import backward_of_the_wrong, log_probabilities, weighted_backward
+from editors.objective import backward_of_the_wrong
 from editors.protocol import Progress
 from editors.requests import TokenBatch
 from editors.subject import Placed
-from editors.subject_editing import Job, SubjectConfig, SubjectEditor, block_of
+from editors.subject_editing import Job, SubjectEditor, block_of, regulariser
 from editors.value_optimisation import Contexts, ValueConfig
 from editors.widening import Appended
 
@@ -41,32 +42,22 @@ _DEPTHS = (2 / 15, 1 / 5, 4 / 15)
 
 
 @dataclass(frozen=True)
-class PatcherConfig(SubjectConfig):
-    """How neurons are made; see `SubjectConfig`.
+class PatcherConfig(JointConfig):
+    """How neurons are made; see `JointConfig`.
 
     Attributes:
-        steps: most steps of Adam.
-        rate: most that a step changes a neuron's vector, as a share of what the block's MLP says at subjects.
         contexts: phrasings behind a prefix that each request is read in, in a step, besides the bare ones.
         fire, silence: what a neuron's input is solved to be at its subject, and everywhere else minus this.
         sharpness: factor on that input, for the activation function to be as good as open or shut.
-        damping: added to the diagonal of the second moment, as a share of its mean.
-        enough: loss in nats a token at which a phrasing is left as it is.
-        locality_weight: of the divergence of a kept prompt's answer, against the loss of one request.
-        kept: kept prompts looked at in a step.
     """
 
     value: ValueConfig = field(default_factory=lambda: ValueConfig(prefixes=8))
-    steps: int = 20
-    rate: float = 0.7
-    contexts: int = 2
+    steps: int = 24
+    rate: float = 1.5
+    contexts: int = 4
     fire: float = 1.0
     silence: float = 0.8
     sharpness: float = 20.0
-    damping: float = 1e-3
-    enough: float = 0.02
-    locality_weight: float = 1.0
-    kept: int = 16
 
 
 @dataclass(frozen=True)
@@ -74,13 +65,15 @@ class Layer:
     """The new neurons of one MLP, one a subject.
 
     `reads` (neurons, d) makes the gate's input, `opens` (neurons, d) the other factor where there is one, and
-    `says` (neurons, d) is what the neuron adds to the MLP's output, times its activation.
+    `says` (neurons, d) is what the neuron adds to the MLP's output, times its activation. `typical` is the
+    root mean square of what the MLP itself says at a subject.
     """
 
     mlp: Mlp
     reads: Tensor
     opens: Tensor
     says: Tensor
+    typical: float
 
 
 class Patcher(SubjectEditor):
@@ -120,7 +113,7 @@ class Patcher(SubjectEditor):
         mean = job.means.get(mlp.gate.name)
         if mean is None:
             raise ValueError(f"the key statistics have no mean for {mlp.gate.name}; gather them again")
-        keys, owners, others, _ = _read(job, mlp, neurons)
+        keys, owners, others, typical = _read(job, mlp, neurons)
         moment, mean = job.moments[mlp.gate.name].clone(), mean.clone()
         if len(others):
             moment += others.T @ others / job.tokens
@@ -130,10 +123,7 @@ class Patcher(SubjectEditor):
         sums = keys.new_zeros(count, keys.shape[1]).index_add_(0, owners, weights[:, None] * keys)
         moment += keys.T @ (weights[:, None] * keys)
         mean += sums.sum(0)
-        size = moment.diagonal().mean()
-        moment += (
-            config.damping * torch.where(size == 0, torch.ones_like(size), size) * torch.eye(len(moment))
-        )
+        moment = regulariser(moment, config.damping).matrix
         # Least squares: `fire` at a subject's own keys, -`silence` at all else; and one everywhere.
         wanted = (config.fire + config.silence) * sums - config.silence * mean
         solved = torch.linalg.solve(moment, torch.cat([wanted, mean[None]]).T).T
@@ -141,42 +131,24 @@ class Patcher(SubjectEditor):
         reads = (config.sharpness * solved[:-1]).float().to(device)
         opens = solved[-1:].expand(count, -1).float().to(device)
         says = torch.zeros(count, mlp.output.d_out, device=device, requires_grad=True)
-        return Layer(mlp, reads, opens, says)
+        return Layer(mlp, reads, opens, says, typical)
 
     def _descend(self, job: Job, layers: Sequence[Layer], progress: Progress) -> None:
         config = self.patch
-        neurons = _neurons(job.contexts)
-        groups = []
-        for layer in layers:
-            *_, size = _read(job, layer.mlp, neurons)
-            groups.append({"params": [layer.says], "lr": config.rate * size / config.sharpness})
-        optimiser = torch.optim.Adam(groups)
-        references = log_probabilities(job.model, job.kept, job.pad, job.cache)
-        generator = torch.Generator().manual_seed(config.seed)
+        groups = [
+            {"params": [layer.says], "lr": config.rate * layer.typical / config.sharpness} for layer in layers
+        ]
         known = SubjectCache(job.model, job.cache)
         # The neurons say nothing yet.
         known.learn([row for context in job.contexts for row in context.rows], job.pad)
-        # A phrasing that is right is left alone for a while: it costs nothing and is disturbed the least.
-        rest: dict[Placed, int] = {}
-        for step in range(config.steps):
-            drawn = _drawn(job.contexts, config.contexts, generator)
-            active = [(row, weight) for row, weight in drawn if not rest.get(row)]
-            rest = {row: left - 1 for row, left in rest.items() if left > 1}
-            losses = _backward(job, known, active, config.enough)
-            rest |= {row: 2 for (row, _), loss in zip(active, losses, strict=True) if loss <= config.enough}
-            wrong = sum(loss > config.enough for loss in losses)
-            if not wrong and len(active) == len(drawn):
-                break
-            progress(step + 1, config.steps, f"{wrong} of {len(drawn)} phrasings to go")
-            if job.kept and wrong:
-                chosen = torch.randperm(len(job.kept), generator=generator)[: config.kept].tolist()
-                share = config.locality_weight * len(job.contexts) / len(chosen)
-                stay = [(job.kept[i], share, references[job.kept[i]]) for i in chosen]
-                weighted_backward(job.model, stay, job.pad, job.cache)
-            if wrong:
-                optimiser.step()
-            optimiser.zero_grad()
-        progress(config.steps, config.steps, "neurons made")
+        descend_jointly(
+            job,
+            config,
+            torch.optim.Adam(groups),
+            lambda generator: _drawn(job.contexts, config.contexts, generator),
+            lambda active: _backward(job, known, active, config.enough),
+            progress,
+        )
 
 
 def appended(model: nn.Module, layer: Layer) -> dict[str, Appended]:
@@ -266,9 +238,7 @@ def _read(job: Job, mlp: Mlp, neurons: Sequence[int]) -> tuple[Tensor, Tensor, T
     return torch.stack(keys), torch.tensor(owners), torch.cat(others), float(typical)
 
 
-def _drawn(
-    contexts: Sequence[Contexts], prefixed: int, generator: torch.Generator
-) -> list[tuple[Placed, float]]:
+def _drawn(contexts: Sequence[Contexts], prefixed: int, generator: torch.Generator) -> list[Phrasing]:
     """What a step looks at, with weights: the bare phrasings of every request, and some behind prefixes."""
     result = []
     for context in contexts:
@@ -280,9 +250,7 @@ def _drawn(
     return result
 
 
-def _backward(
-    job: Job, known: SubjectCache, active: Sequence[tuple[Placed, float]], enough: float
-) -> list[float]:
+def _backward(job: Job, known: SubjectCache, active: Sequence[Phrasing], enough: float) -> list[float]:
     """Backward of what is not right yet, from the subjects on where that is known; the loss of every row."""
     result = [0.0] * len(active)
 
