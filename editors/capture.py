@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,26 @@ def answer_loss(model: nn.Module, batch: TokenBatch) -> Tensor:
 def device_of(model: nn.Module) -> torch.device:
     """Where the model's parameters are."""
     return next(model.parameters()).device
+
+
+class _ReachedError(Exception):
+    """All that was to be run has been."""
+
+
+@contextmanager
+def run_ends_at(model: nn.Module, name: str) -> Iterator[None]:
+    """Within, a forward pass ends when the named module has spoken, and so does the block of this context."""
+
+    def hook(*_: Any) -> None:
+        raise _ReachedError
+
+    # Behind the hooks that are there already, of which a raise would keep it from none.
+    with suppress(_ReachedError):
+        handle = model.get_submodule(name).register_forward_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 @contextmanager

@@ -11,28 +11,29 @@ The model gets wider by a neuron for each subject (`editors.widening`), and stay
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import itertools
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from editors.after_subject import SubjectCache
-from editors.capture import answer_logits, device_of, traced
+from editors.capture import answer_logits, device_of, run_ends_at, traced
 from editors.gather import batches
 from editors.joint_descent import JointConfig, Phrasing, descend_jointly
 from editors.key_statistics import KeyStatistics
 from editors.locate import EditableModule, blocks, default_modules
 from editors.neurons import Mlp, mlp_of
+from editors.new_neurons import NewNeurons, appended, in_place
 from editors.objective import backward_of_the_wrong
 from editors.protocol import Progress
 from editors.requests import TokenBatch
 from editors.subject import Placed
 from editors.subject_editing import Job, SubjectEditor, block_of, regulariser
 from editors.value_optimisation import Contexts, ValueConfig
-from editors.widening import Appended
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,7 +47,8 @@ class PatcherConfig(JointConfig):
     """How neurons are made; see `JointConfig`.
 
     Attributes:
-        contexts: phrasings behind a prefix that each request is read in, in a step, besides the bare ones.
+        contexts: phrasings of each request that a step looks at besides its prompt: equivalents, prompts
+            behind prefixes.
         fire, silence: what a neuron's input is solved to be at its subject, and everywhere else minus this.
         sharpness: factor on that input, for the activation function to be as good as open or shut.
     """
@@ -61,18 +63,16 @@ class PatcherConfig(JointConfig):
 
 
 @dataclass(frozen=True)
-class Layer:
-    """The new neurons of one MLP, one a subject.
+class Reading:
+    """What one MLP reads and says.
 
-    `reads` (neurons, d) makes the gate's input, `opens` (neurons, d) the other factor where there is one, and
-    `says` (neurons, d) is what the neuron adds to the MLP's output, times its activation. `typical` is the
-    root mean square of what the MLP itself says at a subject.
+    `keys` (rows, d) are its inputs at subjects, and `others` (tokens, d) those at the other tokens of bare
+    phrasings, both fp64; `typical` is the root mean square of its output at a subject.
     """
 
     mlp: Mlp
-    reads: Tensor
-    opens: Tensor
-    says: Tensor
+    keys: Tensor
+    others: Tensor
     typical: float
 
 
@@ -98,8 +98,8 @@ class Patcher(SubjectEditor):
 
     def _solve(self, job: Job, progress: Progress) -> None:
         mlps = [mlp_of(job.model, block_of(job.model, module)) for module in job.modules]
-        neurons = _neurons(job.contexts)
-        layers = [self._layer(job, mlp, neurons) for mlp in mlps]
+        owners = _neurons(job.contexts)
+        layers = [self._layer(job, reading, owners) for reading in _read(job, mlps)]
         with ExitStack() as stack:
             for layer in layers:
                 stack.enter_context(in_place(job.model, layer))
@@ -107,33 +107,31 @@ class Patcher(SubjectEditor):
         for layer in layers:
             job.shifts.update(appended(job.model, layer))
 
-    def _layer(self, job: Job, mlp: Mlp, neurons: Sequence[int]) -> Layer:
-        """Neurons that know their subjects, and say nothing yet."""
-        config, count = self.patch, max(neurons) + 1
+    def _layer(self, job: Job, reading: Reading, owners: Tensor) -> NewNeurons:
+        """Neurons that know their subjects, and say nothing yet; `owners` (rows,) are those of the keys."""
+        config, mlp, keys, others = self.patch, reading.mlp, reading.keys, reading.others
         mean = job.means.get(mlp.gate.name)
         if mean is None:
             raise ValueError(f"the key statistics have no mean for {mlp.gate.name}; gather them again")
-        keys, owners, others, typical = _read(job, mlp, neurons)
-        moment, mean = job.moments[mlp.gate.name].clone(), mean.clone()
-        if len(others):
-            moment += others.T @ others / job.tokens
-            mean += others.sum(0) / job.tokens
+        count = int(owners.max()) + 1
+        # The text's tokens, and those of the phrasings themselves that are no subjects.
+        moment = job.moments[mlp.gate.name] + others.T @ others / job.tokens
+        mean = mean + others.sum(0) / job.tokens
         # Every subject weighs the same, and all of them as much as the ordinary text.
-        weights = 1 / (torch.bincount(owners, minlength=count)[owners] * count).double()
+        weights = 1 / (torch.bincount(owners)[owners] * count).double()
         sums = keys.new_zeros(count, keys.shape[1]).index_add_(0, owners, weights[:, None] * keys)
-        moment += keys.T @ (weights[:, None] * keys)
-        mean += sums.sum(0)
-        moment = regulariser(moment, config.damping).matrix
+        moment = regulariser(moment + keys.T @ (weights[:, None] * keys), config.damping).matrix
         # Least squares: `fire` at a subject's own keys, -`silence` at all else; and one everywhere.
+        mean = mean + sums.sum(0)
         wanted = (config.fire + config.silence) * sums - config.silence * mean
         solved = torch.linalg.solve(moment, torch.cat([wanted, mean[None]]).T).T
         device = device_of(job.model)
         reads = (config.sharpness * solved[:-1]).float().to(device)
         opens = solved[-1:].expand(count, -1).float().to(device)
         says = torch.zeros(count, mlp.output.d_out, device=device, requires_grad=True)
-        return Layer(mlp, reads, opens, says, typical)
+        return NewNeurons(mlp, reads, opens, says, reading.typical)
 
-    def _descend(self, job: Job, layers: Sequence[Layer], progress: Progress) -> None:
+    def _descend(self, job: Job, layers: Sequence[NewNeurons], progress: Progress) -> None:
         config = self.patch
         groups = [
             {"params": [layer.says], "lr": config.rate * layer.typical / config.sharpness} for layer in layers
@@ -151,102 +149,61 @@ class Patcher(SubjectEditor):
         )
 
 
-def appended(model: nn.Module, layer: Layer) -> dict[str, Appended]:
-    """What is appended to the parameters of the MLP, by name."""
-    result = {}
-    for module, rows in ((layer.mlp.gate, layer.reads), (layer.mlp.up, layer.opens)):
-        if module is None:
-            continue
-        values = rows.detach().cpu()
-        # A Conv1D keeps its weight as (in, out).
-        laid_out = Appended(values.T if module.input_major else values, int(module.input_major))
-        result[module.parameter] = Appended(laid_out.values.contiguous(), laid_out.dim)
-        if getattr(model.get_submodule(module.name), "bias", None) is not None:
-            result[f"{module.name}.bias"] = Appended(torch.zeros(len(rows)), 0)
-    output, says = layer.mlp.output, layer.says.detach().cpu()
-    values = says if output.input_major else says.T
-    result[output.parameter] = Appended(values.contiguous(), int(not output.input_major))
-    return result
-
-
-@contextmanager
-def in_place(model: nn.Module, layer: Layer) -> Iterator[None]:
-    """Within, the MLP has the new neurons, and its own activation function."""
-    mlp, heard = layer.mlp, []
-
-    def longer(rows: Tensor) -> Any:
-        def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            return torch.cat([output, nn.functional.linear(args[0], rows.to(output.dtype))], -1)
-
-        return hook
-
-    def shorter(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        old, new = args[0].split([mlp.output.d_in, len(layer.reads)], -1)
-        heard.append(new)
-        return (old, *args[1:])
-
-    def louder(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        return output + (heard.pop().float() @ layer.says).to(output.dtype)
-
-    output = model.get_submodule(mlp.output.name)
-    handles = [
-        model.get_submodule(mlp.gate.name).register_forward_hook(longer(layer.reads)),
-        output.register_forward_pre_hook(shorter),
-        output.register_forward_hook(louder),
-    ]
-    if mlp.up is not None:
-        handles.append(model.get_submodule(mlp.up.name).register_forward_hook(longer(layer.opens)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _neurons(contexts: Sequence[Contexts]) -> list[int]:
-    """The neuron of every request: requests about one subject share one."""
+def _neurons(contexts: Sequence[Contexts]) -> Tensor:
+    """The neuron of every row of every request (rows,): requests about one subject share one."""
     known: dict[str, int] = {}
-    return [known.setdefault(context.subject.casefold(), len(known)) for context in contexts]
+    owners = [known.setdefault(context.subject.casefold(), len(known)) for context in contexts]
+    return torch.tensor(
+        [owner for owner, context in zip(owners, contexts, strict=True) for _ in context.rows]
+    )
 
 
-def _read(job: Job, mlp: Mlp, neurons: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, float]:
-    """What an MLP reads and says.
-
-    Returns:
-        Its inputs at subjects (rows, d), the neurons of these rows (rows,), its inputs at the other tokens of
-        bare phrasings (tokens, d), and the root mean square of what it says at a subject.
-    """
-    rows = [(row, neuron, i < c.bare) for c, neuron in zip(job.contexts, neurons, strict=True)
-            for i, row in enumerate(c.rows)]  # fmt: skip
-    keys, owners, others, squares = [], [], [], []
-    names = [mlp.gate.name, mlp.output.name]
-    for numbers, batch in batches([row.example for row, _, _ in rows], job.pad):
+def _read(job: Job, mlps: Sequence[Mlp]) -> list[Reading]:
+    """What every MLP, in the order of the blocks, reads and says in all rows of all requests."""
+    rows = [(row, i < context.bare) for context in job.contexts for i, row in enumerate(context.rows)]
+    names = [module.name for mlp in mlps for module in (mlp.gate, mlp.output)]
+    keys: dict[tuple[str, int], Tensor] = {}
+    others: dict[str, list[Tensor]] = {mlp.gate.name: [] for mlp in mlps}
+    squares: dict[str, list[float]] = {mlp.gate.name: [] for mlp in mlps}
+    for numbers, batch in batches([row.example for row, _ in rows], job.pad):
         batch = batch.to(job.model.device)
-        with torch.no_grad(), job.cache.replayed(batch), traced(job.model, names) as (inputs, outputs):
+        with (
+            torch.no_grad(),
+            job.cache.replayed(batch),
+            traced(job.model, names) as (inputs, outputs),
+            run_ends_at(job.model, mlps[-1].output.name),
+        ):
             batch.kind.read(job.model, batch)
-        for line, number in enumerate(numbers):
-            placed, neuron, bare = rows[number]
-            read = inputs[mlp.gate.name][line].double().cpu()
-            keys.append(read[placed.position])
-            owners.append(neuron)
-            squares.append(float(outputs[mlp.output.name][line, placed.position].float().square().mean()))
-            if bare:
+        for mlp, (line, number) in itertools.product(mlps, enumerate(numbers)):
+            (placed, is_bare), name = rows[number], mlp.gate.name
+            read = inputs[name][line].double().cpu()
+            keys[name, number] = read[placed.position]
+            squares[name].append(
+                float(outputs[mlp.output.name][line, placed.position].float().square().mean())
+            )
+            if is_bare:
                 mask = batch.attention_mask[line].bool().cpu()
                 mask[placed.position] = False
-                others.append(read[mask])
-    typical = torch.tensor(squares).median().sqrt()
-    return torch.stack(keys), torch.tensor(owners), torch.cat(others), float(typical)
+                others[name].append(read[mask])
+    return [
+        Reading(
+            mlp,
+            torch.stack([keys[mlp.gate.name, number] for number in range(len(rows))]),
+            torch.cat(others[mlp.gate.name]),
+            float(torch.tensor(squares[mlp.gate.name]).median().sqrt()),
+        )
+        for mlp in mlps
+    ]
 
 
-def _drawn(contexts: Sequence[Contexts], prefixed: int, generator: torch.Generator) -> list[Phrasing]:
-    """What a step looks at, with weights: the bare phrasings of every request, and some behind prefixes."""
+def _drawn(contexts: Sequence[Contexts], count: int, generator: torch.Generator) -> list[Phrasing]:
+    """What a step looks at, with weights: every request's prompt, and some of its other phrasings."""
     result = []
     for context in contexts:
-        behind = context.rows[context.bare :]
-        chosen = torch.randperm(len(behind), generator=generator)[:prefixed].tolist()
+        prompt, *others = context.rows
+        chosen = torch.randperm(len(others), generator=generator)[:count].tolist()
         share = 1 / (1 + len(chosen))
-        result += [(row, share / context.bare) for row in context.rows[: context.bare]]
-        result += [(behind[i], share) for i in chosen]
+        result += [(row, share) for row in (prompt, *(others[i] for i in chosen))]
     return result
 
 

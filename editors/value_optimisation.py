@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from editors.capture import answer_logits
+from editors.capture import answer_logits, run_ends_at
 from editors.gather import batches
 from editors.key_statistics import own_writing
 from editors.locate import EditableModule
@@ -140,7 +140,12 @@ def read_at_subjects(
     sums: dict[str, Tensor] = {}
     for numbers, batch in batches([row.example for row in rows], pad):
         batch, where = batch.to(model.device), _positions([rows[i] for i in numbers], model.device)
-        with torch.no_grad(), cache.replayed(batch), _read_to(model, modules, site, where) as seen:
+        with (
+            torch.no_grad(),
+            cache.replayed(batch),
+            _read_to(model, modules, site, where) as seen,
+            run_ends_at(model, site),
+        ):
             body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         for name, values in seen.items():
             total = sums.setdefault(name, torch.zeros(len(contexts), values.shape[1]))
@@ -247,15 +252,11 @@ def _run(
     return log_p.split([len(row.example.target_ids) for row in rows]), seen[-1]
 
 
-class _ReachedError(Exception):
-    """All that was to be read has been."""
-
-
 @contextmanager
 def _read_to(
     model: nn.Module, modules: Sequence[EditableModule], site: str, where: tuple[Tensor, Tensor]
 ) -> Iterator[dict[str, Tensor]]:
-    """Within, inputs of the modules and the site's `output` are kept; the run ends at the site."""
+    """Within, inputs of the modules and the site's `output` are kept."""
     seen: dict[str, Tensor] = {}
 
     def before(name: str) -> Any:
@@ -266,13 +267,11 @@ def _read_to(
 
     def after(_: nn.Module, __: Any, output: Any) -> None:
         seen["output"] = (output[0] if isinstance(output, tuple) else output)[where]
-        raise _ReachedError
 
     handles = [model.get_submodule(m.name).register_forward_pre_hook(before(m.name)) for m in modules]
     handles.append(model.get_submodule(site).register_forward_hook(after))
     try:
-        with suppress(_ReachedError):
-            yield seen
+        yield seen
     finally:
         for handle in handles:
             handle.remove()
