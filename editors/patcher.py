@@ -54,9 +54,9 @@ class PatcherConfig(JointConfig):
     """
 
     value: ValueConfig = field(default_factory=lambda: ValueConfig(prefixes=8))
-    steps: int = 24
-    rate: float = 1.5
-    contexts: int = 4
+    steps: int = 16
+    rate: float = 2.5
+    contexts: int = 2
     fire: float = 1.0
     silence: float = 0.8
     sharpness: float = 20.0
