@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tasks.ledger import Ledger
-from tasks.records import Collected, Correction, ErrorReport, Rejected, State, TrafficRecord, UserError
+from tasks.records import Collected, ErrorReport, Rejected, State, TrafficRecord, UserError
 from tasks.report_files import from_file
+from tasks.reporting import report_error
 from tasks.trace_content import Exchange, UnreadableContent, exchanges, texts
 from tasks.urls import without_password
 
@@ -81,44 +80,6 @@ def from_traces(
                     if one.prompt.strip() and one.output.strip()
                 )
     return collected
-
-
-def report_error(
-    prompt: str,
-    wrong_output: str,
-    desired_output: str | None,
-    model_name: str,
-    *,
-    ledger_url: str,
-    reporter: str,
-    model_version: str = "",
-    chat: bool = True,
-    subject: str | None = None,
-    severity: str = "normal",
-    equivalents: Iterable[str] = (),
-    locality: Iterable[str] = (),
-    source: str | None = None,
-) -> Correction:
-    """Put one person's report into the ledger; the correction that it counts for.
-
-    Every call is a report of its own, unless `source` says that it is one made before.
-    """
-    report = ErrorReport(
-        prompt=prompt,
-        wrong_output=wrong_output,
-        desired_output=desired_output,
-        source=source or f"flag:{uuid.uuid4().hex}",
-        reporter=reporter,
-        model_name=model_name,
-        model_version=model_version,
-        chat=chat,
-        subject=subject,
-        severity=severity,
-        equivalents=tuple(equivalents),
-        locality=tuple(locality),
-    )
-    with Ledger(ledger_url) as ledger:
-        return ledger.record([report])[0]
 
 
 def mark_collected(tracking_uri: str, trace_ids: Iterable[str], state: State | str) -> None:

@@ -10,6 +10,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -31,8 +32,17 @@ __all__ = [
     "Ledger",
     "Phase",
     "Promotion",
+    "Taken",
     "Transition",
 ]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The corrections that reports are about; and of every new report, the one that it counts for."""
+
+    corrections: list[Correction]
+    new: list[Correction]
 
 
 class Ledger:
@@ -74,6 +84,10 @@ class Ledger:
         active, which stays so; one that comes again after its correction was retired, failed or already
         correct brings it back to `accepted`.
         """
+        return self.take(reports, run_id=run_id).corrections
+
+    def take(self, reports: Iterable[ErrorReport], *, run_id: str = "") -> Taken:
+        """Take in reports as `record` does, and say which of them were new."""
         by_model: dict[str, list[ErrorReport]] = defaultdict(list)
         named = []
         for report in reports:
@@ -82,17 +96,20 @@ class Ledger:
         found: dict[tuple[str, str], Correction] = {}
         with self._database.writing() as connection:
             lock_models(connection, by_model)
-            ids_of = {
+            counted = {
                 name: changes.take_in(
                     connection, name, of_model, target_limit=self.target_limit, run_id=run_id
                 )
                 for name, of_model in by_model.items()
             }
-            for name, ids in ids_of.items():
+            for name, of_model in counted.items():
+                ids = [id_ for id_, _ in of_model]
                 found |= {(name, id_): one for id_, one in rows.load(connection, name, ids).items()}
-        following = {name: iter(ids) for name, ids in ids_of.items()}
-        mentioned = dict.fromkeys((name, next(following[name])) for name in named)
-        return [found[key] for key in mentioned]
+        following = {name: iter(of_model) for name, of_model in counted.items()}
+        mentioned = [(name, *next(following[name])) for name in named]
+        keys = dict.fromkeys((name, id_) for name, id_, _ in mentioned)
+        new = [found[name, id_] for name, id_, is_new in mentioned if is_new]
+        return Taken([found[key] for key in keys], new)
 
     def corrections(self, model_name: str, *states: State) -> list[Correction]:
         """A model's corrections in these states (in any, if none is given), by first report, then id."""

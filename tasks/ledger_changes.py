@@ -22,11 +22,11 @@ def take_in(
     *,
     target_limit: int,
     run_id: str,
-) -> list[str]:
+) -> list[tuple[str, bool]]:
     """Add what is new in the reports of one model and settle where their corrections stand.
 
     Returns:
-        For each report, the id of the correction that it counts for.
+        For each report, the id of the correction that it counts for, and whether it was not known before.
     """
     reports = _with_answers(connection, model_name, [_storable(report) for report in reports])
     ids = [_id_of(report) for report in reports]
@@ -36,7 +36,11 @@ def take_in(
     }
     known = rows.ids_about(connection, model_name, digests.values())
     known_reports = rows.reports_of(connection, model_name, known)
-    new = _new_reports(zip(ids, reports, strict=True), known_reports)
+    unheard = _unheard(zip(ids, reports, strict=True), known_reports)
+    new: dict[str, list[ErrorReport]] = {}
+    for id_, report, is_new in zip(ids, reports, unheard, strict=True):
+        if is_new:
+            new.setdefault(id_, []).append(report)
     rows.add_corrections(connection, model_name, {id_: digests[id_] for id_ in new if id_ not in known})
     rows.add_reports(connection, new)
 
@@ -51,7 +55,7 @@ def take_in(
         settled = rules.settle(members, target_limit)
         steps = [step for member in members for step in _steps(member, settled[member.id])]
         rows.add_transitions(connection, model_name, steps, run_id)
-    return ids
+    return list(zip(ids, unheard, strict=True))
 
 
 def move(
@@ -183,17 +187,16 @@ def _with_answers(
     ]
 
 
-def _new_reports(
+def _unheard(
     mentioned: Iterable[tuple[str, ErrorReport]], known: dict[str, tuple[ErrorReport, ...]]
-) -> dict[str, list[ErrorReport]]:
-    """Those whose source has not yet been heard on their correction, by id."""
+) -> list[bool]:
+    """For each report, whether its source has not yet been heard on its correction."""
     heard = {(id_, report.source) for id_, of_one in known.items() for report in of_one}
-    new: dict[str, list[ErrorReport]] = {}
+    unheard = []
     for id_, report in mentioned:
-        if (id_, report.source) not in heard:
-            heard.add((id_, report.source))
-            new.setdefault(id_, []).append(report)
-    return new
+        unheard.append((id_, report.source) not in heard)
+        heard.add((id_, report.source))
+    return unheard
 
 
 def _steps(member: Member, wanted: Standing) -> list[tuple[str, State | None, Standing]]:

@@ -57,14 +57,13 @@ def collect(
 ) -> None:
     """Take flagged errors into the ledger, from MLflow traces or from a file."""
     from flows.stages import collect_errors
-    from tasks.ledger import Ledger
+    from tasks.reporting import take_reports
 
     settings = settings_of(
         name, home, tracking=tracking, ledger=ledger, source=source, experiment=experiment, chat=chat
     )
     found = collect_errors.fn(settings)
-    with Ledger(settings.ledger) as book:
-        corrections = book.record(found.reports)
+    corrections = take_reports(found.reports, ledger_url=settings.ledger)
     for rejected in found.rejected:
         typer.echo(f"{rejected.source}: {rejected.reason}", err=True)
     table = Table("correction", "state", "prompt", "reason")

@@ -1,0 +1,63 @@
+"""Reports on their way into the ledger, one person's or a collection; Prefect is told of new ones."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+
+from tasks.events import tell_of_reports
+from tasks.ledger import Ledger
+from tasks.records import Correction, ErrorReport
+
+
+def report_error(
+    prompt: str,
+    wrong_output: str,
+    desired_output: str | None,
+    model_name: str,
+    *,
+    ledger_url: str,
+    reporter: str,
+    model_version: str = "",
+    chat: bool = True,
+    subject: str | None = None,
+    severity: str = "normal",
+    equivalents: Iterable[str] = (),
+    locality: Iterable[str] = (),
+    source: str | None = None,
+) -> Correction:
+    """Put one person's report into the ledger; the correction that it counts for.
+
+    Every call is a report of its own, unless `source` says that it is one made before.
+
+    Raises:
+        UserError: the ledger cannot be used.
+    """
+    report = ErrorReport(
+        prompt=prompt,
+        wrong_output=wrong_output,
+        desired_output=desired_output,
+        source=source or f"flag:{uuid.uuid4().hex}",
+        reporter=reporter,
+        model_name=model_name,
+        model_version=model_version,
+        chat=chat,
+        subject=subject,
+        severity=severity,
+        equivalents=tuple(equivalents),
+        locality=tuple(locality),
+    )
+    return take_reports([report], ledger_url=ledger_url)[0]
+
+
+def take_reports(reports: Iterable[ErrorReport], *, ledger_url: str) -> list[Correction]:
+    """Put reports into the ledger; the corrections that they are about, in order of first mention.
+
+    Raises:
+        UserError: the ledger cannot be used.
+    """
+    with Ledger(ledger_url) as ledger:
+        taken = ledger.take(reports)
+    # Once they are kept: an event without its report would start a run that finds nothing.
+    tell_of_reports(taken.new)
+    return taken.corrections
