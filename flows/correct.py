@@ -54,7 +54,7 @@ class CorrectionRun:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-@flow(name="correct", validate_parameters=False, persist_result=False)
+@flow(name="correct", persist_result=False)
 def correct(settings: CorrectSettings) -> CorrectionRun:
     """Collect, build, train or reuse, apply, register, validate, promote; safe to kill and to run again."""
     stages.check_editor(settings)
@@ -69,7 +69,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         set_asides = SetAsides(settings.home / "runs" / name, settings.attempts)
 
         with narrator.stage("collect", "Collect flagged errors"):
-            collected = _collected(settings, ledger)
+            collected = collected_errors(settings, ledger)
             ledger.record(collected.reports)
             narrator.left_out(collected.rejected)
         with narrator.stage("check", "Ask the champion whether they are errors still") as progress:
@@ -226,7 +226,7 @@ _SET_ASIDE = (
 )
 
 
-def _collected(settings: CorrectSettings, ledger: Ledger) -> Collected:
+def collected_errors(settings: CorrectSettings, ledger: Ledger) -> Collected:
     """What there is to collect; a ledger that was filled by hand or from files needs no traces."""
     try:
         return stages.collect_errors(settings)

@@ -62,6 +62,9 @@ def run_demo(demo: DemoSettings) -> CorrectionRun:
     settings = CorrectSettings(
         model_name=MODEL_NAME,
         home=home,
+        # Its own, whatever stores the environment names.
+        tracking_uri="",
+        ledger_url="",
         experiment=EXPERIMENT,
         retrain=demo.retrain,
         held_out=2,

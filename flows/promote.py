@@ -9,12 +9,12 @@ from flows.stages import Champion, find_champion, reconcile, version_at
 from tasks import promotion
 from tasks.ledger import Ledger, Phase
 from tasks.records import UserError
-from tasks.registry import CANDIDATE, PREVIOUS, describe, resolve_version
+from tasks.registry import CANDIDATE, CHAMPION, PREVIOUS, describe, resolve_version
 from tasks.verdicts import COMPARED_TAG, VERDICT_TAG
 from validation.verdict import Verdict
 
 
-@flow(name="promote", validate_parameters=False, persist_result=False)
+@flow(name="promote", persist_result=False)
 def promote(settings: CorrectSettings, version: str | None, who: str, why: str) -> str:
     """Make the candidate, or a named version, the champion; its number.
 
@@ -52,15 +52,28 @@ def promote(settings: CorrectSettings, version: str | None, who: str, why: str) 
     return number
 
 
-@flow(name="rollback", validate_parameters=False, persist_result=False)
+@flow(name="rollback", persist_result=False)
 def rollback(settings: CorrectSettings, who: str, why: str) -> str:
     """Put the previous champion back; a second rollback goes forward again. The new champion's number."""
-    name, uri = settings.model_name, settings.tracking
     with Ledger(settings.ledger) as ledger:
-        # An interrupted rollback is finished in there, and not followed by another.
-        number = promotion.rollback(name, ledger=ledger, who=who, why=why, tracking_uri=uri)
-        champion = find_champion(settings, ledger)
-        reconcile(ledger, name, champion, brought_back=brought_back(settings, ledger, champion))
+        return roll_back(settings, ledger, who, why)
+
+
+def roll_back(
+    settings: CorrectSettings, ledger: Ledger, who: str, why: str, *, expected_champion: str | None = None
+) -> str:
+    """Roll back, from the expected champion where one is named, and make the ledger say what is held then.
+
+    Raises:
+        UserError: there is nothing to go back to, or the champion is not the expected one.
+    """
+    name, uri = settings.model_name, settings.tracking
+    # An interrupted rollback is finished in there, and not followed by another.
+    number = promotion.rollback(
+        name, ledger=ledger, who=who, why=why, tracking_uri=uri, expected_champion=expected_champion
+    )
+    champion = version_at(settings, CHAMPION)
+    reconcile(ledger, name, champion, brought_back=brought_back(settings, ledger, champion))
     return number
 
 

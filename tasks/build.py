@@ -73,7 +73,7 @@ def build(
     fit = fit_to_teach(edited, phrasings)
     edited = fit.corrections
     divided = divide(edited, fit.phrasings, held_out=held_out, equivalents=equivalents, seed=seed)
-    edits = [_edit_row(c, divided[c.id]) for c in edited]
+    edits = [edit_row(c, divided[c.id]) for c in edited]
 
     rows, notes = _candidates(edited, traffic, asked_by(open_, phrasings))
     chosen = _choose(rows, edited, open_, near=near_per_edit, far=far, confirmed=keep_confirmed, seed=seed)
@@ -214,7 +214,8 @@ def _fill(rows: Sequence[_Candidate], references: References | None) -> list[str
     )
 
 
-def _edit_row(correction: Correction, division: Division) -> dict[str, Any]:
+def edit_row(correction: Correction, division: Division) -> dict[str, Any]:
+    """A correction as a row of the edit dataset."""
     return {
         "id": correction.id,
         "prompt": correction.prompt,

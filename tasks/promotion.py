@@ -64,14 +64,23 @@ def promote(
 
 
 def rollback(
-    name: str, *, ledger: Ledger, who: str, why: str, tracking_uri: str | None, run_id: str = ""
+    name: str,
+    *,
+    ledger: Ledger,
+    who: str,
+    why: str,
+    tracking_uri: str | None,
+    run_id: str = "",
+    expected_champion: str | None = None,
 ) -> str:
     """Put `previous` back as champion, and the champion as `previous`; the new champion's number.
 
     A second rollback therefore goes forward again. One that was interrupted is finished, not repeated.
+    `expected_champion` is the version to go back from, where it matters.
 
     Raises:
-        UserError: there is nothing to go back to, or another change is under way.
+        UserError: there is nothing to go back to, the champion is not the expected one, or another change
+            is under way.
     """
     finished: list[Promotion] = []
     with _changing(name, ledger, who, tracking_uri, finished) as client:
@@ -79,6 +88,11 @@ def rollback(
         champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
         if any(change.action == ROLLBACK for change in finished) and champion is not None:
             return champion
+        if expected_champion is not None and champion != expected_champion:
+            raise UserError(
+                f"version {expected_champion} of {name} was to be rolled back, but now the champion is "
+                f"{champion or 'none'}; nothing was changed"
+            )
         if champion is None or previous in (None, champion):
             raise UserError(f"{name} has no version before its champion ({champion or 'none'}) to go back to")
         previous = str(previous)

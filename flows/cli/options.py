@@ -11,6 +11,7 @@ import typer
 
 from editors.catalogue import EDITORS, listed, no_such
 from flows.settings import HOME as HOME
+from flows.settings import HOME_VARIABLE, LEDGER_VARIABLE, TRACKING_VARIABLE
 from flows.settings import typed as typed
 from flows.temporary_server import ensure_server
 from tasks.records import UserError
@@ -38,9 +39,23 @@ def known_editors(names: str) -> str:
 
 
 Name = Annotated[str, typer.Argument(help="Registered model name.")]
-Home = Annotated[Path, typer.Option(help="Folder for stores, caches and runs.", envvar="MENDFLOW_HOME")]
-Tracking = Annotated[str, typer.Option(help="MLflow tracking URI; by default SQLite in the home folder.")]
-LedgerUrl = Annotated[str, typer.Option(help="Ledger database URL; by default SQLite in the home folder.")]
+Home = Annotated[Path, typer.Option(help="Folder for stores, caches and runs.", envvar=HOME_VARIABLE)]
+Tracking = Annotated[
+    str,
+    typer.Option(
+        help="MLflow tracking URI; by default SQLite in the home folder.",
+        envvar=TRACKING_VARIABLE,
+        show_envvar=False,
+    ),
+]
+LedgerUrl = Annotated[
+    str,
+    typer.Option(
+        help="Ledger database URL; by default SQLite in the home folder.",
+        envvar=LEDGER_VARIABLE,
+        show_envvar=False,
+    ),
+]
 Who = Annotated[str, typer.Option(help="The person who decides; by default the user at the machine.")]
 Why = Annotated[str, typer.Option(help="The reason, for the promotion log.")]
 AnyEditor = Annotated[
@@ -59,7 +74,7 @@ def settings_of(
     from flows.settings import CorrectSettings
 
     home = home.absolute()
-    os.environ["MENDFLOW_HOME"] = str(home)
+    os.environ[HOME_VARIABLE] = str(home)
     try:
         values = {"model_name": name, "home": home, "tracking_uri": tracking, "ledger_url": ledger, **more}
         return CorrectSettings.model_validate(values)

@@ -1,0 +1,41 @@
+"""Train an editor for a model's base as a flow of its own, ahead of the run that would need it."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows import stages
+from flows.console import Narrator
+from flows.correct import collected_errors
+from flows.dataset import traffic_to_train_on
+from flows.settings import CorrectSettings
+from tasks.ledger import Ledger
+from tasks.models import resolve
+from tasks.records import UserError
+
+
+@flow(name="train-editor", persist_result=False)
+def train_editor(settings: CorrectSettings) -> str:
+    """Train an editor where `correct` finds it, on the data that was named or on traffic; its folder.
+
+    One that was trained on just these data is there already.
+
+    Raises:
+        UserError: the editor is none that is trained, or there is too little to train on.
+    """
+    settings = settings.model_copy(update={"retrain": True})
+    stages.check_editor(settings)
+    name, narrator = settings.model_name, Narrator()
+    # That of a run: both write editors of this base to the same place.
+    with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/correct", "train-editor", seconds=3600):
+        champion = stages.find_champion(settings, ledger)
+        stages.check_base(settings, champion)
+        base = resolve(champion.folder.ref, cache=settings.home / "models")
+        traffic = collected_errors(settings, ledger).traffic
+        learnable = traffic_to_train_on(settings, ledger, champion, traffic)
+        with narrator.stage("train", f"Train an editor for {base.ref}") as progress:
+            trained = stages.train_or_reuse(settings, base, learnable, progress, narrator.left_out)
+    if trained is None:
+        raise UserError(f"{settings.editor} is not an editor that is trained; name another as `editor`")
+    narrator.say(f"{trained.folder}: {trained.statement}")
+    return str(trained.folder)

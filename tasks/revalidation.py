@@ -1,0 +1,41 @@
+"""What a champion is asked again: every correction that is active, and what its own gates asked of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from tasks.build import edit_row
+from tasks.edit_dataset import EditDataset
+from tasks.equivalents import Division
+from tasks.records import Correction
+from tasks.registry import Version
+from tasks.runs import fetch_files
+from tasks.verdicts import DATASET_FOLDER, RUN_TAG
+
+
+def revalidation_dataset(
+    version: Version, active: Iterable[Correction], folder: Path, *, tracking_uri: str
+) -> EditDataset:
+    """The active corrections with the phrasings and locality rows that the version was judged by; saved.
+
+    A version that was promoted without a verdict was judged by none: its corrections are asked as reported.
+
+    Raises:
+        UserError: the dataset that the version was judged by cannot be read.
+    """
+    wanted = {correction.id: correction for correction in active}
+    edits, locality = [], []
+    if RUN_TAG in version.tags:
+        with tempfile.TemporaryDirectory() as scratch:
+            judged_by = EditDataset.load(
+                fetch_files(tracking_uri, version.tags[RUN_TAG], DATASET_FOLDER, Path(scratch))
+            )
+        edits = [row for row in judged_by.edits.to_dict("records") if row["id"] in wanted]
+        locality = judged_by.locality.to_dict("records")
+    known = {row["id"] for row in edits}
+    edits += [edit_row(one, Division([], [])) for id_, one in wanted.items() if id_ not in known]
+    dataset = EditDataset.from_rows(edits, locality, {"version": version.number})
+    dataset.save(folder)
+    return dataset
