@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from flows.cli import editing, jobs, ledger, versions
+from flows.cli import editing, jobs, ledger, machine, versions
 from tasks.records import UserError
 
 app = typer.Typer(
@@ -37,6 +37,8 @@ app.command()(versions.verify)
 app.command()(versions.promote)
 app.command()(versions.rollback)
 app.command()(jobs.report)
+app.command()(machine.up)
+app.command()(machine.down)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import HOME, Chat, Home, LedgerUrl, Name, Tracking, Who, settings_of, typed, user
+from flows.machine import use_running_server
 from tasks.records import Correction, State, UserError
 
 Id = Annotated[
@@ -34,6 +35,7 @@ def flag(
     from tasks.collect import report_error
 
     settings = settings_of(name, home, ledger=ledger)
+    use_running_server(home)
     correction = report_error(
         prompt,
         output,
@@ -62,6 +64,7 @@ def collect(
     settings = settings_of(
         name, home, tracking=tracking, ledger=ledger, source=source, experiment=experiment, chat=chat
     )
+    use_running_server(home)
     found = collect_errors.fn(settings)
     corrections = take_reports(found.reports, ledger_url=settings.ledger)
     for rejected in found.rejected:

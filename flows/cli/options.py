@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from editors.catalogue import EDITORS, listed, no_such
+from flows.machine import use_running_server
 from flows.settings import HOME as HOME
 from flows.settings import HOME_VARIABLE, LEDGER_VARIABLE, TRACKING_VARIABLE
 from flows.settings import typed as typed
@@ -103,4 +104,5 @@ def prepare_prefect(home: Path) -> None:
                 f"{folder} cannot be made ({error.strerror}); name another home with --home"
             ) from error
         os.environ["PREFECT_HOME"] = str(folder)
+    use_running_server(home)
     ensure_server()

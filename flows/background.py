@@ -1,0 +1,119 @@
+"""Processes that outlive the command that starts them, found again by a file and stopped with their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+# Start times are counted from the machine's start, which the clock puts a little earlier or later each time.
+_CLOCK_SECONDS = 1.0
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Background:
+    """One process: NAME.json in the folder says which it is, NAME.log what it says."""
+
+    folder: Path
+    name: str
+
+    @property
+    def log(self) -> Path:
+        """What it wrote to standard output and error, of all its starts."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What was written down when it was started; empty if it was not."""
+        try:
+            found = json.loads(self._file.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str], **about: str) -> None:
+        """Start it, out of reach of signals to this command's process group."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                cwd=self.folder,
+                start_new_session=True,
+            )
+        known = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), **about}
+        unfinished = self._file.with_suffix(".partial")
+        unfinished.write_text(json.dumps(known))
+        os.replace(unfinished, self._file)
+        # It is not waited for: that would warn, and it is to go on.
+        process.returncode = 0
+
+    def running(self) -> psutil.Process | None:
+        """The process, if it runs; not another one that has got its number since."""
+        about = self.about
+        try:
+            process = psutil.Process(int(about["pid"]))
+            same = abs(process.create_time() - float(about["started"])) < _CLOCK_SECONDS
+        except (psutil.Error, KeyError, TypeError, ValueError):
+            return None
+        return process if same and not _ended(process) else None
+
+    def stop(self, grace_seconds: float) -> bool:
+        """End it and every process that it has started, by force after so many seconds; whether it ran."""
+        process = self.running()
+        if process is not None:
+            family = [process, *_children(process)]
+            # What a server or worker leaves behind would hold its port, or go on with a run; a run that is
+            # told to end can say so to the server.
+            for ending in (family[:1], family):
+                _each(ending, "terminate")
+                _wait(ending, grace_seconds)
+            _each(family, "kill")
+            _wait(family, grace_seconds)
+        self._file.unlink(missing_ok=True)
+        return process is not None
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"{self.name}.json"
+
+
+def _ended(process: psutil.Process) -> bool:
+    """Whether it is gone, or only waits to be buried."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.Error:
+        return []
+
+
+def _each(processes: Iterable[psutil.Process], method: str) -> None:
+    for process in processes:
+        try:
+            # Psutil refuses where the number is another process's by now.
+            getattr(process, method)()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _wait(processes: Sequence[psutil.Process], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not all(map(_ended, processes)):
+        time.sleep(_POLL_SECONDS)

@@ -1,0 +1,268 @@
+"""Production on one machine: a Prefect server, an MLflow server and a worker, with mendflow's deployments."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.background import Background
+from flows.console import Narrator
+from flows.registration import (
+    MODEL_VARIABLE,
+    POOL,
+    deploy,
+    deployments_of,
+    end_lost_runs,
+    is_deployed,
+    make_pool,
+)
+from flows.settings import HOME_VARIABLE, CorrectSettings
+from tasks.records import UserError
+from tasks.urls import without_password
+
+HOST = "127.0.0.1"
+FOLDER = "up"
+PREFECT, MLFLOW, WORKER = "prefect", "mlflow", "worker"
+ROOT = Path(__file__).parent.parent
+DEPLOYMENTS = ROOT / "deployments" / "prefect.yaml"
+# A new server makes its database first, which takes a busy machine half a minute.
+START_SECONDS = 180.0
+_POLL_SECONDS = 0.5
+# A worker that is told to end gives its runs this long to say so to the server.
+GRACE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What runs on this machine for one home folder."""
+
+    home: Path
+
+    def part(self, name: str) -> Background:
+        """The process of this name, whether it runs or not."""
+        return Background(self.home / FOLDER, name)
+
+    def running(self) -> list[str]:
+        """Names of the parts that run."""
+        return [name for name in (PREFECT, MLFLOW, WORKER) if self.part(name).running()]
+
+    @property
+    def api_url(self) -> str | None:
+        """The API of the Prefect server, if that runs."""
+        server = self.part(PREFECT)
+        return f"{server.about['url']}/api" if server.running() else None
+
+
+def use_running_server(home: Path) -> None:
+    """Have Prefect use the server that `mendflow up` started for this home, unless the user named another."""
+    if "PREFECT_API_URL" not in os.environ and (url := Machine(home.absolute()).api_url):
+        os.environ["PREFECT_API_URL"] = url
+
+
+def up(
+    settings: CorrectSettings | None,
+    home: Path,
+    *,
+    port: int,
+    mlflow_port: int,
+    deployments: Path = DEPLOYMENTS,
+    narrator: Narrator,
+) -> Machine:
+    """Start what does not run yet, wait until it answers, and register the deployments.
+
+    Args:
+        settings: of the model whose runs are scheduled; its base becomes its first champion. None for none.
+        home: folder for all stores and logs.
+        port: the Prefect server's.
+        mlflow_port: the MLflow server's.
+        deployments: a deployments file.
+        narrator: told of every step.
+
+    Raises:
+        UserError: a port is in use, a part does not start, or a file, base or store cannot be used.
+    """
+    machine = Machine(home)
+    with _alone(home):
+        content = deployments_of(deployments, settings.model_name if settings else "")
+        missing = _missing(machine)
+        for name, option, number in ((PREFECT, "--port", port), (MLFLOW, "--mlflow-port", mlflow_port)):
+            if name in missing:
+                _require_free(number, option)
+        with narrator.stage("stores", "Prepare the stores"):
+            _prepare_stores(settings, home)
+        environment = _environment(settings, home)
+        starts = _commands(home, port, mlflow_port)
+        for name in (PREFECT, MLFLOW):
+            if name in missing:
+                command, address = starts[name]
+                machine.part(name).start(command, environment, url=address)
+        for name, path in ((PREFECT, "api/health"), (MLFLOW, "health")):
+            part = machine.part(name)
+            if name in missing or part.running():
+                with narrator.stage(name, f"Wait for {name}"):
+                    _await(part, f"{part.about['url']}/{path}")
+        environment["PREFECT_API_URL"] = api_url = str(machine.api_url)
+        if PREFECT in missing or not is_deployed(content, home / FOLDER):
+            # While no worker asks for runs: a server on SQLite does one thing at a time.
+            with narrator.stage("deploy", "Register the deployments"):
+                make_pool(api_url)
+                deploy(content, home / FOLDER, environment)
+        if WORKER in missing:
+            end_lost_runs(api_url)
+            machine.part(WORKER).start(starts[WORKER][0], environment)
+        with narrator.stage(WORKER, "Wait for the worker"):
+            _await(machine.part(WORKER), f"{api_url}/work_pools/{POOL}", status="READY")
+    return machine
+
+
+def down(home: Path) -> list[str]:
+    """Stop what `up` started for this home, and nothing else; names of what ran, in the order of its end."""
+    machine = Machine(home)
+    if not (home / FOLDER).is_dir():
+        return []
+    with _alone(home):
+        # The worker first: its runs tell the server of their end.
+        return [name for name in (WORKER, MLFLOW, PREFECT) if machine.part(name).stop(GRACE_SECONDS)]
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One `up` or `down` at a time for a home."""
+    from filelock import FileLock, Timeout
+
+    folder = home / FOLDER
+    lock = FileLock(folder / "lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"another `mendflow up` or `down` is at work in {home}; let it end first") from error
+    except OSError as error:
+        why = error.strerror
+        raise UserError(f"{folder} cannot be used ({why}); name another home with --home") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _missing(machine: Machine) -> list[str]:
+    """The parts that are to be started.
+
+    Raises:
+        UserError: reports would go to another Prefect server than the one that is started.
+    """
+    url = os.environ.get("PREFECT_API_URL")
+    if url and url != machine.api_url:
+        raise UserError(
+            f"PREFECT_API_URL names a Prefect server ({without_password(url)}), to which reports go: unset "
+            "it to have one started here, or register the flows there with `prefect deploy`"
+        )
+    running = machine.running()
+    if PREFECT not in running and WORKER in running:
+        # It knows the server by the address of the one that is gone.
+        machine.part(WORKER).stop(GRACE_SECONDS)
+        running.remove(WORKER)
+    if CorrectSettings(model_name="none", home=machine.home).tracking.startswith("http"):
+        running.append(MLFLOW)
+    return [name for name in (PREFECT, MLFLOW, WORKER) if name not in running]
+
+
+def _prepare_stores(settings: CorrectSettings | None, home: Path) -> None:
+    """Make the stores, and the model's base its first champion; one that cannot be used is refused here."""
+    from flows.stages import check_base, find_champion
+    from tasks.ledger import Ledger
+    from tasks.tracking import experiment_id, tracking
+
+    stores = settings or CorrectSettings(model_name="none", home=home)
+    with tracking(stores.tracking, create=not stores.tracking_uri):
+        pass
+    with Ledger(stores.ledger) as ledger:
+        if settings is not None:
+            check_base(settings, find_champion.fn(settings, ledger))
+        with tracking(stores.tracking) as client:
+            # Where the model's traces go: a run that finds none yet is to find nothing wrong.
+            experiment_id(client, stores.experiment)
+
+
+def _environment(settings: CorrectSettings | None, home: Path) -> dict[str, str]:
+    """What all parts, and the runs that the worker starts, find in their environment."""
+    return {
+        **os.environ,
+        HOME_VARIABLE: str(home),
+        MODEL_VARIABLE: settings.model_name if settings else "",
+        # The flows that were deployed are those that run, installed or not.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "PREFECT_HOME": str(home / "prefect"),
+        # Of the command itself it is silent, so that what it says is its own; of these it fills a log.
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PYTHONUNBUFFERED": "1",
+        # Seven processes of MLflow's for jobs that mendflow does not have.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PWD": str(home),
+    }
+
+
+def _commands(home: Path, port: int, mlflow_port: int) -> dict[str, tuple[list[str], str]]:
+    """The command and address of every part."""
+    python, at_port = [sys.executable, "-m"], [HOST, "--port"]
+    store = CorrectSettings(model_name="none", home=home).tracking
+    # Artifacts are written by whoever logs them: a store of files on one machine needs nobody in between.
+    files = ["--no-serve-artifacts", "--default-artifact-root", str(home / "artifacts")]
+    return {
+        PREFECT: (
+            [*python, "prefect", "server", "start", "--host", *at_port, str(port)],
+            f"http://{HOST}:{port}",
+        ),
+        MLFLOW: (
+            [
+                *(*python, "mlflow", "server", "--backend-store-uri", store, *files),
+                *("--workers", "1", "--host", *at_port, str(mlflow_port)),
+            ],
+            f"http://{HOST}:{mlflow_port}",
+        ),
+        WORKER: ([*python, "prefect", "worker", "start", "--pool", POOL, "--type", "process"], ""),
+    }
+
+
+def _require_free(port: int, option: str) -> None:
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        raise UserError(f"port {port} cannot be used ({why}); name another one with {option}") from error
+
+
+def _await(part: Background, url: str, **fields: str) -> None:
+    """Wait until an address answers, with these fields.
+
+    Raises:
+        UserError: the part that it waits for has ended, or takes too long; its last words are in the message.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(url, **fields):
+        ended = part.running() is None
+        if ended or time.monotonic() > deadline:
+            said = [line.strip() for line in part.log.read_text(errors="replace").splitlines()]
+            last = next(filter(None, reversed(said)), "it said nothing")
+            what = "has ended" if ended else f"does not answer after {START_SECONDS:.0f} seconds"
+            raise UserError(f"{part.name} {what} ({last}); see {part.log}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _answers(url: str, **fields: str) -> bool:
+    """Whether a server answers at this address, with these fields in its JSON."""
+    import httpx
+
+    try:
+        answer = httpx.get(url, timeout=5.0, trust_env=False)
+        said = answer.json() if fields else {}
+    except (httpx.HTTPError, ValueError):
+        return False
+    return answer.is_success and all(said.get(name) == value for name, value in fields.items())

@@ -1,0 +1,164 @@
+"""Production on one machine, on real servers and a real worker: schedules and flagged errors start runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from flows.machine import DEPLOYMENTS, Machine
+from tasks.registry import describe
+from tests.flows.conftest import COUNTRIES, LENIENT_GATES
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+THRESHOLD = 3
+SCHEDULED, OTHER, THIRD = "scheduled", "flagged", "third model"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Production:
+    """A home with everything started, and the command line as its user types it."""
+
+    home: Path
+    arguments: tuple[str, ...]
+    api: str
+
+    def mendflow(self, *arguments: str) -> str:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", *arguments, "--home", str(self.home)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**kept, "PREFECT_WORKER_QUERY_SECONDS": "2", "COLUMNS": "200"},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    def flag(self, name: str, count: int, *, first: int = 0) -> None:
+        for country in COUNTRIES[first : first + count]:
+            asked = ["--prompt", f"What is the capital of {country}?", "--output", "Lagos"]
+            assert "accepted" in self.mendflow("flag", name, *asked, "--expected", "Cairo")
+
+    def runs(self, started_by: str) -> list[dict[str, Any]]:
+        """Runs that were started so, without those that are only planned."""
+        found = httpx.post(f"{self.api}/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC"})
+        found.raise_for_status()
+        return [
+            run
+            for run in found.json()
+            if (run["created_by"] or {}).get("type") == started_by
+            and (run["state_type"] != "SCHEDULED" or started_by == "AUTOMATION")
+        ]
+
+    def models(self) -> Counter[str]:
+        """How many runs flagged errors have started, by model."""
+        return Counter(run["parameters"]["settings"]["model_name"] for run in self.runs("AUTOMATION"))
+
+
+def until(true: Callable[[], object], seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory, tiny_llama) -> Iterator[Production]:
+    """Everything that `mendflow up` starts, with gates that a tiny model passes, and a run every minute."""
+    folder = tmp_path_factory.mktemp("production")
+    gates = folder / "gates.yaml"
+    gates.write_text(LENIENT_GATES)
+    base = str(tiny_llama(hidden_size=64))
+    content = yaml.safe_load(DEPLOYMENTS.read_text())
+    of_tiny = {"editor": "finetune", "gates": str(gates), "held_out": 1, "equivalents": 1}
+    for deployment in content["deployments"]:
+        for start in (*deployment.get("schedules", []), *deployment.get("triggers", [])):
+            start["parameters"]["settings"].update(of_tiny, base=base)
+        for schedule in deployment.get("schedules", []):
+            schedule["cron"] = "* * * * *"
+        for trigger in deployment.get("triggers", []):
+            trigger["threshold"] = THRESHOLD
+    deployments = folder / "prefect.yaml"
+    deployments.write_text(yaml.safe_dump(content))
+    port = free_port()
+    arguments = ("--model", SCHEDULED, "--base", base, "--deployments", str(deployments))
+    arguments += ("--port", str(port), "--mlflow-port", str(free_port()))
+    made = Production(folder / "home", arguments, f"http://127.0.0.1:{port}/api")
+    try:
+        said = made.mendflow("up", *arguments)
+        assert "mendflow runs in" in said
+        assert f"http://127.0.0.1:{port}" in said
+        yield made
+    finally:
+        made.mendflow("down")
+
+
+def test_up_twice_says_that_it_runs_and_starts_nothing(production: Production):
+    machine = Machine(production.home)
+    before = {name: machine.part(name).about for name in machine.running()}
+    assert "is running already" in production.mendflow("up", *production.arguments)
+    assert {name: machine.part(name).about for name in machine.running()} == before
+    assert len(before) == 3
+
+
+def completed(production: Production) -> list[dict[str, Any]]:
+    return [run for run in production.runs("SCHEDULE") if run["state_type"] == "COMPLETED"]
+
+
+def test_scheduled_runs_are_created_and_completed(production: Production):
+    def flows() -> set[str]:
+        ids = {run["flow_id"] for run in completed(production)}
+        return {httpx.get(f"{production.api}/flows/{id_}").json()["name"] for id_ in ids}
+
+    until(lambda: flows() == {"correct", "revalidate"})
+    runs = production.runs("SCHEDULE")
+    assert not [run for run in runs if run["state_type"] in ("FAILED", "CRASHED")]
+    assert {run["parameters"]["settings"]["model_name"] for run in runs} == {SCHEDULED}
+
+
+def test_enough_flagged_errors_start_one_run_for_their_model_and_one_less_none(production: Production):
+    production.flag(THIRD, THRESHOLD - 1)
+    production.flag(OTHER, THRESHOLD)
+    # Events are counted in their order: the third model's were before these.
+    until(lambda: production.models()[OTHER])
+    assert production.models() == {OTHER: 1}
+    production.flag(THIRD, 1, first=THRESHOLD - 1)
+    until(lambda: production.models()[THIRD])
+    until(lambda: {run["state_type"] for run in production.runs("AUTOMATION")} == {"COMPLETED"}, 300)
+    assert production.models() == {OTHER: 1, THIRD: 1}
+    for name in (OTHER, THIRD):
+        state = describe(name, tracking_uri=f"sqlite:///{production.home / 'mlflow.db'}")
+        assert state.champion == "2", name
+        assert "active │ 3" in production.mendflow("status", name)
+
+
+def test_down_stops_every_process_and_up_goes_on_with_the_same_stores(production: Production):
+    machine = Machine(production.home)
+    parts = [machine.part(name).running() for name in machine.running()]
+    family = [one for part in parts if part for one in (part, *part.children(recursive=True))]
+    assert production.mendflow("down") == "stopped worker, mlflow, prefect\n"
+    assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert "nothing of `mendflow up` runs" in production.mendflow("down")
+    production.mendflow("up", *production.arguments)
+    assert production.models() == {OTHER: 1, THIRD: 1}
+    before = len(completed(production))
+    until(lambda: len(completed(production)) > before)
