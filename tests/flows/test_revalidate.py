@@ -61,17 +61,15 @@ def refusing(promoted: CorrectSettings, tmp_path: Path) -> CorrectSettings:
     return promoted.model_copy(update={"gates": strict})
 
 
-def test_a_champion_that_is_as_it_was_promoted_holds(promoted: CorrectSettings):
+def test_a_champion_holds_as_promoted_and_one_that_fails_is_rolled_back_only_if_the_user_allows(
+    promoted: CorrectSettings, refusing: CorrectSettings
+):
     found = revalidate(promoted, roll_back_failing=True)
     assert found == Revalidation("holds", "tiny", "2", "All 4 critical gates pass.", corrections=4)
     assert "tiny, version 2: holds" in reported()
     assert "edit_success_greedy" in reported("tiny-revalidation-gates")
     assert champion(promoted) == "2"
 
-
-def test_one_that_fails_its_gates_is_reported_and_rolled_back_only_if_the_user_allows(
-    promoted: CorrectSettings, refusing: CorrectSettings
-):
     found = revalidate(refusing)
     assert (found.outcome, found.rolled_back_to, champion(promoted)) == ("fails", None, "2")
     assert "perplexity_ratio" in found.reason
