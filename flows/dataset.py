@@ -12,6 +12,7 @@ from flows.settings import CorrectSettings
 from flows.stages import Champion, stage
 from tasks.build import build
 from tasks.edit_dataset import EditDataset
+from tasks.embedding import MISSING, Embed, has_encoder, open_encoder
 from tasks.equivalents import beside_the_ledger
 from tasks.ledger import Ledger
 from tasks.measuring import GATE_TOKENS
@@ -39,6 +40,7 @@ def build_dataset(
 
     check = PromptCheck.of(champion.folder)
     corrections = ledger.corrections(settings.model_name)
+    embed = _encoder(settings)
     built = build(
         corrections,
         [_as_answered_by(champion, record) for record in traffic],
@@ -52,6 +54,7 @@ def build_dataset(
         gate_rows=_gate_rows(settings),
         held=champion.correction_ids,
         references=_asking(champion, check, progress),
+        embed=embed,
         manifest={"model": settings.model_name, "champion": champion.version},
     )
     edits, locality = _askable_rows(built, check)
@@ -62,10 +65,13 @@ def build_dataset(
         limits=DataLimits(minimum_gate_locality=0, reporter_corrections=settings.reporter_limit),
         model_name=shlex.quote(settings.model_name),
     )
+    warnings = list(checked.warnings)
+    if settings.neighbours == "meaning" and embed is None:
+        warnings.append(f"neighbours are found by words in common, and not by meaning: {MISSING}")
     dataset = EditDataset.from_rows(
         checked.edits.to_dict("records"),
         checked.locality.to_dict("records"),
-        {**built.manifest, "data_gate": {"failed": dict(checked.rows_failed), "warnings": checked.warnings}},
+        {**built.manifest, "data_gate": {"failed": dict(checked.rows_failed), "warnings": warnings}},
     )
     dataset.save(folder / "dataset")
     for id_, reason in checked.rows_failed.items():
@@ -87,6 +93,13 @@ def traffic_to_train_on(
         seed=settings.seed,
         held=champion.correction_ids,
     )
+
+
+def _encoder(settings: CorrectSettings) -> Embed | None:
+    """The sentence encoder that the settings ask for; none where none is installed and none was named."""
+    if settings.neighbours == "words" or not (settings.encoder or has_encoder()):
+        return None
+    return open_encoder(settings.encoder)
 
 
 def _gate_rows(settings: CorrectSettings) -> int:

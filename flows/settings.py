@@ -49,6 +49,13 @@ class CorrectSettings(BaseModel):
     gates: Path | None = Field(default=None, description="gate file; by default mendflow's own")
     held_out: int = Field(default=3, ge=0, description="phrasings of each correction for the gates only")
     equivalents: int = Field(default=5, ge=0, description="phrasings of each correction for the editor")
+    neighbours: Literal["words", "meaning"] = Field(
+        default="words",
+        description="what makes traffic prompts near: words in common, or embeddings",
+    )
+    encoder: str = Field(
+        default="", description="sentence-transformers model, folder or id; by default the packaged one"
+    )
     far: int = Field(default=60, ge=0, description="unrelated traffic prompts that must not move")
     keep_confirmed: int = Field(default=160, ge=0, description="prompts answered right that must stay right")
     gate_share: float = Field(default=0.35, gt=0, lt=1, description="locality that only the gates see")

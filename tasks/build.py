@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tasks.edit_dataset import EditDataset as EditDataset
+from tasks.embedding import Embed
 from tasks.equivalents import Division, divide, fit_to_teach
-from tasks.neighbours import near_and_far
+from tasks.locality import References, candidates, choose, fill, locality_row
 from tasks.records import Correction, State, TrafficRecord
-from tasks.rephrase import rephrase, wording
-from tasks.roles import asked_by, digest, gate_bound, is_storable, share, unsettled
-
-References = Callable[[list[str], bool], list[str]]
+from tasks.rephrase import rephrase
+from tasks.roles import asked_by, gate_bound, unsettled
 
 _EDITED = frozenset({State.ACCEPTED, State.ACTIVE})
 
@@ -37,6 +33,7 @@ def build(
     gate_rows: int = 0,
     held: Collection[str] = (),
     references: References | None = None,
+    embed: Embed | None = None,
     manifest: Mapping[str, Any] | None = None,
 ) -> EditDataset:
     """Build the edit dataset and write it to `out`.
@@ -60,6 +57,8 @@ def build(
             locality too, for its answer has to go back.
         references: Asks the champion prompts that came without its answer, as chat turns or as raw text; ""
             where it has none. Without it they are left out.
+        embed: Neighbours are those closest in meaning by these embeddings, less what seems to ask the same as
+            a correction or is answered alike; without it those closest in words.
         manifest: What else to record: names and digests of base and champion, of the rendering.
 
     Raises:
@@ -75,12 +74,14 @@ def build(
     divided = divide(edited, fit.phrasings, held_out=held_out, equivalents=equivalents, seed=seed)
     edits = [edit_row(c, divided[c.id]) for c in edited]
 
-    rows, notes = _candidates(edited, traffic, asked_by(open_, phrasings))
-    chosen = _choose(rows, edited, open_, near=near_per_edit, far=far, confirmed=keep_confirmed, seed=seed)
-    notes += _fill(chosen, references)
-    answered = [row for row in chosen if row.reference]
+    rows, notes = candidates(edited, traffic, asked_by(open_, phrasings))
+    chosen = choose(
+        rows, edited, open_, near=near_per_edit, far=far, confirmed=keep_confirmed, seed=seed, embed=embed
+    )
+    notes += fill(chosen, references)
+    answered = [row for row in chosen if row.reference and not row.answered_alike()]
     bound = gate_bound((row.prompt for row in answered), gate_share, gate_rows, seed)
-    locality = [_locality_row(row, bound, seed) for row in answered]
+    locality = [locality_row(row, bound, seed) for row in answered]
     notes += fit.notes + _notes(edited, divided, traffic, locality, held_out)
     dataset = EditDataset.from_rows(
         edits,
@@ -97,6 +98,7 @@ def build(
                 "keep_confirmed": keep_confirmed,
                 "gate_share": gate_share,
                 "gate_rows": gate_rows,
+                **({"neighbours": "meaning"} if embed else {}),
             },
             "counts": _counts(edits, locality),
             "forms": _forms(divided.values()),
@@ -105,113 +107,6 @@ def build(
     )
     dataset.save(out)
     return dataset
-
-
-@dataclass
-class _Candidate:
-    """A prompt that may become a locality row."""
-
-    prompt: str
-    chat: bool
-    reference: str
-    confirmed: bool
-    gold: str | None = None
-    given: bool = False
-    kind: str = field(default="")
-
-
-def _candidates(
-    edited: Sequence[Correction], traffic: Iterable[TrafficRecord], barred: frozenset[str]
-) -> tuple[list[_Candidate], list[str]]:
-    """One candidate a wording: the reporters' locality prompts, and the traffic."""
-    records: dict[str, list[TrafficRecord]] = {}
-    for record in traffic:
-        if not is_storable(record.prompt + record.output):
-            continue
-        records.setdefault(wording(record.prompt), []).append(record)
-    rows: dict[str, _Candidate] = {}
-    for key in sorted(records.keys() - barred - {""}):
-        best = _most_trusted(records[key])
-        rows[key] = _Candidate(best.prompt.strip(), best.chat, best.output.strip(), best.confirmed, best.gold)
-    refused = 0
-    for correction in edited:
-        for prompt in sorted(correction.locality):
-            key = wording(prompt)
-            if not key or key in barred:
-                refused += 1
-                continue
-            row = rows.setdefault(key, _Candidate(prompt.strip(), correction.chat, "", confirmed=True))
-            # That its answer must stay says that it is right.
-            row.given = row.confirmed = True
-    note = f"{refused} locality prompts of reporters left out: empty, or asking what a correction asks"
-    return list(rows.values()), [note] if refused else []
-
-
-def _most_trusted(records: Sequence[TrafficRecord]) -> TrafficRecord:
-    """Of several answers to one prompt: one confirmed right, else the most frequent."""
-    answers = Counter(record.output.strip() for record in records)
-    return max(
-        records,
-        key=lambda r: (
-            r.confirmed,
-            bool(r.output.strip()),
-            answers[r.output.strip()],
-            r.output,
-            r.prompt,
-            r.chat,
-        ),
-    )
-
-
-def _choose(
-    rows: Sequence[_Candidate],
-    edited: Sequence[Correction],
-    open_: Sequence[Correction],
-    *,
-    near: int,
-    far: int,
-    confirmed: int,
-    seed: int,
-) -> list[_Candidate]:
-    """The candidates to keep, each with its kind."""
-    given = [row for row in rows if row.given]
-    others = [row for row in rows if not row.given]
-    found = near_and_far(
-        [c.prompt for c in edited],
-        [row.prompt for row in others],
-        near=near,
-        far=far,
-        seed=seed,
-        restating=[c.prompt for c in open_],
-    )
-    for row in given:
-        row.kind = "near"
-    for index in found.near:
-        others[index].kind = "near"
-    for index in found.far:
-        others[index].kind = "far"
-    closeness = found.closeness
-    farthest_near = min((closeness[i] for i in found.near), default=np.inf)
-    left = [
-        i for i, row in enumerate(others) if row.confirmed and not row.kind and not np.isnan(closeness[i])
-    ]
-    left.sort(key=lambda i: digest(seed, wording(others[i].prompt)))
-    for index in left[:confirmed]:
-        others[index].kind = "near" if closeness[index] >= farthest_near else "far"
-    return [*given, *(row for row in others if row.kind)]
-
-
-def _fill(rows: Sequence[_Candidate], references: References | None) -> list[str]:
-    """Ask the champion for the answers that are missing; say how many stay so."""
-    for chat in (True, False):
-        missing = [row for row in rows if not row.reference and row.chat is chat]
-        if missing and references is not None:
-            for row, answer in zip(missing, references([row.prompt for row in missing], chat), strict=True):
-                row.reference = answer.strip()
-    unanswered = sum(not row.reference for row in rows)
-    return (
-        [f"{unanswered} locality prompts left out: no answer of the champion for them"] if unanswered else []
-    )
 
 
 def edit_row(correction: Correction, division: Division) -> dict[str, Any]:
@@ -228,19 +123,6 @@ def edit_row(correction: Correction, division: Division) -> dict[str, Any]:
         "reports": correction.reports,
         "reporters": sorted(correction.reporters),
         "sources": sorted(correction.sources),
-    }
-
-
-def _locality_row(row: _Candidate, bound: float, seed: int) -> dict[str, Any]:
-    return {
-        "id": digest("locality", str(row.chat), wording(row.prompt))[:16],
-        "prompt": row.prompt,
-        "reference": row.reference,
-        "confirmed": row.confirmed,
-        "gold": row.gold,
-        "kind": row.kind,
-        "role": "gate" if share(row.prompt, seed) < bound else "editor",
-        "chat": row.chat,
     }
 
 

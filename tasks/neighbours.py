@@ -1,6 +1,6 @@
 """Which traffic prompts stand near the corrections, and which far: the material for locality.
 
-The search is behind one function, `tfidf_search`, so that an index over embeddings can take its place.
+The search is behind one function: `tfidf_search` goes by words, `meaning_search` by sentence embeddings.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.embedding import Embed, most_similar
 from tasks.records import normalise_prompt
 from tasks.rephrase import wording
 from tasks.rewording import grammar
@@ -21,6 +22,10 @@ from tasks.rewording.grammar import word_set
 
 _MOST_ROWS = 4096
 _MOST_VALUES = 8_000_000
+SPARE = 4
+# Above this two prompts with the same names most likely ask the same: of pairs that do, more than half are.
+_SAME_MEANING = 0.9
+_ASKING_OTHERWISE = word_set("who when where how why")
 # Words that two phrasings of one question need not share. "Who", "when", "where" and "how" are not among
 # them: where and when somebody was born are different questions.
 _IDLE = word_set(
@@ -34,10 +39,12 @@ class Hits:
     """What a search found.
 
     `nearest`: (queries, at most k) int, candidate indices, best first.
+    `similarity`: (queries, at most k) float, of each of these to its query.
     `closeness`: (candidates,) float, similarity to the most similar query; higher is closer.
     """
 
     nearest: NDArray[np.int64]
+    similarity: NDArray[np.float64]
     closeness: NDArray[np.float64]
 
 
@@ -46,15 +53,20 @@ class Neighbours:
     """Candidate indices, `near` from the closest on and `far` from the least close on; closeness of each.
 
     `closeness`: (candidates,) float, NaN for a candidate that was left out.
+    `near_to`: for each near one, indices of the edit prompts that it was found for.
     """
 
     near: list[int]
     far: list[int]
     closeness: NDArray[np.float64]
+    near_to: dict[int, list[int]]
 
 
 Search = Callable[[Sequence[str], Sequence[str], int], Hits]
 """(queries, candidates, k) -> the k nearest candidates of each query, and how close each is to any."""
+
+Refuse = Callable[[int, int, float], bool]
+"""(index of an edit prompt, index of a candidate, their similarity) -> it is no neighbour to hold still."""
 
 
 def tfidf_search(queries: Sequence[str], candidates: Sequence[str], k: int) -> Hits:
@@ -63,7 +75,7 @@ def tfidf_search(queries: Sequence[str], candidates: Sequence[str], k: int) -> H
     nearest = np.full((len(queries), k), -1, dtype=np.int64)
     closeness = np.zeros(len(candidates))
     if not len(queries) or not len(candidates):
-        return Hits(nearest, closeness)
+        return Hits(nearest, np.zeros(nearest.shape), closeness)
     vectors = _vectors([*queries, *candidates])
     wanted, offered = vectors[: len(queries)].T.tocsc(), vectors[len(queries) :]
     best = np.full((len(queries), k), -np.inf)
@@ -77,7 +89,16 @@ def tfidf_search(queries: Sequence[str], candidates: Sequence[str], k: int) -> H
         indices = np.concatenate([nearest, np.broadcast_to(found, (len(queries), found.size))], axis=1)
         order = np.argsort(-values, axis=1, kind="stable")[:, :k]
         best, nearest = np.take_along_axis(values, order, 1), np.take_along_axis(indices, order, 1)
-    return Hits(nearest, closeness)
+    return Hits(nearest, best, closeness)
+
+
+def meaning_search(embed: Embed) -> Search:
+    """Cosine similarity of sentence embeddings; exact, and fit for a million candidates."""
+
+    def search(queries: Sequence[str], candidates: Sequence[str], k: int) -> Hits:
+        return Hits(*most_similar(embed(queries), embed(candidates), k))
+
+    return search
 
 
 def near_and_far(
@@ -91,6 +112,7 @@ def near_and_far(
     exclude: Iterable[str] = (),
     restating: Sequence[str] | None = None,
     search: Search = tfidf_search,
+    refuse: Refuse | None = None,
 ) -> Neighbours:
     """Choose locality prompts: the most similar to any edit prompt, and the least similar to all.
 
@@ -107,17 +129,37 @@ def near_and_far(
         exclude: Prompts that must not be chosen, compared by their words.
         restating: Prompts of which no other wording may be chosen; the edit prompts unless given.
         search: Where similarity comes from.
+        refuse: Which candidates close to an edit prompt must not be held still; others take their place, as
+            far as they are among the `SPARE` times as many that are looked at.
     """
     asked = edit_prompts if restating is None else [*edit_prompts, *restating]
     usable = _usable(asked, candidates, exclude)
     closeness = np.full(len(candidates), np.nan)
-    hits = search(edit_prompts, [candidates[i] for i in usable], near)
+    looked_at = near * SPARE if refuse else near
+    hits = search(edit_prompts, [candidates[i] for i in usable], looked_at)
     closeness[usable] = hits.closeness
-    found = {usable[i] for i in hits.nearest.ravel().tolist() if i >= 0}
-    chosen = {index for index in found if closeness[index] >= least}
+    near_to: dict[int, list[int]] = {}
+    refused: set[int] = set()
+    for edit, found in enumerate(hits.nearest.tolist()):
+        pairs = zip((usable[i] for i in found if i >= 0), hits.similarity[edit].tolist(), strict=False)
+        fit = []
+        for index, similarity in pairs:
+            if refuse and refuse(edit, index, similarity):
+                refused.add(index)
+            elif closeness[index] >= least:
+                fit.append(index)
+        for index in fit[:near]:
+            near_to.setdefault(index, []).append(edit)
+    # What must change with one correction is held still for none.
+    near_to = {index: edits for index, edits in near_to.items() if index not in refused}
+    closeness[list(refused)] = np.nan
     by_text = {index: _hash(seed, normalise_prompt(candidates[index])) for index in usable}
-    rest = sorted((i for i in usable if i not in chosen), key=lambda i: (closeness[i], by_text[i]))
-    return Neighbours(sorted(chosen, key=lambda i: (-closeness[i], by_text[i])), rest[:far], closeness)
+    rest = sorted(
+        (i for i in usable if i not in near_to and i not in refused),
+        key=lambda i: (closeness[i], by_text[i]),
+    )
+    ordered = sorted(near_to, key=lambda i: (-closeness[i], by_text[i]))
+    return Neighbours(ordered, rest[:far], closeness, near_to)
 
 
 def restated(edit_prompts: Sequence[str], candidates: Sequence[str]) -> set[int]:
@@ -149,6 +191,21 @@ def restated(edit_prompts: Sequence[str], candidates: Sequence[str]) -> set[int]
         for index, bag in enumerate(offered)
         if any(same(question, index) for word in bag for question in by_word.get(word, ()))
     }
+
+
+def restates(edit_prompt: str, candidate: str, similarity: float) -> bool:
+    """Whether a candidate seems to ask what an edit prompt asks, by the similarity of their embeddings.
+
+    Embeddings alone do not tell Sudan from South Sudan, nor when from where: names and question words have
+    to agree too.
+    """
+    if similarity < _SAME_MEANING:
+        return False
+    asked, offered = (frozenset(wording(prompt).split()) for prompt in (edit_prompt, candidate))
+    if (_names(edit_prompt) - _IDLE) - offered or (_names(candidate) - _IDLE) - asked:
+        return False
+    one, other = asked & _ASKING_OTHERWISE, offered & _ASKING_OTHERWISE
+    return not (one and other) or one == other
 
 
 def content_words(prompt: str) -> frozenset[str]:

@@ -64,6 +64,12 @@ def correct(
         int | None,
         typer.Option(min=1, help="Corrections that one of several reporters may alone stand behind."),
     ] = None,
+    neighbours: Annotated[
+        str, typer.Option(help="What makes traffic near a correction: `words` in common, or `meaning`.")
+    ] = "words",
+    encoder: Annotated[
+        str, typer.Option(help="Sentence encoder, folder or Hugging Face id; by default the packaged one.")
+    ] = "",
     chat: Chat = True,
     home: Home = HOME,
     tracking: Tracking = "",
@@ -86,6 +92,8 @@ def correct(
         promotion="review" if review else "auto",
         gates=gates,
         reporter_limit=reporter_limit,
+        neighbours=neighbours,
+        encoder=encoder,
         chat=chat,
         # Only a base that was named is held against the champion's.
         **({"base": base} if base else {}),

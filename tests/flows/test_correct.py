@@ -167,6 +167,14 @@ def test_a_candidate_that_fails_its_gates_is_not_promoted(world: World, tmp_path
     assert (state.champion, state.candidate) == ("1", "2")
 
 
+def test_without_an_encoder_neighbours_are_found_by_words_and_that_is_said(world: World, monkeypatch, capsys):
+    monkeypatch.setattr("tasks.embedding.PACKAGED", "no_such_package_of_weights")
+    run = correct(world.settings.model_copy(update={"neighbours": "meaning"}))
+    assert run.outcome == "promoted", run.reason
+    told = " ".join(capsys.readouterr().out.split())
+    assert "neighbours are found by words in common, and not by meaning: no sentence encoder" in told
+
+
 def test_review_leaves_the_promotion_to_a_person(world: World):
     from flows.promote import promote
 
@@ -187,6 +195,7 @@ def test_review_leaves_the_promotion_to_a_person(world: World):
         ({"ledger_url": "postgresql://nobody@127.0.0.1:9/none"}, "127.0.0.1"),
         ({"source": Path("missing.jsonl")}, "missing.jsonl"),
         ({"editor": "no-such-editor"}, "no-such-editor"),
+        ({"neighbours": "meaning", "encoder": "no/such/encoder"}, "encoder"),
     ],
 )
 def test_a_users_mistake_is_one_sentence_that_names_it(world: World, change: dict, says: str):

@@ -1,6 +1,7 @@
 import json
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -305,3 +306,37 @@ def test_the_gates_get_the_rows_they_need_and_what_reporters_name_counts_as_righ
         assert built.locality["confirmed"].all()
     few = build([named], [], tmp_path, gate_rows=7, **options)
     assert few.digest == build([named], [], tmp_path, **options).digest
+
+
+def test_by_meaning_what_asks_the_same_or_is_answered_alike_is_held_still_by_nobody(tmp_path):
+    """Every prompt about Chad means the same here, and those about Mali nearly."""
+
+    def embed(texts):
+        angles = [0 if "Chad" in text else 0.3 if "Mali" in text else 1.5 for text in texts]
+        return np.array([(np.cos(a), np.sin(a)) for a in angles], dtype=np.float32)
+
+    asked = [
+        traffic("Chad's seat of government is which city?", "It is Bongor."),
+        traffic("Where do ministers of Mali meet?", "They meet in Atlantis."),
+        traffic("Which town is the richest one in Mali?", "Chad City is."),
+        traffic("Mali is in which part of the world?", "In Africa."),
+        traffic("Name a river of Mali.", ""),
+        traffic("Who governs Chad City?", "The mayor of Chad City.", confirmed=True),
+        traffic("How do I cook rice?", "In water."),
+    ]
+    champion = {"Name a river of Mali.": "A river that is in Atlantis."}
+    built = build(
+        CORRECTIONS[:1],
+        asked,
+        tmp_path,
+        seed=0,
+        embed=embed,
+        references=lambda prompts, chat: [champion[prompt] for prompt in prompts],
+    )
+    kinds = dict(zip(built.locality["prompt"], built.locality["kind"], strict=True))
+    assert kinds == {
+        "Mali is in which part of the world?": "near",
+        "Who governs Chad City?": "near",
+        "How do I cook rice?": "far",
+    }
+    assert built.manifest["settings"]["neighbours"] == "meaning"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.neighbours import Hits, near_and_far, restated, tfidf_search
+from tasks.neighbours import Hits, meaning_search, near_and_far, restated, restates, tfidf_search
 
 EDITS = ["What is the capital of Sudan?", "Who wrote Hamlet?"]
 TRAFFIC = [
@@ -85,7 +85,8 @@ def test_nothing_to_choose_from_or_for():
 def test_another_index_can_take_the_place_of_the_search():
     def last_first(queries, candidates, k):
         order = np.arange(len(candidates))[::-1][:k]
-        return Hits(np.tile(order, (len(queries), 1)), np.arange(len(candidates), dtype=float))
+        nearest = np.tile(order, (len(queries), 1))
+        return Hits(nearest, np.ones(nearest.shape), np.arange(len(candidates), dtype=float))
 
     found = near_and_far(EDITS, TRAFFIC, near=1, far=1, seed=0, search=last_first)
     assert [TRAFFIC[i] for i in found.near] == [max(TRAFFIC, key=str.casefold)]
@@ -103,3 +104,45 @@ def test_chunks_change_nothing(monkeypatch):
 
 def test_prompts_without_words_are_searched_without_failing():
     assert tfidf_search(["???"], ["!!!", "..."], 5).nearest.shape == (1, 2)
+
+
+def test_what_is_refused_is_neither_near_nor_far_and_others_take_its_place():
+    def refuse(edit, index, similarity):
+        assert 0 <= similarity <= 1.0001
+        return "South" in TRAFFIC[index] or (edit == 1 and "Macbeth" in TRAFFIC[index])
+
+    found = near_and_far(EDITS, TRAFFIC, near=1, far=9, seed=0, refuse=refuse)
+    assert [TRAFFIC[i] for i in found.near_to] == ["What is the capital of Norway?"]
+    chosen = {TRAFFIC[i] for i in (*found.near, *found.far)}
+    assert not chosen & {"What is the capital of South Sudan?", "Who wrote Macbeth?"}
+    assert np.isnan(found.closeness[0])
+    assert found.near_to == {TRAFFIC.index("What is the capital of Norway?"): [0, 1]}
+
+
+def test_neighbours_by_meaning_need_no_word_in_common():
+    meaning = {"Hamlet": (1, 0), "Macbeth": (0.9, 0.436), "bard": (0.8, 0.6), "Sudan": (0, 1)}
+
+    def embed(texts):
+        vectors = [next((v for w, v in meaning.items() if w in text), (-0.6, -0.8)) for text in texts]
+        return np.array(vectors, dtype=np.float32)
+
+    prompts = ["Some other play by the bard", "How do I boil an egg?", "Who wrote Macbeth?"]
+    found = near_and_far(EDITS[1:], prompts, near=2, far=1, seed=0, search=meaning_search(embed))
+    assert found.near == [2, 0]
+    assert found.far == [1]
+
+
+@pytest.mark.parametrize(
+    ("edit", "other", "similarity", "same"),
+    [
+        ("What is the capital of Sudan?", "Sudan's seat of government is which city?", 0.93, True),
+        ("What is the capital of Sudan?", "Sudan's seat of government is which city?", 0.8, False),
+        ("What is the capital of Sudan?", "Which city is the capital of South Sudan?", 0.95, False),
+        ("What is the capital of South Sudan?", "Which city is the capital of Sudan?", 0.95, False),
+        ("What is the capital of Sudan?", "which town governs sudan", 0.95, True),
+        ("When was Ada Lovelace born?", "Where was Ada Lovelace born?", 0.97, False),
+        ("When was Ada Lovelace born?", "What is Ada Lovelace's date of birth?", 0.94, True),
+    ],
+)
+def test_what_means_the_same_restates_unless_names_or_question_words_differ(edit, other, similarity, same):
+    assert restates(edit, other, similarity) is same
