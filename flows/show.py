@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -16,14 +17,15 @@ if TYPE_CHECKING:
     from flows.correct import CorrectionRun
     from flows.revalidate import Revalidation
 
-REPORT_FILE = "report.html"
+REPORT_FILE, TRIED_FILE = "report.html", "methods.json"
 
 
 def write_run_report(settings: CorrectSettings, run: CorrectionRun, judged: Judged, folder: Path) -> str:
     """Write the report, log it and everything else with the MLflow run; the report's path."""
     from validation.report import SetAside, write_report
 
-    path = folder / REPORT_FILE
+    path, tried = folder / REPORT_FILE, folder / TRIED_FILE
+    tried.write_text(json.dumps(run.tried, indent=2))
     edits = judged.dataset.edits
     write_report(
         path,
@@ -41,6 +43,7 @@ def write_run_report(settings: CorrectSettings, run: CorrectionRun, judged: Judg
         metrics=judged.decision.metrics,
         outcomes=judged.outcomes,
         set_aside=[SetAside(**entry) for entry in run.set_aside],
+        tried=run.tried,
         stages_seconds=run.seconds,
         commands={
             "Promote this version, if it does not serve": settings.command(
@@ -69,6 +72,7 @@ def write_run_report(settings: CorrectSettings, run: CorrectionRun, judged: Judg
         dataset=judged.dataset,
         artifacts={
             "report": path,
+            "methods": tried,
             "report/data_docs": folder / "data_docs",
             "report/gate_docs": judged.docs,
         },

@@ -127,17 +127,17 @@ def check_editor(settings: CorrectSettings) -> None:
         UserError: overrides change no parameter, which is the first thing that a candidate is asked; or
             there is nothing to train, or nothing to train on where the user said so.
     """
-    if settings.editor == OverrideEditor.name:
+    if OverrideEditor.name in settings.tried:
         raise UserError(
             "`override` answers in front of the model and changes no parameter, so there is nothing for the "
             "gates to judge: write overrides with `mendflow edit --editor override`, or name another editor"
         )
     data = settings.training_data
-    if not is_trained(settings.editor) and (settings.retrain or data is not None):
+    if not any(map(is_trained, settings.tried)) and (settings.retrain or data is not None):
         option = "--retrain" if data is None else "--training-data"
         raise UserError(
-            f"{option} would do nothing: this command does not train the editor {settings.editor}; leave it "
-            f"out, or name one of {listed(trained=True)} with --editor"
+            f"{option} would do nothing: this command does not train the editor {', '.join(settings.tried)}; "
+            f"leave it out, or name one of {listed(trained=True)} with --editor"
         )
     if data is not None and not data.exists():
         raise UserError(f"there is no {data} to train on; correct --training-data")

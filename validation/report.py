@@ -53,6 +53,7 @@ def write_report(
     metrics: Sequence[Metric],
     outcomes: pd.DataFrame,
     set_aside: Sequence[SetAside] = (),
+    tried: Sequence[Mapping[str, Any]] = (),
     stages_seconds: Mapping[str, float] | None = None,
     commands: Mapping[str, str] | None = None,
     links: Mapping[str, str] | None = None,
@@ -67,6 +68,8 @@ def write_report(
         metrics: from `run_gates`.
         outcomes: the outcomes frame.
         set_aside: corrections that were quarantined, held or failed.
+        tried: where several methods were tried, a row for each: method, taken, version, verdict, failing,
+            reason, seconds_per_edit, and its figures by metric.
         stages_seconds: stage to seconds, in order.
         commands: what it does to the exact command, in order: to promote, to undo.
         links: label to address; http(s), file and relative addresses become links, others stay text.
@@ -99,6 +102,7 @@ def write_report(
         moved=moved.to_dict("records"),
         locality_rows=int((outcomes["metric"] == LOCALITY).sum()),
         set_aside=list(set_aside),
+        tried=[_method(row) for row in tried] if len(tried) > 1 else [],
         plots={name: Markup(svg) for name, svg in drawn.items() if svg},
         stages=_stages(stages_seconds or {}),
         total_seconds=sum((stages_seconds or {}).values()),
@@ -124,6 +128,17 @@ def _gate(metric: Metric) -> dict[str, Any]:
         "warning": metric.severity is Severity.WARNING,
         "reason": metric.reason,
         "bar": _bar(metric),
+    }
+
+
+def _method(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table of methods, its figures as text."""
+    figures = {name: row[name] for name in (EDIT, EQUIVALENCE, LOCALITY)}
+    seconds = row["seconds_per_edit"]
+    return {
+        **row,
+        "figures": ["–" if value is None else _figure(value) for value in figures.values()],
+        "cost": "–" if seconds is None else f"{seconds:.2f} s",
     }
 
 

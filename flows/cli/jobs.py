@@ -12,16 +12,18 @@ import typer
 from flows.cli.options import (
     DEMO_HOME,
     HOME,
-    AnyEditor,
     Chat,
     Home,
     LedgerUrl,
     Name,
+    OneOrAuto,
     Tracking,
+    known_editors,
     prepare_prefect,
     settings_of,
     typed,
 )
+from flows.settings import AUTO
 from tasks.records import UserError
 
 
@@ -51,7 +53,14 @@ def correct(
     ] = None,
     source: Annotated[Path | None, typer.Option(help="A file of reports instead of traces.")] = None,
     experiment: Annotated[str, typer.Option(help="MLflow experiment of the traces.")] = "mendflow",
-    editor: AnyEditor = "malmen",
+    editor: OneOrAuto = "malmen",
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="What `--editor auto` tries, `a,b,c` with the cheapest first; by default mendflow's choice.",
+            callback=known_editors,
+        ),
+    ] = "",
     retrain: Annotated[
         bool, typer.Option(help="Train an editor even where there is one for this base.")
     ] = False,
@@ -76,6 +85,8 @@ def correct(
     ledger: LedgerUrl = "",
 ) -> None:
     """Run the whole job once: collect, build, train or reuse, apply, register, validate, promote."""
+    if methods and editor != AUTO:
+        raise UserError(f"--methods says what --editor auto tries, and the editor is {editor}; leave one out")
     prepare_prefect(home)
     from flows.correct import correct as correct_flow
 
@@ -97,6 +108,7 @@ def correct(
         chat=chat,
         # Only a base that was named is held against the champion's.
         **({"base": base} if base else {}),
+        **({"methods": tuple(filter(None, map(str.strip, methods.split(","))))} if methods else {}),
     )
     run = correct_flow(settings)
     typer.echo(f"{run.outcome}: {run.reason or 'the champion holds every correction'}")

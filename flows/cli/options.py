@@ -39,6 +39,13 @@ def known_editors(names: str) -> str:
     return names
 
 
+def editor_or_auto(name: str) -> str:
+    """The editor as it was named, or `auto`."""
+    from flows.settings import AUTO
+
+    return name if name == AUTO else known_editor(name)
+
+
 Name = Annotated[str, typer.Argument(help="Registered model name.")]
 Home = Annotated[Path, typer.Option(help="Folder for stores, caches and runs.", envvar=HOME_VARIABLE)]
 Tracking = Annotated[
@@ -61,6 +68,13 @@ Who = Annotated[str, typer.Option(help="The person who decides; by default the u
 Why = Annotated[str, typer.Option(help="The reason, for the promotion log.")]
 AnyEditor = Annotated[
     str, typer.Option(help=f"The folder of an editor, or one of {listed()}.", callback=known_editor)
+]
+OneOrAuto = Annotated[
+    str,
+    typer.Option(
+        help=f"The folder of an editor, one of {listed()}, or `auto`: the cheapest of several that passes.",
+        callback=editor_or_auto,
+    ),
 ]
 Chat = Annotated[bool, typer.Option("--chat/--text", help="Prompts are chat turns, or raw text.")]
 DEMO_HOME = HOME / "demo"

@@ -1,0 +1,93 @@
+"""`--editor auto`: several methods on the same dataset, the first that passes is taken, the table is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.correct import correct
+from flows.settings import AUTO
+from tasks.edit_dataset import EditDataset
+from tasks.records import UserError
+from tasks.registry import describe
+from tasks.runs import fetch_files
+from tests.flows.conftest import World
+
+
+def auto(world: World, *methods: str, **more: object):
+    return world.settings.model_copy(update={"editor": AUTO, "methods": methods, **more})
+
+
+def test_the_first_that_passes_is_taken_and_all_that_were_tried_are_told(world: World, tmp_path: Path):
+    settings = auto(world, "malmen", "ultraedit", "finetune", "finetune-m")
+    run = correct(settings)
+    assert run.outcome == "promoted", run.reason
+    assert run.editor["name"] == "finetune"
+    told = {row["method"]: row for row in run.tried}
+    assert list(told) == ["ultraedit", "finetune", "malmen"]
+    assert [row["method"] for row in run.tried if row["taken"]] == ["finetune"]
+    assert told["ultraedit"]["verdict"] == "REJECT"
+    assert told["ultraedit"]["failing"] == ["edit_success_greedy"]
+    assert (told["finetune"]["verdict"], told["finetune"]["version"]) == ("PROMOTE", run.candidate)
+    assert told["malmen"]["verdict"] == "none"
+    assert "there is no malmen editor" in told["malmen"]["reason"]
+    assert describe("tiny", tracking_uri=settings.tracking).champion == run.candidate
+
+    page = Path(run.report).read_text()
+    assert "Methods tried" in page
+    assert "there is no malmen editor" in page
+    logged = fetch_files(settings.tracking, run.run_id, "methods", tmp_path) / "methods.json"
+    assert json.loads(logged.read_text()) == run.tried
+
+    folders = [path.parent for path in settings.home.glob("runs/tiny/*/dataset")]
+    assert len(folders) == 2
+    assert len({EditDataset.load(folder / "dataset").digest for folder in folders}) == 1
+    done = CliRunner().invoke(app, ["report", "tiny", "--home", str(settings.home)])
+    assert done.output.strip() == run.report
+
+
+def test_where_none_passes_the_one_with_the_fewest_gates_against_it_is_the_candidate(
+    world: World, tmp_path: Path
+):
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(world.settings.gates.read_text() + "  relative_delta_norm: " + _GATE % 1e-9)
+    settings = auto(world, "finetune", "ultraedit", "finetune-m", gates=strict, attempts=1)
+    run = correct(settings)
+    assert run.outcome == "rejected"
+    failing = [(row["method"], len(row["failing"])) for row in run.tried]
+    assert failing == [("finetune", 1), ("ultraedit", 2), ("finetune-m", 1)]
+    assert run.editor["name"] == "finetune"
+    state = describe("tiny", tracking_uri=settings.tracking)
+    assert (state.champion, state.candidate) == ("1", run.candidate)
+
+
+_GATE = "{max: %g, minimum_n: 1, severity: critical}\n"
+
+
+def test_methods_that_cannot_edit_at_all_are_named_in_one_sentence(world: World):
+    with pytest.raises(UserError) as caught:
+        correct(auto(world, "malmen", "mend"))
+    said = str(caught.value)
+    assert said.startswith("no method can make these corrections (malmen: there is no malmen editor")
+    assert "; mend: there is no mend editor" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--editor", "malmen", "--methods", "rome"], "--methods says what --editor auto tries"),
+        (["--editor", "auto", "--methods", "rom"], "there is no editor 'rom'"),
+        (["--editor", "auto", "--methods", "ultraedit,override"], "`override` answers in front of the model"),
+        (["--editor", "auto", "--methods", "rome", "--retrain"], "--retrain would do nothing"),
+    ],
+)
+def test_what_auto_cannot_try_is_refused_before_any_work(tmp_path: Path, options: list[str], says: str):
+    done = CliRunner().invoke(app, ["correct", "m", "--home", str(tmp_path / "home"), *options])
+    assert done.exit_code != 0
+    said = " ".join(f"{done.output} {done.exception}".split())
+    assert says in said, said
