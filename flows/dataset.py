@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.console import ReportProgress
+from flows.rewordings import written_by_a_model
 from flows.settings import CorrectSettings
 from flows.stages import Champion, stage
 from tasks.build import build
@@ -40,7 +41,8 @@ def build_dataset(
 
     check = PromptCheck.of(champion.folder)
     corrections = ledger.corrections(settings.model_name)
-    embed = _encoder(settings)
+    embed, warnings = _encoder(settings)
+    ask = _asking(champion, check, progress)
     built = build(
         corrections,
         [_as_answered_by(champion, record) for record in traffic],
@@ -53,8 +55,11 @@ def build_dataset(
         gate_share=settings.gate_share,
         gate_rows=_gate_rows(settings),
         held=champion.correction_ids,
-        references=_asking(champion, check, progress),
-        embed=embed,
+        references=ask,
+        embed=embed if settings.neighbours == "meaning" else None,
+        written=written_by_a_model(settings, champion, corrections, embed, ask, progress)
+        if embed is not None and settings.rewordings == "model"
+        else None,
         manifest={"model": settings.model_name, "champion": champion.version},
     )
     edits, locality = _askable_rows(built, check)
@@ -65,13 +70,14 @@ def build_dataset(
         limits=DataLimits(minimum_gate_locality=0, reporter_corrections=settings.reporter_limit),
         model_name=shlex.quote(settings.model_name),
     )
-    warnings = list(checked.warnings)
-    if settings.neighbours == "meaning" and embed is None:
-        warnings.append(f"neighbours are found by words in common, and not by meaning: {MISSING}")
+    warnings += checked.warnings
     dataset = EditDataset.from_rows(
         checked.edits.to_dict("records"),
         checked.locality.to_dict("records"),
-        {**built.manifest, "data_gate": {"failed": dict(checked.rows_failed), "warnings": warnings}},
+        {
+            **built.manifest,
+            "data_gate": {"failed": dict(checked.rows_failed), "warnings": [*warnings, *checked.warnings]},
+        },
     )
     dataset.save(folder / "dataset")
     for id_, reason in checked.rows_failed.items():
@@ -95,11 +101,17 @@ def traffic_to_train_on(
     )
 
 
-def _encoder(settings: CorrectSettings) -> Embed | None:
-    """The sentence encoder that the settings ask for; none where none is installed and none was named."""
-    if settings.neighbours == "words" or not (settings.encoder or has_encoder()):
-        return None
-    return open_encoder(settings.encoder)
+def _encoder(settings: CorrectSettings) -> tuple[Embed | None, list[str]]:
+    """The sentence encoder where one is needed, and what is done without it where none is installed."""
+    wanted = {
+        "neighbours are found by words in common, and not by meaning": settings.neighbours == "meaning",
+        "corrections are reworded by rules alone": settings.rewordings == "model",
+    }
+    if not any(wanted.values()):
+        return None, []
+    if settings.encoder or has_encoder():
+        return open_encoder(settings.encoder), []
+    return None, [f"{without}: {MISSING}" for without, needed in wanted.items() if needed]
 
 
 def _gate_rows(settings: CorrectSettings) -> int:

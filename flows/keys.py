@@ -16,6 +16,8 @@ def run_key(settings: CorrectSettings, ledger_digest: str, base_digest: str, edi
         include={
             "held_out",
             "equivalents",
+            "rewordings",
+            "rewriter",
             "neighbours",
             "encoder",
             "far",

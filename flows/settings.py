@@ -59,6 +59,12 @@ class CorrectSettings(BaseModel):
     gates: Path | None = Field(default=None, description="gate file; by default mendflow's own")
     held_out: int = Field(default=3, ge=0, description="phrasings of each correction for the gates only")
     equivalents: int = Field(default=5, ge=0, description="phrasings of each correction for the editor")
+    rewordings: Literal["rules", "model"] = Field(
+        default="rules", description="who rewords corrections: rules, or rules and a language model"
+    )
+    rewriter: str = Field(
+        default="", description="model that rewords, any reference; by default the champion"
+    )
     neighbours: Literal["words", "meaning"] = Field(
         default="words",
         description="what makes traffic prompts near: words in common, or embeddings",

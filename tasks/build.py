@@ -12,7 +12,7 @@ from tasks.embedding import Embed
 from tasks.equivalents import Division, divide, fit_to_teach
 from tasks.locality import References, candidates, choose, fill, locality_row
 from tasks.records import Correction, State, TrafficRecord
-from tasks.rephrase import rephrase
+from tasks.rephrase import Phrasing, rephrase
 from tasks.roles import asked_by, gate_bound, unsettled
 
 _EDITED = frozenset({State.ACCEPTED, State.ACTIVE})
@@ -34,6 +34,7 @@ def build(
     held: Collection[str] = (),
     references: References | None = None,
     embed: Embed | None = None,
+    written: Mapping[str, Sequence[Phrasing]] | None = None,
     manifest: Mapping[str, Any] | None = None,
 ) -> EditDataset:
     """Build the edit dataset and write it to `out`.
@@ -59,6 +60,7 @@ def build(
             where it has none. Without it they are left out.
         embed: Neighbours are those closest in meaning by these embeddings, less what seems to ask the same as
             a correction or is answered alike; without it those closest in words.
+        written: Rewordings by correction id besides those that rules make, each with its form.
         manifest: What else to record: names and digests of base and champion, of the rendering.
 
     Raises:
@@ -68,7 +70,7 @@ def build(
     if len({c.id for c in edited}) < len(edited):
         raise ValueError("two corrections have the same id; merge them in the ledger before building")
     open_ = unsettled(corrections, held)
-    phrasings = {c.id: rephrase(c.prompt, chat=c.chat) for c in open_}
+    phrasings = {c.id: [*rephrase(c.prompt, chat=c.chat), *(written or {}).get(c.id, ())] for c in open_}
     fit = fit_to_teach(edited, phrasings)
     edited = fit.corrections
     divided = divide(edited, fit.phrasings, held_out=held_out, equivalents=equivalents, seed=seed)

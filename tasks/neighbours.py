@@ -6,6 +6,7 @@ The search is behind one function: `tfidf_search` goes by words, `meaning_search
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -201,11 +202,24 @@ def restates(edit_prompt: str, candidate: str, similarity: float) -> bool:
     """
     if similarity < _SAME_MEANING:
         return False
-    asked, offered = (frozenset(wording(prompt).split()) for prompt in (edit_prompt, candidate))
-    if (_names(edit_prompt) - _IDLE) - offered or (_names(candidate) - _IDLE) - asked:
+    if not keeps_names(edit_prompt, candidate):
         return False
+    asked, offered = (frozenset(wording(prompt).split()) for prompt in (edit_prompt, candidate))
     one, other = asked & _ASKING_OTHERWISE, offered & _ASKING_OTHERWISE
     return not (one and other) or one == other
+
+
+def keeps_names(prompt: str, other: str) -> bool:
+    """Whether two prompts name the same; the first word of each is no name."""
+    one, two = (frozenset(wording(text).split()) for text in (prompt, other))
+    return not ((_names(prompt) - _IDLE) - two or (_names(other) - _IDLE) - one)
+
+
+def without_names(text: str, prompt: str) -> str:
+    """The text with an X for each run of words that are names or numbers in the prompt."""
+    names = (_names(prompt) | {word for word in wording(prompt).split() if word.isdigit()}) - _IDLE
+    struck = re.sub(r"[^\W_]+", lambda word: "X" if wording(word[0]) in names else word[0], text)
+    return re.sub(r"\bX(?:[ ,.-]+X)+\b", "X", struck)
 
 
 def content_words(prompt: str) -> frozenset[str]:

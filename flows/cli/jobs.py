@@ -73,6 +73,12 @@ def correct(
         int | None,
         typer.Option(min=1, help="Corrections that one of several reporters may alone stand behind."),
     ] = None,
+    rewordings: Annotated[
+        str, typer.Option(help="Who rewords corrections: `rules`, or `model` for a language model besides.")
+    ] = "rules",
+    rewriter: Annotated[
+        str, typer.Option(help="The model that rewords, any reference; by default the champion.")
+    ] = "",
     neighbours: Annotated[
         str, typer.Option(help="What makes traffic near a correction: `words` in common, or `meaning`.")
     ] = "words",
@@ -103,6 +109,8 @@ def correct(
         promotion="review" if review else "auto",
         gates=gates,
         reporter_limit=reporter_limit,
+        rewordings=rewordings,
+        rewriter=rewriter,
         neighbours=neighbours,
         encoder=encoder,
         chat=chat,

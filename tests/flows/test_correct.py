@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,10 +18,12 @@ from flows.cli import app
 from flows.correct import CorrectionRun, correct
 from flows.promote import rollback
 from flows.settings import CorrectSettings
+from tasks.edit_dataset import EditDataset
 from tasks.ledger import Ledger
 from tasks.models import load, resolve
 from tasks.records import State, UserError
 from tasks.registry import describe, tag_version
+from tasks.reword import Bounds
 from tasks.runs import artifact_address
 from tasks.validate import _measure
 from tasks.verdicts import DIGEST_TAG
@@ -211,3 +214,27 @@ def test_overrides_are_not_for_the_gates(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"changes no parameter.*mendflow edit --editor override"):
         correct.fn(settings)
     assert not (tmp_path / "home").exists()
+
+
+def test_a_language_model_rewords_beside_the_rules_and_what_it_writes_goes_through_the_filter(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.tasks.test_reword import by_words
+
+    def writer(*_: object) -> Callable[[list[str]], list[str]]:
+        asked = re.compile(r"capital of (\w+)\?\nReworded:$")
+        return lambda texts: [f"Say which town {asked.search(t)[1]} has as capital." for t in texts]
+
+    monkeypatch.setattr("flows.dataset.has_encoder", lambda: True)
+    monkeypatch.setattr("flows.dataset.open_encoder", lambda encoder: by_words)
+    monkeypatch.setattr("flows.rewordings._rewriter", writer)
+    monkeypatch.setattr("tasks.reword.Bounds", lambda: Bounds(least=0.3, nameless=0.3, answers=-1))
+    more = {"rewordings": "model", "equivalents": 40, "held_out": 9, "attempts": 1}
+    run = correct(world.settings.model_copy(update=more))
+    edits = EditDataset.load(Path(run.folder) / "dataset").edits
+    assert len(edits) == 4
+    for row in edits.to_dict("records"):
+        written = (
+            row["prompt"].replace("What is the capital of", "Say which town").replace("?", " has as capital.")
+        )
+        assert [*row["equivalents"], *row["held_out"]].count(written) == 1
