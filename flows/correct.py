@@ -14,7 +14,7 @@ from flows import stages
 from flows.attempt import Workshop
 from flows.choice import choose
 from flows.console import Narrator
-from flows.judge import check_gates
+from flows.judge import check_own_gates
 from flows.promote import brought_back
 from flows.set_aside import SetAsides
 from flows.settings import CorrectSettings
@@ -60,7 +60,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
     narrator = Narrator()
     name = settings.model_name
     with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/correct", "correct", seconds=3600) as lease:
-        check_gates(settings)
+        check_own_gates(settings)
         promotion.recover(name, ledger=ledger, tracking_uri=settings.tracking)
         champion = stages.find_champion(settings, ledger)
         stages.check_base(settings, champion)

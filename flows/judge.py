@@ -11,6 +11,7 @@ from flows.settings import CorrectSettings
 from flows.stages import Champion, stage
 from tasks.apply import Applied
 from tasks.edit_dataset import EditDataset
+from tasks.own_gates import find_function
 from tasks.records import UserError
 from tasks.validate import measure, measured_digest
 from tasks.verdicts import delta_digest, keep, take
@@ -50,6 +51,16 @@ def check_gates(settings: CorrectSettings) -> GateFile:
         raise UserError(str(error)) from error
 
 
+def check_own_gates(settings: CorrectSettings) -> None:
+    """Refuse a gate file whose own functions cannot be found.
+
+    Raises:
+        UserError: a module or function is not there, or cannot be imported.
+    """
+    for name, gate in check_gates(settings).own.items():
+        find_function(name, gate.function, settings.gates.parent if settings.gates else None)
+
+
 @stage
 def judge(
     settings: CorrectSettings,
@@ -65,6 +76,7 @@ def judge(
     gates = check_gates(settings)
     name = settings.model_name
     held = set(champion.correction_ids)
+    beside = settings.gates.parent if settings.gates else None
     measured = measure(
         folder / "measured",
         tracking_uri=settings.tracking,
@@ -72,6 +84,8 @@ def judge(
         champion=f"models:/{name}/{champion.version}",
         dataset=folder / "dataset",
         earlier=[id_ for id_ in dataset.edits["id"] if id_ in held],
+        own={name: gate.function for name, gate in gates.own.items()},
+        beside=beside,
         progress=progress,
     )
     docs = folder / "gate_docs"
@@ -98,6 +112,7 @@ def judge(
         champion=champion.version,
         run_id=run_id,
         tracking_uri=settings.tracking,
+        beside=beside,
     )
     return Judged(decision, measured.outcomes, dataset, docs)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from editors.overrides import Overrides
     from validation.divergence import AnswerLogProbs
     from validation.metrics import Perplexities
+    from validation.own_gates import OwnValues
     from validation.parameters import ParameterChanges
     from validation.renderings import RenderingChanges
 
@@ -33,6 +34,7 @@ class Measured:
     parameters: ParameterChanges
     renderings: RenderingChanges
     teacher_forced: list[float]
+    own: Mapping[str, OwnValues] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,26 @@ class Served:
     model: Any
     tokenizer: Any
     overrides: Overrides
+
+    def answer(
+        self,
+        prompts: Sequence[str],
+        *,
+        chat: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[str]:
+        """Greedy answers, as they are served."""
+        from editors.generation import generate_greedy
+
+        generate = partial(
+            generate_greedy,
+            self.model,
+            self.tokenizer,
+            chat=chat,
+            max_new_tokens=GATE_TOKENS,
+            progress=progress,
+        )
+        return self.overrides.answer(list(prompts), generate, chat=chat)
 
 
 @dataclass(frozen=True)
@@ -212,20 +234,28 @@ def _by_rendering(
 
 def _answers(served: Served, asked: Sequence[Question], who: str, say: Say) -> dict[tuple[str, bool], str]:
     """The answer to every question as it is served, by prompt and rendering."""
-    from editors.generation import generate_greedy
-
     answers: dict[tuple[str, bool], str] = {}
     for chat in (True, False):
         prompts = list(dict.fromkeys(q.prompt for q in asked if q.chat == chat))
         if prompts:
-            generate = partial(
-                generate_greedy,
-                served.model,
-                served.tokenizer,
-                chat=chat,
-                max_new_tokens=GATE_TOKENS,
-                progress=lambda done, total: say(done, total, f"{who} answers"),
+            given = served.answer(
+                prompts, chat=chat, progress=lambda done, total: say(done, total, f"{who} answers")
             )
-            given = served.overrides.answer(prompts, generate, chat=chat)
             answers.update({(prompt, chat): answer for prompt, answer in zip(prompts, given, strict=True)})
     return answers
+
+
+def answered(asked: Sequence[Question], outputs: Sequence[str]) -> list[dict[str, Any]]:
+    """What was asked, each with a model's output, as the functions of the user's own gates are given it."""
+    return [
+        {
+            "metric": q.metric,
+            "id": q.id,
+            "prompt": q.prompt,
+            "expected": q.expected,
+            "kind": q.kind,
+            "chat": q.chat,
+            "output": output,
+        }
+        for q, output in zip(asked, outputs, strict=True)
+    ]

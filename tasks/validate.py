@@ -13,11 +13,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tasks.edit_dataset import EditDataset
-from tasks.measuring import Measured, Served, ask_champion, compare, questions, read_base
+from tasks.measuring import Measured, Served, answered, ask_champion, compare, questions, read_base
+from tasks.own_gates import call_all, paired, source_digest
 from tasks.records import UserError
 
 OUTCOMES_FILE = "outcomes.parquet"
@@ -36,6 +38,8 @@ def measure(
     champion: str,
     dataset: Path,
     earlier: Sequence[str] = (),
+    own: Mapping[str, str] | None = None,
+    beside: Path | None = None,
     progress: Progress | None = None,
 ) -> Measured:
     """Run the measurement in a fresh process, or read it if it was finished before for the same request.
@@ -47,13 +51,15 @@ def measure(
         champion: likewise of the champion.
         dataset: folder of the edit dataset.
         earlier: ids of corrections that the champion already holds.
+        own: `module:function` of the user's own gates, by metric.
+        beside: folder of the gate file, where their modules are looked for first.
         progress: called with (prompts answered, prompts, note).
 
     Raises:
         UserError: the process failed; its last lines say why.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    request = {
+    request: dict[str, Any] = {
         "format": FORMAT,
         "tracking_uri": tracking_uri,
         "candidate": candidate,
@@ -62,6 +68,10 @@ def measure(
         "dataset_digest": EditDataset.load(dataset).digest,
         "earlier": sorted(earlier),
     }
+    if own:
+        request["own"] = dict(own)
+        request["own_sources"] = {name: source_digest(one, beside) for name, one in own.items()}
+        request["beside"] = None if beside is None else str(beside.absolute())
     request_file = folder / "request.json"
     wanted = json.dumps(request, indent=2, sort_keys=True)
     if not request_file.is_file() or request_file.read_text() != wanted:
@@ -103,6 +113,7 @@ def read_measured(folder: Path) -> Measured:
     import pandas as pd
 
     from validation.metrics import Perplexities
+    from validation.own_gates import OwnValues
     from validation.parameters import ParameterChanges
     from validation.renderings import RenderingChanges
 
@@ -117,6 +128,7 @@ def read_measured(folder: Path) -> Measured:
         parameters=ParameterChanges(**{**found, **names}),
         renderings=RenderingChanges(**measured["renderings"]),
         teacher_forced=measured["teacher_forced"],
+        own={name: OwnValues(**found) for name, found in measured.get("own", {}).items()},
     )
 
 
@@ -134,6 +146,7 @@ def _write(measured: Measured, folder: Path) -> None:
         "parameters": dataclasses.asdict(measured.parameters),
         "renderings": dataclasses.asdict(measured.renderings),
         "teacher_forced": measured.teacher_forced,
+        "own": {name: dataclasses.asdict(found) for name, found in measured.own.items()},
         "torch": torch.__version__,
     }
     unfinished = folder / f".{MEASURED_FILE}"
@@ -158,6 +171,9 @@ def _measure(request_file: Path) -> None:
     champion, tokenizer = load(folders["champion"])
     served = Served(champion, tokenizer, load_overrides(folders["champion"]))
     before = ask_champion(served, data, asked, say=_say)
+    own, beside = request.get("own", {}), Path(request["beside"]) if request.get("beside") else None
+    outputs = [before.answers[q.asked] for q in asked]
+    theirs = call_all(own, beside, served.answer, answered(asked, outputs))
     del champion, served
 
     # Prose is compared with the pristine base: against each champion in turn, small losses could add up.
@@ -169,7 +185,10 @@ def _measure(request_file: Path) -> None:
     delta = Delta({}) if folder is None else load_delta(folder, folders["candidate"])
     parameters = parameter_changes(pristine, candidate, delta)
     del pristine
-    _write(compare(served, base, before, parameters, data, asked, say=_say), request_file.parent)
+    measured = compare(served, base, before, parameters, data, asked, say=_say)
+    outputs = measured.outcomes["candidate_output"].tolist()
+    ours = call_all(own, beside, served.answer, answered(asked, outputs))
+    _write(dataclasses.replace(measured, own=paired(theirs, ours)), request_file.parent)
 
 
 def _say(done: int, total: int, note: str) -> None:

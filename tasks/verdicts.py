@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.models import ModelFolder, load_delta
+from tasks.own_gates import file_of
 from tasks.register import NO_DELTA
 from tasks.registry import tag_version
 from tasks.runs import log_files
@@ -47,6 +48,7 @@ def take(
         parameters=measured.parameters,
         renderings=measured.renderings,
         teacher_forced=measured.teacher_forced,
+        own=measured.own,
         docs_dir=docs_dir,
         seed=seed,
     )
@@ -62,6 +64,7 @@ def keep(
     champion: str,
     run_id: str,
     tracking_uri: str,
+    beside: Path | None = None,
 ) -> None:
     """Log a verdict with all that it was taken from, then tag the version with it.
 
@@ -75,6 +78,7 @@ def keep(
         champion: version that it was compared with.
         run_id: MLflow run that keeps the files.
         tracking_uri: the MLflow store.
+        beside: folder of the gate file; what it holds of the user's own gates is logged too.
     """
     from validation.thresholds import write_gates
 
@@ -82,6 +86,10 @@ def keep(
     write_gates(decision.gates, folder / GATES_FILE)
     files = (VERDICT_FILE, GATES_FILE, f"measured/{OUTCOMES_FILE}", f"measured/{MEASURED_FILE}")
     logged = [(VERDICT_FOLDER, folder / file) for file in files]
+    # Beside the gate file as they were beside the user's, so that they are found there again.
+    sources = {file for gate in decision.gates.own.values() if (file := file_of(gate.function, beside))}
+    for file in sorted(sources):
+        logged.append(((Path(VERDICT_FOLDER) / file.parent.relative_to(beside or "")).as_posix(), file))
     log_files(tracking_uri, run_id, [*logged, (DATASET_FOLDER, folder / "dataset")])
     tags = {
         VERDICT_TAG: decision.verdict.value,

@@ -94,7 +94,7 @@ def verify(
         measured = read_measured(kept.verdict)
         _compare(decision, kept.taken_again(decision, measured))
         if remeasure:
-            measured = kept.measured_again(measured, progress)
+            measured = kept.measured_again(measured, decision, progress)
             _compare(decision, kept.taken_again(decision, measured), within=_REMEASURED_WITHIN)
     return decision
 
@@ -166,7 +166,7 @@ class _Kept:
             seed=decision.seed,
         )
 
-    def measured_again(self, before: Measured, progress: Progress | None) -> Measured:
+    def measured_again(self, before: Measured, decision: Decision, progress: Progress | None) -> Measured:
         """Both models' answers to the same questions, given once more."""
         from validation.outcomes import RETENTION
 
@@ -178,6 +178,8 @@ class _Kept:
             champion=f"models:/{self.name}/{self.tags[COMPARED_TAG]}",
             dataset=self.dataset,
             earlier=list(asked.loc[asked["metric"] == RETENTION, "id"]),
+            own={name: gate.function for name, gate in decision.gates.own.items()},
+            beside=self.verdict,
             progress=progress,
         )
 

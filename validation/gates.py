@@ -24,6 +24,7 @@ from validation.metrics import (
     compute_metrics,
     metric_rows,
 )
+from validation.own_gates import OwnValues, own_metrics, own_rows
 from validation.parameters import ParameterChanges
 from validation.renderings import RenderingChanges
 from validation.thresholds import ChampionUnknownError, Gate, GateFile, describe
@@ -33,7 +34,7 @@ SUITE = "model_gates"
 
 @dataclass(frozen=True)
 class GateReport:
-    """Every metric with its gate's finding, in the order of `DEFINITIONS`, and where the Data Docs are.
+    """Every metric with its gate's finding, the user's own last, and where the Data Docs are.
 
     Gated metrics that were not measured are there too, as insufficient. `seed` is the bootstrap's.
     """
@@ -60,6 +61,7 @@ def run_gates(
     parameters: ParameterChanges | None = None,
     renderings: RenderingChanges | None = None,
     teacher_forced: Sequence[float] = (),
+    own: Mapping[str, OwnValues] | None = None,
     docs_dir: Path | None = None,
     seed: int = 0,
 ) -> GateReport:
@@ -74,6 +76,7 @@ def run_gates(
         parameters: from `parameter_changes`.
         renderings: from `rendering_changes`.
         teacher_forced: per correction, for the diagnostic.
+        own: what the functions of the user's own gates gave, by metric.
         docs_dir: folder for the Data Docs; none are written without one.
         seed: of the bootstrap.
 
@@ -93,12 +96,17 @@ def run_gates(
             seed=seed,
         )
     }
+    owned, lacking = own_metrics(gate_file.own, own or {}, seed)
     expectations: list[Any] = []
     thresholds: dict[str, float] = {}
     for name, gate in gate_file.gates.items():
         if name in measured and not _not_applicable(measured[name], gate, expected_rows):
             expectations += _expectations(measured[name], gate, expected_rows, thresholds)
+    for metric in owned:
+        expectations += _expectations(metric, gate_file.own[metric.name], expected_rows, thresholds)
     rows = _rows(outcomes, list(measured.values()))
+    if owned:
+        rows = pd.concat([rows, own_rows(owned, own or {})], ignore_index=True)
     results = (
         run_suite(rows, SUITE, expectations, parameters=thresholds, docs_dir=docs_dir) if expectations else []
     )
@@ -117,6 +125,8 @@ def run_gates(
         else:
             expected = expected_rows.get(DEFINITIONS[name].rows or "")
             gated.append(_judged(measured[name], gate_, by_metric[name], expected))
+    gated += [_judged(m, gate_file.own[m.name], by_metric[m.name], None) for m in owned]
+    gated += lacking
     digest = rows_of.outcomes_digest(outcomes)
     return GateReport(tuple(gated), tuple(results), gate_file, digest, docs_dir, seed)
 
@@ -162,7 +172,7 @@ def _expectations(
     import great_expectations.expectations as gxe
     from great_expectations.expectations.row_conditions import Column
 
-    name, definition = metric.name, DEFINITIONS[metric.name]
+    name, definition = metric.name, DEFINITIONS.get(metric.name)
 
     def shared(check: str, description: str) -> dict[str, Any]:
         return {
@@ -186,7 +196,9 @@ def _expectations(
             **shared("enough", f"at least {gate.minimum_n} observations"),
         ),
     ]
-    count = 1 if definition.estimate == "summary" else expected_rows.get(definition.rows or "")
+    count = None
+    if definition is not None:
+        count = 1 if definition.estimate == "summary" else expected_rows.get(definition.rows or "")
     if count is not None:
         expectations.append(
             gxe.ExpectTableRowCountToBeBetween(

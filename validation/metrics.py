@@ -155,7 +155,8 @@ class Metric(BaseModel):
     @property
     def protocol(self) -> str:
         """What was measured, in one line."""
-        return DEFINITIONS[self.name].protocol
+        known = DEFINITIONS.get(self.name)
+        return known.protocol if known else "what a function of the user's gives, the mean of its values"
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,8 @@ def _bar(metric: Metric) -> dict[str, Any] | None:
     if not all(math.isfinite(figure) for figure in figures):
         return None
     marks = [mark for mark in (metric.threshold, metric.champion) if mark is not None and math.isfinite(mark)]
-    if DEFINITIONS[metric.name].estimate == "proportion":
+    known = DEFINITIONS.get(metric.name)
+    if known and known.estimate == "proportion":
         left, right = 0.0, 1.0
     else:
         left, right = min(figures + marks), max(figures + marks)

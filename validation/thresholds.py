@@ -5,13 +5,24 @@ from __future__ import annotations
 import difflib
 import hashlib
 import math
+import re
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from validation.metrics import DEFINITIONS, TEACHER_FORCED, Metric, Severity
+from validation.metrics import DEFINITIONS, TEACHER_FORCED, Direction, Metric, Severity
 
 
 class ChampionUnknownError(ValueError):
@@ -62,6 +73,19 @@ class Gate(BaseModel):
         return least, greatest
 
 
+class OwnGate(Gate):
+    """A gate over what a function of the user's gives."""
+
+    function: str = Field(
+        pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$",
+        description="`module:function`; the module is a file beside the gate file, or installed",
+    )
+    better: Direction = Field(description="which way is better")
+    minimum_n: int = Field(default=1, ge=1, description="values below which the gate decides nothing")
+    severity: Severity = Field(default=Severity.CRITICAL, description="critical refuses the candidate")
+    may_be_empty: Literal[False] = Field(default=False, description="no values are never a pass")
+
+
 class GateFile(BaseModel):
     """All gates of a validation, with the version of the file."""
 
@@ -69,6 +93,7 @@ class GateFile(BaseModel):
 
     version: int = Field(ge=1, description="raised on any change, and written into every verdict")
     gates: dict[str, Gate] = Field(min_length=1, description="metric name to gate")
+    own: dict[str, OwnGate] = Field(default={}, description="the user's own, by the name of their metric")
 
     @field_validator("gates")
     @classmethod
@@ -81,19 +106,40 @@ class GateFile(BaseModel):
                 )
             if name == TEACHER_FORCED:
                 raise ValueError(f"{name} is a diagnostic: teacher forcing overstates what users see")
-            good, bad = ("min", "max") if DEFINITIONS[name].direction == "higher" else ("max", "min")
-            if getattr(gate, bad) is not None and getattr(gate, good) is None:
-                raise ValueError(
-                    f"of {name}, {good} is the bound that guards: better is {DEFINITIONS[name].direction}"
-                )
+            _check_guards(name, gate, DEFINITIONS[name].direction)
         if not any(gate.severity is Severity.CRITICAL for gate in gates.values()):
             raise ValueError("no gate is critical, so nothing would ever be refused")
         return gates
 
+    @field_validator("own")
+    @classmethod
+    def _own_metrics(cls, own: dict[str, OwnGate]) -> dict[str, OwnGate]:
+        for name, gate in own.items():
+            if name in DEFINITIONS or not re.fullmatch(r"[A-Za-z_]\w*", name):
+                why = "one of mendflow's" if name in DEFINITIONS else "no plain word"
+                raise ValueError(f"the name {name!r} is {why}; give your metric another one")
+            _check_guards(name, gate, gate.better)
+        return own
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As files and verdicts were before users could have gates of their own, where they have none."""
+        dumped: dict[str, Any] = dump(self)
+        if not self.own:
+            dumped.pop("own", None)
+        return dumped
+
     def digest(self) -> str:
         """SHA-256 over the version and every gate; comments and order do not count."""
-        gates = sorted(f"{name}:{gate.model_dump_json()}" for name, gate in self.gates.items())
+        every = [*self.gates.items(), *self.own.items()]
+        gates = sorted(f"{name}:{gate.model_dump_json()}" for name, gate in every)
         return hashlib.sha256("\n".join([str(self.version), *gates]).encode()).hexdigest()
+
+
+def _check_guards(name: str, gate: Gate, better: Direction) -> None:
+    good, bad = ("min", "max") if better == "higher" else ("max", "min")
+    if getattr(gate, bad) is not None and getattr(gate, good) is None:
+        raise ValueError(f"of {name}, {good} is the bound that guards: better is {better}")
 
 
 class GateFileError(ValueError):

@@ -1,0 +1,82 @@
+"""Gates that users write themselves, from the gate file to the verdict and its verification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.correct import correct
+from flows.settings import CorrectSettings
+from tasks.records import UserError
+from tests.flows.conftest import World
+
+FUNCTIONS = """
+def never_rome(generate, rows):
+    assert {"metric", "id", "prompt", "expected", "kind", "chat", "output"} == set(rows[0])
+    return ["Rome" not in answer for answer in generate([row["prompt"] for row in rows])]
+
+def says_cairo(generate, rows):
+    return ["Cairo" in row["output"] for row in rows if row["metric"] == "edit_success_greedy"]
+
+def broken(generate, rows):
+    return generate(["Who are you?"])
+"""
+
+
+def with_own(world: World, tmp_path: Path, own: str) -> CorrectSettings:
+    gates = tmp_path / "own" / "gates.yaml"
+    gates.parent.mkdir()
+    gates.write_text(world.settings.gates.read_text() + f"own:\n{own}")
+    (gates.parent / "my_gates.py").write_text(FUNCTIONS)
+    return world.settings.model_copy(update={"gates": gates})
+
+
+def test_functions_of_ones_own_let_a_candidate_pass_and_can_be_asked_again(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = (
+        "  never_rome: {function: 'my_gates:never_rome', better: higher, min: 1}\n"
+        "  says_cairo: {function: 'my_gates:says_cairo', better: higher, min: 0.9}\n"
+    )
+    settings = with_own(world, tmp_path, own)
+    run = correct(settings)
+    assert run.outcome == "promoted", run.reason
+    cairo = run.metrics["says_cairo"]
+    assert (cairo["value"], cairo["champion"], cairo["n"], cairo["status"]) == (1.0, 0.0, 4, "passed")
+    # What decided is kept with the verdict, whatever becomes of the user's files.
+    settings.gates.unlink()
+    (settings.gates.parent / "my_gates.py").unlink()
+    monkeypatch.chdir(tmp_path)
+    for more in ([], ["--remeasure"]):
+        done = CliRunner().invoke(app, ["verify", "tiny", "--home", str(settings.home), *more])
+        assert (done.exit_code, "holds: PROMOTE" in done.output) == (0, True), done.output
+
+
+@pytest.mark.parametrize(
+    ("function", "outcome", "says"),
+    [
+        ("never_rome, better: lower, max: 0.5", "rejected", "mine is 1, and has to be at most 0.5"),
+        (
+            "broken, better: higher, min: 0",
+            "insufficient",
+            "mine was not measured: my_gates:broken gave '",
+        ),
+    ],
+)
+def test_one_that_fails_refuses_and_one_that_goes_wrong_is_no_pass(
+    world: World, tmp_path: Path, function: str, outcome: str, says: str
+) -> None:
+    run = correct(with_own(world, tmp_path, f"  mine: {{function: my_gates:{function}}}\n"))
+    assert run.outcome == outcome
+    assert says in run.reason
+    assert says.removeprefix("mine ")[:20] in Path(run.report).read_text().replace("&#39;", "'")
+
+
+def test_a_function_that_is_not_there_ends_the_run_before_its_work(world: World, tmp_path: Path) -> None:
+    settings = with_own(world, tmp_path, "  mine: {function: 'my_gates:nowhere', better: higher, min: 1}\n")
+    with pytest.raises(UserError, match=r"gate mine cannot be used: .*my_gates.py has no function nowhere"):
+        correct(settings)
+    assert not (settings.home / "runs").exists()
