@@ -12,7 +12,7 @@ from typing import Any
 from flows import stages
 from flows.console import Narrator
 from flows.dataset import build_dataset, traffic_to_train_on
-from flows.judge import Judged, check_gates, judge
+from flows.judge import Judged, gates_digest, judge
 from flows.keys import judgement_key, run_key
 from flows.settings import CorrectSettings
 from tasks import register
@@ -73,7 +73,8 @@ class Attempt:
 class Workshop:
     """All that attempts share: the job, the champion and its base, the traffic, and editors once ready.
 
-    `renew` keeps the lease: nothing is changed after another run took it.
+    `replay` are recent requests to ask too, and whether they are chat turns; `renew` keeps the lease: nothing
+    is changed after another run took it.
     """
 
     settings: CorrectSettings
@@ -81,6 +82,7 @@ class Workshop:
     champion: stages.Champion
     base: ModelFolder
     traffic: Iterable[TrafficRecord]
+    replay: list[tuple[str, bool]]
     narrator: Narrator
     renew: Callable[[], None]
     ready: dict[str, Method] = field(default_factory=dict)
@@ -129,13 +131,16 @@ def attempt(shop: Workshop, name: str, built: Path | None) -> Attempt:
             dataset=dataset.digest,
             delta=applied.digest,
             champion=shop.champion.version,
-            gates=check_gates(settings).digest(),
+            gates=gates_digest(settings),
+            replay=shop.replay,
         )
         run_id = run_of(settings.tracking, f"{settings.experiment}-corrections", judgement)
         manifest["editor_digest"] = method.digest
         candidate = registered(shop, applied, manifest, run_id)
     with narrator.stage("validate", "Validate it as it will be served") as progress:
-        judged = judge(settings, dataset, shop.champion, candidate, applied, run_id, folder, progress)
+        judged = judge(
+            settings, dataset, shop.champion, candidate, applied, run_id, folder, shop.replay, progress
+        )
     return Attempt(method, key, folder, run_id, candidate, applied, manifest, judged)
 
 

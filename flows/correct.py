@@ -14,6 +14,7 @@ from flows import stages
 from flows.attempt import Workshop
 from flows.choice import choose
 from flows.console import Narrator
+from flows.dataset import requests_to_replay
 from flows.judge import check_own_gates
 from flows.promote import brought_back
 from flows.set_aside import SetAsides
@@ -85,7 +86,8 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             raise _nothing_left(settings, champion)
 
         base = resolve(champion.folder.ref, cache=settings.home / "models")
-        shop = Workshop(settings, ledger, champion, base, collected.traffic, narrator, lease.renew)
+        replay = requests_to_replay(settings, ledger, champion, collected.traffic)
+        shop = Workshop(settings, ledger, champion, base, collected.traffic, replay, narrator, lease.renew)
         while True:
             # Each editor: find or train it, build the dataset, apply, register, validate.
             choice = choose(shop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from tasks.measuring import GATE_TOKENS
 from tasks.models import load
 from tasks.prompt_check import PromptCheck
 from tasks.records import State, TrafficRecord, UserError
-from tasks.roles import Learnable, for_training
+from tasks.roles import Learnable, for_training, recent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,6 +99,17 @@ def traffic_to_train_on(
         seed=settings.seed,
         held=champion.correction_ids,
     )
+
+
+def requests_to_replay(
+    settings: CorrectSettings, ledger: Ledger, champion: Champion, traffic: Sequence[TrafficRecord]
+) -> list[tuple[str, bool]]:
+    """The last requests, but for what corrections ask and what the model cannot be asked any more."""
+    if not settings.replay:
+        return []
+    check, corrections = PromptCheck.of(champion.folder), ledger.corrections(settings.model_name)
+    found = recent(traffic, corrections, settings.replay, held=champion.correction_ids)
+    return [(prompt, chat) for prompt, chat in found if not check.fault(prompt, chat=chat)]
 
 
 def _encoder(settings: CorrectSettings) -> tuple[Embed | None, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from flows.settings import CorrectSettings
 from flows.stages import Champion, stage
 from tasks.apply import Applied
 from tasks.edit_dataset import EditDataset
-from tasks.own_gates import find_function
+from tasks.own_gates import find_function, source_digest
 from tasks.records import UserError
 from tasks.validate import measure, measured_digest
 from tasks.verdicts import delta_digest, keep, take
@@ -51,6 +52,12 @@ def check_gates(settings: CorrectSettings) -> GateFile:
         raise UserError(str(error)) from error
 
 
+def gates_digest(settings: CorrectSettings) -> str:
+    """Digest of the gate file, and of the user's functions that are beside it."""
+    gates, beside = check_gates(settings), settings.gates.parent if settings.gates else None
+    return "".join([gates.digest(), *(source_digest(gate.function, beside) for gate in gates.own.values())])
+
+
 def check_own_gates(settings: CorrectSettings) -> None:
     """Refuse a gate file whose own functions cannot be found.
 
@@ -70,6 +77,7 @@ def judge(
     applied: Applied,
     run_id: str,
     folder: Path,
+    replay: Sequence[tuple[str, bool]],
     progress: ReportProgress,
 ) -> Judged:
     """Measure the candidate reloaded from the registry in a fresh process, and decide."""
@@ -84,6 +92,7 @@ def judge(
         champion=f"models:/{name}/{champion.version}",
         dataset=folder / "dataset",
         earlier=[id_ for id_ in dataset.edits["id"] if id_ in held],
+        replay=replay,
         own={name: gate.function for name, gate in gates.own.items()},
         beside=beside,
         progress=progress,

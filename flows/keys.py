@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 from flows.settings import CorrectSettings
 
@@ -31,7 +32,14 @@ def run_key(settings: CorrectSettings, ledger_digest: str, base_digest: str, edi
 
 
 def judgement_key(
-    settings: CorrectSettings, run: str, *, dataset: str, delta: str, champion: str, gates: str
+    settings: CorrectSettings,
+    run: str,
+    *,
+    dataset: str,
+    delta: str,
+    champion: str,
+    gates: str,
+    replay: Sequence[tuple[str, bool]] = (),
 ) -> str:
     """What an MLflow run is found by: all that the verdict, its figures and its report follow from.
 
@@ -43,9 +51,10 @@ def judgement_key(
         dataset: digest of the dataset that is asked.
         delta: digest of what is judged.
         champion: version that it is compared with.
-        gates: digest of the gate file.
+        gates: digest of the gates.
+        replay: requests that are asked besides.
     """
-    return _digest([run, dataset, delta, champion, gates, settings.promotion])
+    return _digest([run, dataset, delta, champion, gates, settings.promotion, *map(list, replay)])
 
 
 def _digest(parts: list[object]) -> str:

@@ -74,6 +74,9 @@ class CorrectSettings(BaseModel):
     )
     far: int = Field(default=60, ge=0, description="unrelated traffic prompts that must not move")
     keep_confirmed: int = Field(default=160, ge=0, description="prompts answered right that must stay right")
+    replay: int = Field(
+        default=0, ge=0, description="recent requests to ask candidate and champion, besides what gates ask"
+    )
     gate_share: float = Field(default=0.35, gt=0, lt=1, description="locality that only the gates see")
     reporter_limit: int | None = Field(
         default=None, ge=1, description="corrections that one of several reporters may alone stand behind"

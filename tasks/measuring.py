@@ -101,8 +101,16 @@ class Question:
         return self.prompt, self.chat
 
 
-def questions(data: EditDataset, earlier: Sequence[str]) -> list[Question]:
-    """Every row that is asked; `earlier` are ids of corrections that the champion already holds."""
+def questions(
+    data: EditDataset, earlier: Sequence[str], replay: Sequence[tuple[str, bool]] = ()
+) -> list[Question]:
+    """Every row that is asked.
+
+    Args:
+        data: the dataset.
+        earlier: ids of corrections that the champion already holds.
+        replay: recent requests, and whether they are chat turns; expected is what the champion answers.
+    """
     from validation import outcomes as rows
 
     found = []
@@ -123,6 +131,9 @@ def questions(data: EditDataset, earlier: Sequence[str]) -> list[Question]:
         if row["confirmed"]:
             gold = row["gold"] or row["reference"]
             found.append(Question(rows.DRAWDOWN, kind=row["kind"], **{**about, "expected": gold}))
+    for place, (prompt, chat) in enumerate(replay):
+        kind = "chat" if chat else "text"
+        found.append(Question(rows.REPLAY, f"replay-{place:05}", prompt, "", chat, kind=kind))
     return found
 
 
@@ -172,7 +183,7 @@ def compare(
     """
     from validation.divergence import locality_kl, teacher_forced_success
     from validation.metrics import Perplexities
-    from validation.outcomes import LOCALITY, PROTOCOLS, outcome, outcomes_frame
+    from validation.outcomes import LOCALITY, PROTOCOLS, REPLAY, outcome, outcomes_frame
     from validation.perplexity import perplexity
     from validation.renderings import rendering_changes
 
@@ -187,7 +198,7 @@ def compare(
             q.metric,
             q.id,
             q.prompt,
-            q.expected,
+            before.answers[q.asked] if q.metric == REPLAY else q.expected,
             before.answers[q.asked],
             after[q.asked],
             chat=q.chat,

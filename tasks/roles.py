@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.neighbours import restated
 from tasks.records import Correction, State, TrafficRecord
 from tasks.rephrase import Phrasing, rephrase, wording
 
@@ -68,6 +69,35 @@ def for_training(
     learnable = [r for r in free if share(r.prompt, seed) >= bound]
     corrected = tuple(text for c in open_ for text in (c.prompt, *c.equivalents))
     return Learnable(learnable, barred | once.keys(), corrected)
+
+
+def recent(
+    traffic: Sequence[TrafficRecord],
+    corrections: Iterable[Correction],
+    count: int,
+    *,
+    held: Collection[str] = (),
+) -> list[tuple[str, bool]]:
+    """The last prompts that were served, each once, the latest first, and whether they are chat turns.
+
+    What corrections ask, in whatever words, is not among them: the answers to these are to change.
+
+    Args:
+        traffic: in the order of time.
+        corrections: what the ledger holds.
+        count: how many; fewer where there are fewer.
+        held: ids of the corrections that the champion holds.
+    """
+    open_ = unsettled(corrections, held)
+    barred = asked_by(open_, {c.id: rephrase(c.prompt, chat=c.chat) for c in open_})
+    once: dict[tuple[str, bool], str] = {}
+    for record in reversed(traffic):
+        if is_storable(record.prompt) and wording(record.prompt) not in barred:
+            once.setdefault((wording(record.prompt), record.chat), record.prompt.strip())
+    prompts = list(once.values())
+    again = restated([c.prompt for c in open_], prompts)
+    found = [(prompt, key[1]) for i, (key, prompt) in enumerate(once.items()) if i not in again]
+    return found[:count]
 
 
 def is_storable(text: str) -> bool:

@@ -38,6 +38,7 @@ def measure(
     champion: str,
     dataset: Path,
     earlier: Sequence[str] = (),
+    replay: Sequence[tuple[str, bool]] = (),
     own: Mapping[str, str] | None = None,
     beside: Path | None = None,
     progress: Progress | None = None,
@@ -51,6 +52,7 @@ def measure(
         champion: likewise of the champion.
         dataset: folder of the edit dataset.
         earlier: ids of corrections that the champion already holds.
+        replay: recent requests to ask too, and whether they are chat turns.
         own: `module:function` of the user's own gates, by metric.
         beside: folder of the gate file, where their modules are looked for first.
         progress: called with (prompts answered, prompts, note).
@@ -68,6 +70,8 @@ def measure(
         "dataset_digest": EditDataset.load(dataset).digest,
         "earlier": sorted(earlier),
     }
+    if replay:
+        request["replay"] = [list(one) for one in replay]
     if own:
         request["own"] = dict(own)
         request["own_sources"] = {name: source_digest(one, beside) for name, one in own.items()}
@@ -163,7 +167,8 @@ def _measure(request_file: Path) -> None:
 
     request = json.loads(request_file.read_text())
     data = EditDataset.load(Path(request["dataset"]))
-    asked = questions(data, request["earlier"])
+    replay = [(prompt, chat) for prompt, chat in request.get("replay", [])]
+    asked = questions(data, request["earlier"], replay)
     folders = {
         role: resolve(request[role], tracking_uri=request["tracking_uri"])
         for role in ("champion", "candidate")

@@ -168,9 +168,10 @@ class _Kept:
 
     def measured_again(self, before: Measured, decision: Decision, progress: Progress | None) -> Measured:
         """Both models' answers to the same questions, given once more."""
-        from validation.outcomes import RETENTION
+        from validation.outcomes import REPLAY, RETENTION
 
         asked = before.outcomes
+        replayed = asked[asked["metric"] == REPLAY]
         return measure(
             self.scratch / "measured",
             tracking_uri=self.tracking_uri,
@@ -178,6 +179,7 @@ class _Kept:
             champion=f"models:/{self.name}/{self.tags[COMPARED_TAG]}",
             dataset=self.dataset,
             earlier=list(asked.loc[asked["metric"] == RETENTION, "id"]),
+            replay=[(prompt, kind == "chat") for prompt, kind in replayed[["prompt", "kind"]].to_numpy()],
             own={name: gate.function for name, gate in decision.gates.own.items()},
             beside=self.verdict,
             progress=progress,

@@ -62,6 +62,12 @@ DEFINITIONS: dict[str, MetricDefinition] = {
         "proportion",
         rows_of.LOCALITY,
     ),
+    rows_of.REPLAY: MetricDefinition(
+        "higher",
+        "share of recent requests, those that corrections ask left out, that begin as with the champion",
+        "proportion",
+        rows_of.REPLAY,
+    ),
     f"{rows_of.LOCALITY}_near": MetricDefinition(
         "higher", "the same over near prompts: alike in form or meaning, other answer", "proportion"
     ),
@@ -188,7 +194,8 @@ def metric_rows(outcomes: pd.DataFrame, teacher_forced: Sequence[float] = ()) ->
     def of(metric: str) -> pd.DataFrame:
         return outcomes[outcomes["metric"] == metric]
 
-    for metric in (rows_of.EDIT, rows_of.EQUIVALENCE, rows_of.RETENTION, rows_of.LOCALITY):
+    whole = (rows_of.EDIT, rows_of.EQUIVALENCE, rows_of.RETENTION, rows_of.LOCALITY, rows_of.REPLAY)
+    for metric in whole:
         frame = of(metric)
         add(metric, frame, frame["candidate_ok"], frame["champion_ok"])
     for kind in ("near", "far"):
@@ -222,7 +229,8 @@ def compute_metrics(
 ) -> list[Metric]:
     """Every metric of `DEFINITIONS` that was measured, in that order; ungated, see `validation.gates`.
 
-    Metrics over outcome rows are always there, with n = 0 and value NaN where there are no rows.
+    Metrics over outcome rows are always there, with n = 0 and value NaN where there are no rows; but the
+    replay is only where requests were replayed.
 
     Args:
         outcomes: the outcomes frame.
@@ -254,6 +262,8 @@ def compute_metrics(
         if definition.estimate == "summary" or (name == TEACHER_FORCED and not teacher_forced):
             continue
         mine = rows[rows["metric"] == name]
+        if name == rows_of.REPLAY and mine.empty:
+            continue
         values = mine["value"].to_numpy()
         proportion = definition.estimate == "proportion" and not np.isnan(values).any()
         interval = wilson(int(values.sum()), len(values)) if proportion else bootstrap_mean(values, seed)

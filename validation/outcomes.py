@@ -2,7 +2,8 @@
 
 Columns: `metric` (see `PROTOCOLS`), `id` (of the correction for edits, equivalents and retention, of the
 locality row otherwise), `prompt`, `expected`, `champion_output`, `candidate_output`, `champion_ok` and
-`candidate_ok` (0 or 1), `kind` ("near", "far" or ""), `locality_kl` (nats; NaN where not measured).
+`candidate_ok` (0 or 1), `kind` ("near", "far" or ""; for a replay "chat" or "text"), `locality_kl` (nats; NaN
+where not measured).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ EQUIVALENCE = "equivalence_success_greedy"
 LOCALITY = "locality_agreement_greedy"
 RETENTION = "retention_greedy"
 DRAWDOWN = "drawdown"
+REPLAY = "replay_agreement_greedy"
 
 PROTOCOLS = {
     EDIT: "the correction's own prompt gives the target",
@@ -31,6 +33,7 @@ PROTOCOLS = {
     RETENTION: "an earlier correction's prompt gives its target",
     LOCALITY: "a prompt that must not move is answered with the champion's first five words",
     DRAWDOWN: "a prompt whose right answer is known is answered right",
+    REPLAY: "a recent request that no correction asks is answered with the champion's first five words",
 }
 
 
@@ -53,18 +56,18 @@ def outcome(
         metric: one of `PROTOCOLS`.
         row_id: the correction's id, or the locality row's.
         prompt: what both were asked.
-        expected: the target; for locality the champion's reference; for drawdown the right answer if it is
-            known, else the champion's confirmed reference.
+        expected: the target; for locality and a replay the champion's answer; for drawdown the right answer
+            if it is known, else the champion's confirmed reference.
         champion_output: greedy text of the champion, to its natural stop.
         candidate_output: greedy text of the candidate.
         chat: a chat turn has to give the target, raw text has to continue with it.
         wrong_output: what must be gone; empty where nothing must.
-        kind: "near" or "far" for locality.
+        kind: "near" or "far" for locality, "chat" or "text" for a replay.
         locality_kl: KL(champion || candidate) in nats, where measured.
     """
 
     def right(output: str) -> float:
-        if metric == LOCALITY:
+        if metric in (LOCALITY, REPLAY):
             return float(same_opening(output, expected))
         kept = metric == DRAWDOWN and same_answer(output, expected)
         return float(kept or matches(output, expected, chat=chat, wrong_output=wrong_output))

@@ -14,7 +14,7 @@ import pandas as pd
 
 from validation import plots
 from validation.metrics import DEFINITIONS, Metric, Severity, Status
-from validation.outcomes import EDIT, EQUIVALENCE, LOCALITY, RETENTION
+from validation.outcomes import EDIT, EQUIVALENCE, LOCALITY, REPLAY, RETENTION
 from validation.verdict import Decision, Verdict
 
 _TONES = {
@@ -100,6 +100,8 @@ def write_report(
         holding=[row for row in earlier if row["ok"]],
         forgotten=[row for row in earlier if not row["ok"]],
         moved=moved.to_dict("records"),
+        replayed=int((outcomes["metric"] == REPLAY).sum()),
+        changed=_changed(outcomes),
         locality_rows=int((outcomes["metric"] == LOCALITY).sum()),
         set_aside=list(set_aside),
         tried=[_method(row) for row in tried] if len(tried) > 1 else [],
@@ -129,6 +131,12 @@ def _gate(metric: Metric) -> dict[str, Any]:
         "reason": metric.reason,
         "bar": _bar(metric),
     }
+
+
+def _changed(outcomes: pd.DataFrame) -> list[dict[str, Any]]:
+    """Replayed requests that are answered in other words."""
+    replayed = outcomes[(outcomes["metric"] == REPLAY) & (outcomes["candidate_ok"] != 1)]
+    return replayed.to_dict("records")
 
 
 def _method(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,6 +85,10 @@ def correct(
     encoder: Annotated[
         str, typer.Option(help="Sentence encoder, folder or Hugging Face id; by default the packaged one.")
     ] = "",
+    replay: Annotated[
+        int,
+        typer.Option(min=0, help="How many of the last requests to ask both models too, side by side."),
+    ] = 0,
     chat: Chat = True,
     home: Home = HOME,
     tracking: Tracking = "",
@@ -109,6 +113,7 @@ def correct(
         promotion="review" if review else "auto",
         gates=gates,
         reporter_limit=reporter_limit,
+        replay=replay,
         rewordings=rewordings,
         rewriter=rewriter,
         neighbours=neighbours,

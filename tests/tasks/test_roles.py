@@ -10,7 +10,7 @@ from tasks.build import build
 from tasks.ledger import Ledger
 from tasks.records import Correction, TrafficRecord
 from tasks.rephrase import rephrase, wording
-from tasks.roles import for_training
+from tasks.roles import for_training, recent
 from tests.tasks.ledger_tools import report
 
 PLACES = ("Chad", "Sudan", "Peru", "Fiji", "Cuba", "Mali", "Oman", "Togo", "Laos", "Iran", "Iraq", "Guam")
@@ -55,3 +55,22 @@ def test_a_rewording_of_a_correction_and_half_a_character_are_left_out(correctio
     assert [r.prompt for r in kept.traffic] == ["Who wrote Emma?"]
     # What the model writes to practise on is held against it too.
     assert kept.corrected == ("What is the capital of Chad?",)
+
+
+def test_what_is_replayed_are_the_last_prompts_but_for_what_corrections_ask(
+    corrections: list[Correction],
+) -> None:
+    said = [
+        "What is the capital of Peru?",
+        "How do I cook rice?",
+        "Tell me the capital of Chad, please.",
+        "what is the CAPITAL of Peru",
+        "What is the capital of Chad?",
+        "Name a river.",
+    ]
+    served = [TrafficRecord(prompt=f" {prompt} ", output="x") for prompt in said]
+    served.insert(0, TrafficRecord(prompt="Name a river.", output="x", chat=False))
+    everything = [("Name a river.", True), (said[3], True), (said[1], True), ("Name a river.", False)]
+    assert recent(served, corrections, 9) == everything
+    assert recent(served, corrections, 2) == everything[:2]
+    assert recent(served, corrections, 0) == []
