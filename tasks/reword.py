@@ -68,7 +68,7 @@ def propose(prompts: Sequence[str], generate: Generate, *, chat: bool) -> list[l
             for place, written in zip(places, generate(texts), strict=True):
                 line = written.strip().partition("\n")[0].strip(' "“”')
                 if line:
-                    found[place].append(Phrasing(line, f"written-{form}/model"))
+                    found[place].append(Phrasing(line, f"{form}_by_model"))
     return found
 
 

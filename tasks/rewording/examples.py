@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 Pair = tuple[str, str]
 
-# What is asked in the first place is the same for every form, so that only the form differs.
+# A form is named `family/variant`, its family that of the rules that make the like: phrasings are held out by
+# family. What is asked in the first place is the same for every form, so that only the form differs.
 _ASKED = (
     "Who painted the Mona Lisa?",
     "What is the boiling point of water?",
@@ -14,49 +15,49 @@ _ASKED = (
     "What language do people speak in Vienna?",
 )
 _QUESTIONS: Mapping[str, Sequence[str]] = {
-    "which": (
+    "direct/which": (
         "Which artist painted the Mona Lisa?",
         "At which temperature does water boil?",
         "In which year did Anna Berg move to Oslo?",
         "Which language is spoken in Vienna?",
     ),
-    "topic": (
+    "in_situ/what": (
         "The Mona Lisa was painted by whom?",
         "Water boils at what temperature?",
         "Anna Berg moved to Oslo in which year?",
         "People in Vienna speak which language?",
     ),
-    "order": (
+    "imperative/order": (
         "Name the painter of the Mona Lisa.",
         "Give the temperature at which water boils.",
         "State the year of Anna Berg's move to Oslo.",
         "Name the language that is spoken in Vienna.",
     ),
-    "wonder": (
+    "indirect/wonder": (
         "I wonder which painter made the Mona Lisa.",
         "I wonder how hot water has to be to boil.",
         "I wonder in what year Anna Berg went to live in Oslo.",
         "I wonder what language they speak in Vienna.",
     ),
-    "keywords": (
+    "noun_phrase/keywords": (
         "painter of the Mona Lisa",
         "temperature at which water boils",
         "year of Anna Berg's move to Oslo",
         "language spoken in Vienna",
     ),
-    "casual": (
+    "indirect/casual": (
         "hey, any idea whose painting the Mona Lisa is?",
         "hey, any idea how hot boiling water is?",
         "hey, any idea what year Anna Berg went to live in Oslo?",
         "hey, any idea what they speak in Vienna?",
     ),
-    "reason": (
+    "context/reason": (
         "I am writing about the Mona Lisa and need the name of its painter.",
         "I am cooking and need the temperature at which water boils.",
         "I am writing about Anna Berg and need the year of her move to Oslo.",
         "I am going to Vienna and need to know the language there.",
     ),
-    "negated": (
+    "indirect/negated": (
         "I do not know who the painter of the Mona Lisa is. Do you?",
         "I do not know at what temperature water boils. Do you?",
         "I do not know which year Anna Berg moved to Oslo in. Do you?",
@@ -70,25 +71,25 @@ _BEGUN = (
     "Anna Berg moved to Oslo in",
 )
 _COMPLETIONS: Mapping[str, Sequence[str]] = {
-    "maker": (
+    "nominal/noun": (
         "The painter of the Mona Lisa is",
         "The temperature at which water boils is",
         "The language of Vienna is",
         "The year of Anna Berg's move to Oslo is",
     ),
-    "passive": (
+    "passive/by": (
         "The artist by whom the Mona Lisa was made is called",
         "Water is brought to the boil at",
         "The language that is spoken in Vienna is",
         "The move of Anna Berg to Oslo was made in",
     ),
-    "topic": (
+    "topic/as_for": (
         "As for the Mona Lisa, its painter was",
         "As for water, it boils at",
         "As for Vienna, people there speak",
         "As for Anna Berg, she moved to Oslo in",
     ),
-    "answered": (
+    "dialogue/answered": (
         "Who painted the Mona Lisa? It was",
         "When does water boil? At",
         "What is the language of Vienna? It is",

@@ -226,7 +226,7 @@ def test_a_language_model_rewords_beside_the_rules_and_what_it_writes_goes_throu
         return lambda texts: [f"Say which town {asked.search(t)[1]} has as capital." for t in texts]
 
     monkeypatch.setattr("flows.dataset.has_encoder", lambda: True)
-    monkeypatch.setattr("flows.dataset.open_encoder", lambda encoder: by_words)
+    monkeypatch.setattr("flows.dataset.open_encoder", lambda encoder, cache: by_words)
     monkeypatch.setattr("flows.rewordings._rewriter", writer)
     monkeypatch.setattr("tasks.reword.Bounds", lambda: Bounds(least=0.3, nameless=0.3, answers=-1))
     more = {"rewordings": "model", "equivalents": 40, "held_out": 9, "attempts": 1}

@@ -11,6 +11,8 @@ from tasks.records import Correction, State, correction_id
 from tasks.rephrase import Phrasing, wording
 from tasks.reword import Bounds, keep_meaning, propose
 from tasks.rewording.examples import forms, pairs
+from tasks.rewording.rules import SYNTACTIC
+from tasks.rewording.wrappers import FAMILIES
 
 
 def correction(prompt, target="The capital of Chad is N'Djamena.", wrong="It is Bongor."):
@@ -39,7 +41,7 @@ def by_words(texts):
 
 
 def kept(texts, *, answers=None, bounds=None, embed=by_words):
-    proposed = {CHAD.id: [Phrasing(text, f"written-{i}/model") for i, text in enumerate(texts)]}
+    proposed = {CHAD.id: [Phrasing(text, f"indirect/{i}") for i, text in enumerate(texts)]}
     said = answers or {}
 
     def answer(prompts, chat):
@@ -58,17 +60,18 @@ def test_the_model_is_shown_each_form_and_its_first_line_is_the_rewording():
         return [' "Name the capital of Chad."\nPrompt: another', "", "\n"][: len(texts)]
 
     found = propose(["What is the capital of Chad?", "Who wrote Hamlet?", "Hi."], generate, chat=True)
-    assert [p.form for p in found[0]] == [f"written-{form}/model" for form in forms(completion=False)]
+    assert [p.form for p in found[0]] == [f"{form}_by_model" for form in forms(completion=False)]
     assert {p.text for p in found[0]} == {"Name the capital of Chad."}
     assert found[1:] == [[], []]
     assert all(text.endswith("\nReworded:") for text in shown)
     begun = propose(["The capital of Chad is"], lambda texts: ["Chad's capital is"] * len(texts), chat=False)
-    assert [p.family for p in begun[0]] == [f"written-{form}" for form in forms(completion=True)]
+    assert [p.family for p in begun[0]] == ["nominal", "passive", "topic", "dialogue"]
 
 
 @pytest.mark.parametrize("completion", [True, False])
 def test_the_examples_themselves_are_rewordings(completion):
     for form in forms(completion=completion):
+        assert form.partition("/")[0] in SYNTACTIC | set(FAMILIES)
         for prompt, reworded in pairs(form, completion=completion):
             assert wording(prompt) != wording(reworded)
             assert keeps_names(prompt, reworded), (prompt, reworded)

@@ -3,20 +3,38 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, outcomes
 from validation.metrics import DEFINITIONS, Metric, Perplexities, compute_metrics, metrics_frame
-from validation.outcomes import DRAWDOWN, EDIT, LOCALITY, check_outcomes, outcome, outcomes_frame
+from validation.outcomes import DRAWDOWN, EDIT, LOCALITY, REPLAY, check_outcomes, outcome, outcomes_frame
 
 
 def by_name(**inputs: object) -> dict[str, Metric]:
     return {metric.name: metric for metric in compute_metrics(**inputs)}  # type: ignore[arg-type]
 
 
+def replayed(*answers: tuple[str, str]) -> pd.DataFrame:
+    """The example with requests that were replayed: (champion's answer, candidate's)."""
+    rows = [
+        outcome(REPLAY, f"replay-{i}", f"Request {i}?", before, before, after, chat=True, kind="chat")
+        for i, (before, after) in enumerate(answers)
+    ]
+    return pd.concat([outcomes(), outcomes_frame(rows)], ignore_index=True)
+
+
+def test_a_replay_is_only_where_there_was_one_and_counts_answers_that_begin_otherwise() -> None:
+    assert REPLAY not in by_name(outcomes=outcomes())
+    same = "It is a city by the sea."
+    answers = (same, same + " And so on."), (same, "It is a village."), ("", "")
+    metric = by_name(outcomes=replayed(*answers))[REPLAY]
+    assert (metric.value, metric.n, metric.champion) == (pytest.approx(2 / 3), 3, 1.0)
+
+
 def test_every_metric_is_computed_and_in_order() -> None:
     metrics = compute_metrics(
-        outcomes(),
+        replayed(("Yes.", "Yes.")),
         perplexities=PERPLEXITIES,
         parameters=PARAMETERS,
         renderings=RENDERINGS,
