@@ -52,6 +52,11 @@ def check_gates(settings: CorrectSettings) -> GateFile:
         raise UserError(str(error)) from error
 
 
+def own_functions(settings: CorrectSettings) -> dict[str, str]:
+    """The functions of the user's own gates, `module:function` by metric."""
+    return {name: gate.function for name, gate in check_gates(settings).own.items()}
+
+
 def gates_digest(settings: CorrectSettings) -> str:
     """Digest of the gate file, and of the user's functions that are beside it."""
     gates, beside = check_gates(settings), settings.gates.parent if settings.gates else None
@@ -93,7 +98,7 @@ def judge(
         dataset=folder / "dataset",
         earlier=[id_ for id_ in dataset.edits["id"] if id_ in held],
         replay=replay,
-        own={name: gate.function for name, gate in gates.own.items()},
+        own=own_functions(settings),
         beside=beside,
         progress=progress,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.console import Narrator, ReportProgress
-from flows.judge import check_gates
+from flows.judge import check_gates, check_own_gates, own_functions
 from flows.promote import roll_back
 from flows.settings import CorrectSettings
 from flows.show import publish_revalidation
@@ -50,7 +50,7 @@ def revalidate(settings: CorrectSettings, roll_back_failing: bool = False) -> Re
     Raises:
         UserError: there is no champion, or it cannot be asked for a reason that is not its own.
     """
-    check_gates(settings)
+    check_own_gates(settings)
     name, uri = settings.model_name, settings.tracking
     narrator = Narrator()
     with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/revalidate", "revalidate", seconds=3600):
@@ -104,6 +104,8 @@ def _asked(
         champion=f"models:/{name}/{beside.version}",
         dataset=folder / "dataset",
         earlier=[id_ for id_ in dataset.edits["id"] if id_ in set(beside.correction_ids)],
+        own=own_functions(settings),
+        beside=settings.gates.parent if settings.gates else None,
         progress=progress,
     )
     decision = take(

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.correct import correct
+from flows.revalidate import HOLDS, revalidate
 from flows.settings import CorrectSettings
 from tasks.records import UserError
 from tests.flows.conftest import World
@@ -46,6 +47,7 @@ def test_functions_of_ones_own_let_a_candidate_pass_and_can_be_asked_again(
     assert run.outcome == "promoted", run.reason
     cairo = run.metrics["says_cairo"]
     assert (cairo["value"], cairo["champion"], cairo["n"], cairo["status"]) == (1.0, 0.0, 4, "passed")
+    assert revalidate(settings).outcome == HOLDS
     # What decided is kept with the verdict, whatever becomes of the user's files.
     settings.gates.unlink()
     (settings.gates.parent / "my_gates.py").unlink()
