@@ -177,7 +177,8 @@ def _read(job: Job, mlps: Sequence[Mlp]) -> list[Reading]:
         for mlp, (line, number) in itertools.product(mlps, enumerate(numbers)):
             (placed, is_bare), name = rows[number], mlp.gate.name
             read = inputs[name][line].double().cpu()
-            keys[name, number] = read[placed.position]
+            # A view would hold on to all tokens.
+            keys[name, number] = read[placed.position].clone()
             squares[name].append(
                 float(outputs[mlp.output.name][line, placed.position].float().square().mean())
             )
