@@ -19,7 +19,8 @@ def promote(settings: CorrectSettings, version: str | None, who: str, why: str) 
     """Make the candidate, or a named version, the champion; its number.
 
     Raises:
-        UserError: there is no candidate, the gates refused it, or the champion moved since it was measured.
+        UserError: there is no candidate, the gates refused it, it cannot be loaded, or the champion moved
+            since it was measured.
     """
     name, uri = settings.model_name, settings.tracking
     with Ledger(settings.ledger) as ledger:
@@ -39,6 +40,8 @@ def promote(settings: CorrectSettings, version: str | None, who: str, why: str) 
                     f"`{settings.command('correct')}` again, or name it with --version {number} to promote "
                     "it all the same"
                 )
+        # One that cannot be loaded would serve nobody.
+        version_at(settings, number)
         promotion.promote(
             name,
             number,

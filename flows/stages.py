@@ -91,7 +91,7 @@ def find_champion(settings: CorrectSettings, ledger: Ledger) -> Champion:
 
 
 def version_at(settings: CorrectSettings, alias: str) -> Champion:
-    """The version with this alias.
+    """The version with this alias or number.
 
     Raises:
         UserError: no version has it, or what it names cannot be loaded.

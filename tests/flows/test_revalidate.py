@@ -10,6 +10,7 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 
 from flows.correct import correct
+from flows.promote import promote
 from flows.revalidate import Revalidation, revalidate
 from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
@@ -100,6 +101,9 @@ def test_one_whose_weights_are_damaged_fails_and_is_rolled_back(promoted: Correc
     assert found.reason.startswith("It cannot be loaded: ")
     assert "digest" in found.reason
     assert revalidate(promoted, roll_back_failing=True).rolled_back_to == "1"
+    assert champion(promoted) == "1"
+    with pytest.raises(UserError, match="digest"):
+        promote(promoted, "2", "ann", "it was better")
     assert champion(promoted) == "1"
 
 
