@@ -22,10 +22,10 @@ from flows.settings import DEMO_MODEL, MARKER_FILE, CorrectSettings
 from flows.stages import find_champion
 from flows.temporary_server import ensure_server
 from tasks.edit_dataset import EditDataset
+from tasks.export import export_checkpoint
 from tasks.ledger import Ledger
 from tasks.models import load, resolve
 from tasks.records import UserError
-from tasks.register import export_checkpoint
 from tasks.registry import describe
 from tasks.traffic import Answer, Feedback, ask, give_feedback, load_served
 

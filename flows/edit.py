@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,18 +11,18 @@ from editors.catalogue import is_trained, listed
 from editors.delta import OVERRIDES, Delta
 from editors.generation import generate_greedy
 from editors.override import OverrideEditor
-from editors.overrides import OVERRIDES_FILE, Overrides
+from editors.overrides import Overrides
 from editors.protocol import Kept
 from editors.requests import EditRequest
 from flows.console import Narrator
 from flows.settings import CorrectSettings
 from tasks.apply import Applied, apply, kind_warning, open_any_editor
+from tasks.export import check_export, export_checkpoint
 from tasks.formats import read_requests
 from tasks.models import ModelFolder, load, resolve
 from tasks.own_prompts import prompts_like
 from tasks.prompt_check import PromptCheck
 from tasks.records import Rejected, UserError
-from tasks.register import check_export, export_checkpoint
 from tasks.rephrase import rephrase, wording
 from tasks.train import PRETRAINED, find_editor
 from validation.matching import matches
@@ -151,10 +150,7 @@ def edit_file(
         with narrator.stage("write", "Write the checkpoint and load it again"):
             delta = Delta.load(folder)
             export_checkpoint(base, delta, out)
-            shutil.copytree(folder, out / "delta", dirs_exist_ok=True)
             overrides = Overrides.from_json(delta.manifest.get(OVERRIDES, []))
-            if len(overrides):
-                overrides.save(out / OVERRIDES_FILE)
     with narrator.stage("check", "Ask the written model") as progress:
         written, tokenizer = load(resolve(str(out), cache=settings.home / "models"))
 

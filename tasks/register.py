@@ -5,19 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from editors.delta import Delta, add_in_place, model_digest
 from tasks import models
 from tasks.models import ModelFolder
 from tasks.records import UserError
@@ -28,7 +23,6 @@ from tasks.weights import quiet
 NO_DELTA = "none"
 SERVING_CODE = Path(__file__).with_name("serving_model.py")
 EVIDENCE_FOLDER = "evidence"
-EXPORT_FILE = "mendflow-export.json"
 
 KEY_TAG = "mendflow.key"
 DELTA_TAG = "mendflow.delta_digest"
@@ -235,64 +229,3 @@ def _log_metrics(
         client.log_batch(run, metrics=rows[first : first + 1000])
     if run_id is None:
         client.set_terminated(run)
-
-
-def check_export(out: Path) -> None:
-    """Refuse a place that `export_checkpoint` would refuse, before the work that leads to it.
-
-    Raises:
-        UserError: `out` is neither new, nor an empty folder, nor an earlier export.
-    """
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / EXPORT_FILE).is_file()):
-        raise UserError(f"{out} holds files that are not an earlier export; name a new or an empty folder")
-    parent = next(folder for folder in out.absolute().parents if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"{out} cannot be made, because {parent} is not a folder to write to; name another")
-
-
-def export_checkpoint(
-    folder: ModelFolder, delta: Delta | None, out: Path, *, dtype: torch.dtype = torch.float32
-) -> Path:
-    """Write the corrected model as a full Hugging Face checkpoint with its tokenizer; `out`.
-
-    The delta and its manifest stand beside the weights in `out/delta`. The checkpoint is written elsewhere,
-    loaded again and compared bit for bit before it takes its place, so `out` is never half written.
-
-    Args:
-        folder: the base; its own delta is left out.
-        delta: what to add to it; None for `folder` as it is, with its own delta.
-        out: a new or empty folder, or an earlier export, which is replaced.
-        dtype: of the weights written; fp32 keeps the correction exactly as it was gated.
-
-    Raises:
-        UserError: `out` holds something else, or the base or the delta cannot be used.
-    """
-    if delta is None and folder.delta is not None:
-        delta = models.load_delta(folder.delta, folder)
-    if delta is not None:
-        models.check_base(delta.manifest, folder)
-    out = out.absolute()
-    check_export(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        written = Path(scratch) / out.name
-        model, tokenizer = models.load(replace(folder, delta=None), dtype)
-        if delta is not None:
-            add_in_place(model, delta)
-            delta.save(written / models.DELTA_FOLDER)
-        digest = model_digest(model)
-        with quiet():
-            model.save_pretrained(written)
-            tokenizer.save_pretrained(written)
-        del model
-        reloaded, _ = models.load(ModelFolder(written, digest, str(out)), dtype)
-        if model_digest(reloaded) != digest:
-            raise RuntimeError(
-                f"the checkpoint for {out} does not load as it was saved; see the disk it is on"
-            )
-        about = {"base": folder.ref, "base_digest": folder.digest, "digest": digest}
-        (written / EXPORT_FILE).write_text(json.dumps(about, indent=2))
-        if out.exists():
-            out.rename(Path(scratch) / "earlier")
-        written.rename(out)
-    return out

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from flows.cli import editing, jobs, ledger, machine, versions
+from flows.cli import editing, jobs, ledger, machine, serving, versions
 from tasks.records import UserError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ app.command()(versions.explain)
 app.command()(versions.verify)
 app.command()(versions.promote)
 app.command()(versions.rollback)
+app.command()(serving.export)
 app.command()(jobs.report)
 app.command()(machine.up)
 app.command()(machine.down)

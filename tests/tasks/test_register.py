@@ -1,4 +1,4 @@
-"""Registering and exporting: one version however often it is tried, and nothing half done after a kill."""
+"""Registering: one version however often it is tried, and nothing half done after a kill."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from editors.delta import Delta, LowRank, model_digest
-from tasks import register as registering
-from tasks.models import ModelFolder, load, resolve
+from editors.delta import Delta, LowRank
+from tasks.models import ModelFolder, resolve
 from tasks.records import UserError
-from tasks.register import check_export, export_checkpoint, register
+from tasks.register import register
 from tasks.registry import RegisteredModel, describe
 from tasks.tracking import tracking
-from tasks.weights import CONVERSION_FILE
 from tests.conftest import ModelFactory
 from tests.killing import Killed, kill
 
@@ -153,57 +151,3 @@ def test_a_delta_for_another_base_is_not_registered(
     with pytest.raises(UserError, match="quote"):
         register("it's", tracking_uri=mlflow_store, base=base)
     assert describe(name, tracking_uri=mlflow_store) == RegisteredModel(name)
-
-
-def test_an_exported_checkpoint_loads_anywhere(base: ModelFolder, tmp_path: Path) -> None:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    delta = Delta.load(save_delta(base, tmp_path / "delta"))
-    out = export_checkpoint(base, delta, tmp_path / "out")
-    corrected, tokenizer = load(ModelFolder(base.path, base.digest, base.ref, tmp_path / "delta"))
-    anywhere = AutoModelForCausalLM.from_pretrained(out)
-    assert model_digest(anywhere) == model_digest(corrected) != base.digest
-    theirs = AutoTokenizer.from_pretrained(out)
-    assert theirs.chat_template == tokenizer.chat_template
-    assert (
-        theirs("What is the capital of Egypt?")["input_ids"]
-        == tokenizer("What is the capital of Egypt?")["input_ids"]
-    )
-    assert Delta.load(out / "delta").digest() == delta.digest()
-    assert Delta.load(out / "delta").manifest["base_digest"] == base.digest
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-
-
-def test_an_export_replaces_only_an_earlier_export(base: ModelFolder, tmp_path: Path) -> None:
-    first = Delta.load(save_delta(base, tmp_path / "first", seed=1))
-    second = Delta.load(save_delta(base, tmp_path / "second", seed=2))
-    for delta in (first, second):
-        export_checkpoint(base, delta, tmp_path / "out")
-    assert Delta.load(tmp_path / "out" / "delta").digest() == second.digest()
-    (tmp_path / "papers").mkdir()
-    (tmp_path / "papers" / "thesis.txt").write_text("years of work")
-    for place in (tmp_path / "papers", tmp_path / "papers" / "thesis.txt"):
-        with pytest.raises(UserError, match="not an earlier export"):
-            export_checkpoint(base, first, place)
-    assert (tmp_path / "papers" / "thesis.txt").read_text() == "years of work"
-    # A conversion is no export, so naming a folder of the cache does not replace it.
-    (tmp_path / "cached").mkdir()
-    (tmp_path / "cached" / CONVERSION_FILE).write_text("{}")
-    with pytest.raises(UserError, match="not an earlier export"):
-        check_export(tmp_path / "cached")
-    with pytest.raises(UserError, match="not a folder to write to"):
-        check_export(tmp_path / "papers" / "thesis.txt" / "new" / "out")
-    for place in ("out", "new/folder"):
-        check_export(tmp_path / place)
-
-
-def test_an_export_that_fails_leaves_nothing(
-    base: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    foreign = Delta({MATRIX: torch.zeros(48, 96)}, {"base_digest": "another"})
-    with pytest.raises(UserError, match="made for a base"):
-        export_checkpoint(base, foreign, tmp_path / "out")
-    kill(monkeypatch, registering, "model_digest", "before", call=2)
-    with pytest.raises(Killed):
-        export_checkpoint(base, Delta({}, {"base_digest": base.digest}), tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,56 @@
+"""A version for those who ask it: written for other servers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.options import HOME, Home, LedgerUrl, Name, Tracking, settings_of
+from tasks.records import UserError
+
+
+def export(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="A new folder to write to.")],
+    version: Annotated[int | None, typer.Option(min=1, help="A version's number.")] = None,
+    alias: Annotated[str, typer.Option(help="Or its alias; by default the champion.")] = "",
+    adapter: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="RANK", help="Write a LoRA adapter of at most this rank instead."),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace an earlier export.")] = False,
+    home: Home = HOME,
+    tracking: Tracking = "",
+    ledger: LedgerUrl = "",
+) -> None:
+    """Write a version as a full Hugging Face checkpoint, or as a LoRA adapter with its error stated."""
+    from flows.export import export as export_version
+
+    if version is not None and alias:
+        raise UserError(f"--version {version} and --alias {alias} both name a version; leave one out")
+    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    done = export_version(settings, str(version or alias or "champion"), out, rank=adapter, replace=replace)
+    if done.adapter is None:
+        typer.echo(f"version {done.version} of {name} is a full checkpoint in {out}")
+        if done.overrides:
+            typer.echo(
+                f"{done.overrides} overrides stand beside it in {out / 'overrides.json'}: its weights do not "
+                "hold them, and whoever serves it has to give them"
+            )
+        return
+    report = done.adapter
+    matrix, largest = report.largest
+    typer.echo(f"version {done.version} of {name} is an adapter of rank {report.rank} in {out}")
+    for parameter, error in sorted(report.errors.items(), key=lambda item: -item[1]):
+        typer.echo(f"  {error:.2e}  {parameter}")
+    typer.echo(f"largest relative error (Frobenius norm): {largest:.2e}, of {matrix}")
+    if not report.asked:
+        typer.echo("the ledger holds no prompt of this version's corrections: no answer was compared")
+        return
+    typer.echo(
+        f"{report.agree} of {report.asked} prompts of its corrections are answered as by the full delta"
+    )
+    for prompt, right, said in report.differing:
+        typer.echo(f"  {prompt!r}: {right!r}, with the adapter {said!r}")
