@@ -54,9 +54,7 @@ def generate_greedy(
         )
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     encoded = [_encode(tokenizer, prompt, chat=chat, room=room) for prompt in prompts]
-    stops = torch.tensor(
-        sorted(_stop_ids(model, tokenizer, chat=chat)), dtype=torch.long, device=model.device
-    )
+    stops = torch.tensor(sorted(stop_ids(model, tokenizer, chat=chat)), dtype=torch.long, device=model.device)
     order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]), reverse=True)
     answers = [""] * len(prompts)
     training = model.training
@@ -97,7 +95,7 @@ def _generate(
     unread = torch.tensor([len(prompt) - read for prompt in prompts], device=model.device)
     attention_mask = (torch.arange(length, device=model.device) >= length - unread[:, None]).long()
     attention_mask = torch.cat([attention_mask.new_ones(len(prompts), read), attention_mask], dim=-1)
-    keep = _last_logits_only(model)
+    keep = last_logits_only(model)
     alive = torch.arange(len(prompts), device=model.device)
     answers: list[list[int]] = [[] for _ in prompts]
     for step in range(steps):
@@ -145,7 +143,7 @@ def _read_shared_prefix(model: PreTrainedModel, prompts: list[list[int]]) -> tup
     if length < _SHORTEST_SHARED_PREFIX:
         return None
     prefix = torch.tensor([first[:length]], device=model.device)
-    cache = model(input_ids=prefix, use_cache=True, **_last_logits_only(model)).past_key_values
+    cache = model(input_ids=prefix, use_cache=True, **last_logits_only(model)).past_key_values
     if not all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None])):
         return None
     return length, cache
@@ -163,7 +161,8 @@ def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool, room
     return ids
 
 
-def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> set[int]:
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> set[int]:
+    """The token ids at which an answer of this model ends."""
     stops = set(end_of_turn_ids(tokenizer, chat=chat)) | set(_as_ids(tokenizer.eos_token_id))
     for config in (model.config.get_text_config(), getattr(model, "generation_config", None)):
         stops |= set(_as_ids(getattr(config, "eos_token_id", None)))
@@ -176,6 +175,6 @@ def _as_ids(value: int | Iterable[int] | None) -> Iterable[int]:
     return (value,) if isinstance(value, int) else value
 
 
-def _last_logits_only(model: PreTrainedModel) -> dict[str, int]:
+def last_logits_only(model: PreTrainedModel) -> dict[str, int]:
     """The argument that spares the logits of every position but the last, for models that take it."""
     return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ __all__ = ["Collected", "Rejected", "from_file", "from_traces", "mark_collected"
 MODEL_TAG = "mendflow.model"
 VERSION_TAG = "mendflow.version"
 STATE_TAG = "mendflow.state"
+CHAT_ATTRIBUTE = "chat"
 SOURCE_PREFIX = "trace:"
 
 _PAGE = 100
@@ -161,7 +163,12 @@ def _exchanges(trace: Any) -> list[Exchange]:
     root = next((span for span in trace.data.spans if span.parent_id is None), None)
     if root is None:
         raise UnreadableContent("has no root span; log it again, whole")
-    return exchanges(root.inputs, root.outputs)
+    found = exchanges(root.inputs, root.outputs)
+    # What mendflow traced says how it was asked.
+    chat = root.attributes.get(CHAT_ATTRIBUTE)
+    if not isinstance(chat, bool):
+        return found
+    return [replace(one, chat=chat) if one.chat is None else one for one in found]
 
 
 def _report(

@@ -6,7 +6,7 @@ import base64
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # Characters that MLflow's database keeps of a request and a response beside their span.
@@ -18,7 +18,9 @@ OVERRIDE_ATTRIBUTE = "mendflow.override"
 class Request:
     """One request that was answered: what its trace shows. Times are nanoseconds since 1970.
 
-    `override` is the correction whose override answered instead of the model, or "".
+    `override` is the correction whose override answered instead of the model, or "". Where there are
+    `messages`, as OpenAI has them, they are what the trace shows, in place of the prompt. `attributes` are
+    those of this request alone.
     """
 
     trace_id: str
@@ -27,6 +29,13 @@ class Request:
     started: int
     ended: int
     override: str = ""
+    messages: tuple[Mapping[str, str], ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What was asked, as the trace shows it."""
+        return {"messages": list(self.messages)} if self.messages else {"prompt": self.prompt}
 
 
 def new_trace_id() -> str:
@@ -63,7 +72,7 @@ def write_traces(
                 request_time=request.started // 1_000_000,
                 execution_duration=(request.ended - request.started) // 1_000_000,
                 state=TraceState.OK,
-                request_preview=_preview({"prompt": request.prompt}),
+                request_preview=_preview(request.inputs),
                 response_preview=_preview(request.output),
                 trace_metadata=dict(of_all),
                 tags={**tags, TraceTagKey.TRACE_NAME: "answer"},
@@ -86,9 +95,10 @@ def _span(request: Request, experiment_id: str, attributes: Mapping[str, Any]) -
         SpanAttributeKey.REQUEST_ID: request.trace_id,
         SpanAttributeKey.EXPERIMENT_ID: experiment_id,
         SpanAttributeKey.SPAN_TYPE: SpanType.LLM,
-        SpanAttributeKey.INPUTS: {"prompt": request.prompt},
+        SpanAttributeKey.INPUTS: request.inputs,
         SpanAttributeKey.OUTPUTS: request.output,
         **attributes,
+        **request.attributes,
         **({OVERRIDE_ATTRIBUTE: request.override} if request.override else {}),
     }
     return Span.from_dict(

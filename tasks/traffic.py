@@ -119,7 +119,7 @@ def ask(
             served.tracking_uri,
             experiment_id(client, experiment),
             tags={MODEL_TAG: served.name, VERSION_TAG: served.version},
-            metadata=_metadata(served, session),
+            metadata=trace_metadata(served.model.model_id, session),
             attributes=options,
         )
         written: list[Future[None]] = []
@@ -144,7 +144,7 @@ def ask(
     return [answers[row] for row in range(len(prompts))]
 
 
-def _metadata(served: ServedModel, session: str) -> dict[str, str]:
+def trace_metadata(model_id: str | None, session: str = "") -> dict[str, str]:
     """What MLflow notes of every trace: session, model, and who ran what."""
     from mlflow.tracing.constant import TraceMetadataKey
     from mlflow.tracking.context.registry import resolve_tags
@@ -153,9 +153,10 @@ def _metadata(served: ServedModel, session: str) -> dict[str, str]:
     known = resolve_tags()
     wanted = (MLFLOW_USER, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE)
     metadata = {key: known[key] for key in wanted if key in known}
-    metadata[TraceMetadataKey.TRACE_SESSION] = session
-    if served.model.model_id:
-        metadata[TraceMetadataKey.MODEL_ID] = served.model.model_id
+    if session:
+        metadata[TraceMetadataKey.TRACE_SESSION] = session
+    if model_id:
+        metadata[TraceMetadataKey.MODEL_ID] = model_id
     return metadata
 
 

@@ -1,4 +1,4 @@
-"""A version for those who ask it: written for other servers."""
+"""A version for those who ask it: served here, or written for other servers."""
 
 from __future__ import annotations
 
@@ -54,3 +54,38 @@ def export(
     )
     for prompt, right, said in report.differing:
         typer.echo(f"  {prompt!r}: {right!r}, with the adapter {said!r}")
+
+
+def serve(
+    name: Name,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen on.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address; one that other machines reach needs a key.")] = (
+        "127.0.0.1"
+    ),
+    experiment: Annotated[str, typer.Option(help="MLflow experiment of the traces.")] = "mendflow",
+    poll: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at the champion.")] = 5.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 1024,
+    at_once: Annotated[int, typer.Option(min=1, max=36, help="Most requests under way.")] = 32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto for CUDA where there is one.")] = "auto",
+    home: Home = HOME,
+    tracking: Tracking = "",
+) -> None:
+    """Serve the champion as OpenAI's API does, with tracing on; a new champion takes over by itself."""
+    import torch
+
+    from flows.serve import serve as serve_model
+    from tasks.live_server import Limits
+
+    cuda = torch.cuda.is_available()
+    if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not cuda):
+        raise UserError(f"there is no device {device!r} here; name cpu, cuda or auto")
+    settings = settings_of(name, home, tracking=tracking, experiment=experiment)
+    typer.echo(f"{name} is served at http://{host}:{port}/v1 as soon as it is loaded; Ctrl-C ends it")
+    serve_model(
+        settings,
+        Limits(tokens=max_tokens, at_once=at_once),
+        host=host,
+        port=port,
+        poll_seconds=poll,
+        device="cuda" if cuda and device != "cpu" else "cpu",
+    )

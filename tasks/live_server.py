@@ -1,0 +1,238 @@
+"""The HTTP side of serving: OpenAI's chat and text completions, one trace a request."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from tasks.live_answer import Answer, Asked, Turns
+from tasks.live_traces import TraceWriter
+from tasks.live_version import Follower
+from tasks.openai_api import ApiError, ChatRequest, CompletionRequest, chunk, event, read, response, usage
+
+_log = logging.getLogger("mendflow.serve")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may take, and how many there may be.
+
+    Attributes:
+        tokens: the most that an answer has.
+        at_once: requests under way; more are told to come again.
+        body_bytes: of a request.
+    """
+
+    tokens: int = 1024
+    at_once: int = 32
+    body_bytes: int = 1 << 20
+
+
+@dataclass
+class Service:
+    """What the application serves with."""
+
+    follower: Follower
+    traces: TraceWriter
+    limits: Limits = field(default_factory=Limits)
+    api_key: str = ""
+    turns: Turns = field(default_factory=Turns)
+    under_way: threading.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.under_way = threading.Semaphore(self.limits.at_once)
+
+
+def application(service: Service) -> FastAPI:
+    """The application; while it runs, the champion is followed and traces are written."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.follower.start()
+        service.traces.start()
+        try:
+            yield
+        finally:
+            await run_in_threadpool(service.follower.stop)
+            await run_in_threadpool(service.traces.stop)
+
+    app = FastAPI(title="mendflow serve", lifespan=lifespan, openapi_url=None)
+
+    @app.exception_handler(ApiError)
+    async def refused(_: Request, error: ApiError) -> Response:
+        headers = {"retry-after": "1"} if error.status == 429 else {}
+        return JSONResponse(error.body(), error.status, headers)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        said = f"{request.method} {request.url.path[:200]}: {error.detail}"
+        return JSONResponse(ApiError(error.status_code, said).body(), error.status_code, error.headers)
+
+    @app.get("/health")
+    def health() -> dict[str, Any]:
+        return _health(service)
+
+    @app.get("/v1/models")
+    def models(request: Request) -> dict[str, Any]:
+        _check_key(service, request)
+        version, since = service.follower.current, int(service.follower.since)
+        one = {"id": version.name, "object": "model", "created": since, "owned_by": "mendflow"}
+        return {"object": "list", "data": [{**one, "version": version.number}]}
+
+    @app.post("/v1/chat/completions")
+    async def chat_completions(request: Request) -> Response:
+        body = await _body(service, request)
+        return await _serve(service, read(ChatRequest, body))
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        body = await _body(service, request)
+        return await _serve(service, read(CompletionRequest, body))
+
+    return app
+
+
+def _health(service: Service) -> dict[str, Any]:
+    follower, traces = service.follower, service.traces
+    fault = follower.fault
+    return {
+        "status": "ok" if fault is None else "degraded",
+        "model": follower.name,
+        "version": follower.current.number,
+        "since": follower.since,
+        "swaps": follower.swaps,
+        "last_swap_seconds": follower.last_swap_seconds,
+        "fault": fault and {"version": fault.version, "reason": fault.reason, "since": fault.since},
+        "traces": {"written": traces.written, "waiting": traces.waiting, "lost": traces.lost},
+    }
+
+
+def _check_key(service: Service, request: Request) -> None:
+    """Refuse whoever does not have the key, where there is one."""
+    wanted = f"Bearer {service.api_key}"
+    given = request.headers.get("authorization", "")
+    if service.api_key and not hmac.compare_digest(given.encode(), wanted.encode()):
+        raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key")
+
+
+async def _body(service: Service, request: Request) -> bytes:
+    """The body of a request that may ask, no larger than is allowed."""
+    _check_key(service, request)
+    # Other types a web page may send from any browser without asking.
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise ApiError(415, "the content type has to be application/json")
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > service.limits.body_bytes:
+                raise ApiError(413, f"the request is larger than {service.limits.body_bytes} bytes")
+    except ClientDisconnect as error:
+        raise ApiError(400, "the request ended before its body did") from error
+    return bytes(body)
+
+
+async def _serve(service: Service, request: ChatRequest | CompletionRequest) -> Response:
+    if not service.under_way.acquire(blocking=False):
+        raise ApiError(429, "too many requests are under way; try again", code="rate_limit_exceeded")
+    handed_over = False
+    try:
+        # From here on this version answers, whatever the champion is meanwhile.
+        version = service.follower.current
+        if request.model not in (None, version.name):
+            raise ApiError(
+                404, f"there is no model {request.model!r}; there is {version.name!r}",
+                code="model_not_found", param="model",
+            )  # fmt: skip
+        answer = await run_in_threadpool(Answer, version, Asked.of(request), service.limits.tokens)
+        headers = {"x-mendflow-version": version.number, "x-mendflow-trace": answer.trace_id}
+        if request.stream:
+            counted = request.stream_options is not None and request.stream_options.include_usage
+            handed_over = True
+            return _Stream(
+                _events(service, answer, counted=counted), headers, lambda: _ended(service, answer)
+            )
+        for_all = await run_in_threadpool(_whole, service, answer)
+        service.traces.add(version, answer.traced())
+        return JSONResponse(for_all, headers=headers)
+    except ApiError:
+        raise
+    except Exception as error:
+        _log.exception("a request failed")
+        raise ApiError(500, f"the model failed to answer ({type(error).__name__})") from error
+    finally:
+        if not handed_over:
+            service.under_way.release()
+
+
+def _whole(service: Service, answer: Answer) -> dict[str, Any]:
+    for _ in answer.pieces(service.turns):
+        pass
+    counted = usage(answer.prompt_tokens, answer.completion_tokens)
+    return response(answer.asked.chat, _head(answer), answer.text, answer.finish, counted)
+
+
+def _events(service: Service, answer: Answer, *, counted: bool) -> Iterator[str]:
+    chat, head = answer.asked.chat, _head(answer)
+    if chat:
+        yield event(chunk(chat, head, "", first=True))
+    try:
+        for piece in answer.pieces(service.turns):
+            yield event(chunk(chat, head, piece))
+    except Exception as error:
+        _log.exception("a streamed request failed")
+        yield event(ApiError(500, f"the model failed to answer ({type(error).__name__})").body())
+        return
+    yield event(chunk(chat, head, None, finish=answer.finish))
+    if counted:
+        totals = usage(answer.prompt_tokens, answer.completion_tokens)
+        yield event({**chunk(chat, head, None), "choices": [], "usage": totals})
+    yield event("[DONE]")
+
+
+def _ended(service: Service, answer: Answer) -> None:
+    """A stream has been read to its end, or not."""
+    answer.cancel()
+    service.under_way.release()
+    if answer.finish or answer.text:
+        service.traces.add(answer.version, answer.traced())
+
+
+def _head(answer: Answer) -> dict[str, Any]:
+    kind = "chatcmpl" if answer.asked.chat else "cmpl"
+    return {
+        "id": f"{kind}-{answer.trace_id.removeprefix('tr-')}",
+        "created": int(time.time()),
+        "model": answer.version.name,
+        "system_fingerprint": answer.version.fingerprint,
+    }
+
+
+class _Stream(StreamingResponse):
+    """Server-sent events, and what is to be done when they are over, however they end."""
+
+    def __init__(self, events: Iterator[str], headers: dict[str, str], ended: Callable[[], None]) -> None:
+        super().__init__(
+            events, media_type="text/event-stream", headers={**headers, "cache-control": "no-cache"}
+        )
+        self._ended = ended
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send all events."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._ended()

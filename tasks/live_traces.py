@@ -1,0 +1,104 @@
+"""Traces of requests, written beside serving: a store that is down makes no request wait or fail."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import defaultdict
+
+from tasks.collect import MODEL_TAG, VERSION_TAG
+from tasks.live_version import LiveVersion
+from tasks.tracing import Request, write_traces
+from tasks.tracking import experiment_id, tracking
+from tasks.traffic import trace_metadata
+
+_log = logging.getLogger("mendflow.serve")
+_BATCH = 64
+_MOST_WAITING = 10_000
+_TRIES = 9
+
+
+class TraceWriter:
+    """A thread that writes traces in the order in which requests ended.
+
+    Attributes:
+        written: traces in the store.
+        lost: traces that were given up, because the store failed for minutes or too many waited.
+    """
+
+    def __init__(self, tracking_uri: str, experiment: str, *, first_wait: float = 0.5) -> None:
+        """Find or make the experiment.
+
+        Raises:
+            UserError: MLflow cannot be reached.
+        """
+        self.written = self.lost = 0
+        self._uri, self._first_wait = tracking_uri, first_wait
+        with tracking(tracking_uri) as client:
+            self._experiment = experiment_id(client, experiment)
+        self._waiting: queue.Queue[tuple[LiveVersion, Request] | None] = queue.Queue(_MOST_WAITING)
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mendflow-traces", daemon=True)
+
+    @property
+    def waiting(self) -> int:
+        """About how many are still to be written."""
+        return self._waiting.qsize()
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what waits, and end."""
+        self._ending.set()
+        self._waiting.put(None)
+        self._thread.join()
+
+    def add(self, version: LiveVersion, request: Request) -> None:
+        """Have a request's trace written; never waits."""
+        try:
+            self._waiting.put_nowait((version, request))
+        except queue.Full:
+            self._lose(1, "too many traces wait")
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            first = self._waiting.get()
+            batch = [first]
+            while len(batch) < _BATCH and not self._waiting.empty():
+                batch.append(self._waiting.get())
+            last = None in batch
+            by_version: dict[int, list[tuple[LiveVersion, Request]]] = defaultdict(list)
+            for pair in filter(None, batch):
+                by_version[id(pair[0])].append(pair)
+            for pairs in by_version.values():
+                self._write(pairs[0][0], [request for _, request in pairs])
+
+    def _write(self, version: LiveVersion, requests: list[Request]) -> None:
+        wait = self._first_wait
+        for attempt in range(1, _TRIES + 1):
+            try:
+                write_traces(
+                    self._uri,
+                    self._experiment,
+                    requests,
+                    tags={MODEL_TAG: version.name, VERSION_TAG: version.number},
+                    metadata=trace_metadata(version.model_id),
+                    attributes={},
+                )
+            except Exception as error:
+                if attempt == _TRIES or self._ending.is_set():
+                    return self._lose(len(requests), f"{type(error).__name__}: {str(error)[:200]}")
+                self._ending.wait(wait)
+                wait *= 2
+            else:
+                self.written += len(requests)
+                return None
+        return None
+
+    def _lose(self, count: int, reason: str) -> None:
+        self.lost += count
+        _log.error("%d traces are lost: %s", count, reason)
