@@ -52,9 +52,15 @@ def placed(out: Path) -> Iterator[Path]:
         written = Path(scratch) / out.name
         written.mkdir()
         yield written
+        earlier = Path(scratch) / "earlier"
         if out.exists():
-            out.rename(Path(scratch) / "earlier")
-        written.rename(out)
+            out.rename(earlier)
+        try:
+            written.rename(out)
+        except BaseException:
+            if earlier.exists():
+                earlier.rename(out)
+            raise
 
 
 def export_checkpoint(

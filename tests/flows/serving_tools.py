@@ -115,11 +115,11 @@ def damage(known: Known, number: str) -> None:
 
 
 @contextmanager
-def running(known: Known, poll_seconds: float = 0.05) -> Iterator[httpx.Client]:
+def running(known: Known, limits: Limits | None = None) -> Iterator[httpx.Client]:
     """A client of a real server, which follows the champion by itself."""
     import uvicorn
 
-    with served(known.settings, Limits(), poll_seconds=poll_seconds) as app:
+    with served(known.settings, limits or Limits(), poll_seconds=0.05) as app:
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
         thread = threading.Thread(target=server.run)
         thread.start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from typer.testing import CliRunner
 
 from flows.cli import app as command
 from flows.serve import KEY_VARIABLE
+from tasks.live_server import Limits
 from tasks.models import resolve
 from tasks.records import UserError
 from tasks.registry import CHAMPION
 from tasks.tracking import tracking
 from tests.flows.serving_tools import (
+    CHAT,
     PROMPTS,
     Known,
     ask,
@@ -163,3 +167,26 @@ def test_what_cannot_be_served_is_one_sentence(known: Known, tmp_path: Path):
 
     with httpx.Client() as client, pytest.raises(httpx.ConnectError):
         client.get(f"http://127.0.0.1:{port}/health")
+
+
+def test_whoever_stops_reading_gives_the_place_back(known: Known, monkeypatch: pytest.MonkeyPatch):
+    from tasks import live_answer
+
+    def slow(*_: Any) -> Iterator[int]:
+        for _ in range(1000):
+            time.sleep(0.02)
+            yield 60
+
+    with running(known, Limits(at_once=1)) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr(live_answer, "next_tokens", slow)
+            body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True}
+            with client.stream("POST", CHAT, json=body) as stream:
+                lines = stream.iter_lines()
+                first = [next(lines) for _ in range(6)]
+            assert all(not line or line.startswith("data: ") for line in first)
+        until(lambda: ask(client, "Hi").status_code == 200)
+    cut, whole = (trace.data.spans[0] for trace in traced(known))
+    assert cut.attributes["finish_reason"] == "cancelled"
+    assert 0 < len(cut.outputs) < 1000
+    assert whole.attributes["finish_reason"] in ("stop", "length")

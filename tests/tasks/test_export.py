@@ -99,3 +99,22 @@ def test_overrides_stand_beside_a_checkpoint(base: ModelFolder, tmp_path: Path) 
     delta = Delta({}, {"base_digest": base.digest, OVERRIDES: answers.to_json()})
     out = export_checkpoint(base, delta, tmp_path / "out")
     assert Overrides.load(out / OVERRIDES_FILE).entries() == answers.entries()
+
+
+def test_an_earlier_export_comes_back_where_the_new_one_cannot_take_its_place(
+    base: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Delta.load(save_delta(base, tmp_path / "first", seed=1))
+    export_checkpoint(base, first, tmp_path / "out")
+    rename = Path.rename
+
+    def failing(self: Path, target: Path) -> Path:
+        if self.name == "out" and self.parent != tmp_path:
+            raise OSError("the disk is gone")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", failing)
+        with pytest.raises(OSError, match="the disk is gone"):
+            export_checkpoint(base, None, tmp_path / "out")
+    assert Delta.load(tmp_path / "out" / "delta").digest() == first.digest()
