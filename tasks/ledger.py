@@ -20,7 +20,7 @@ from tasks import ledger_changes as changes
 from tasks import ledger_rows as rows
 from tasks.leases import Lease, LeaseHeld, LeaseLost
 from tasks.ledger_database import Database, lock_models
-from tasks.ledger_rules import TARGET_LIMIT, IllegalTransition, Standing, Transition
+from tasks.ledger_rules import TARGET_LIMIT, IllegalTransition, SourceTaken, Standing, Transition
 from tasks.promotion_log import Phase, Promotion
 from tasks.records import Correction, ErrorReport, State
 
@@ -32,6 +32,7 @@ __all__ = [
     "Ledger",
     "Phase",
     "Promotion",
+    "SourceTaken",
     "Taken",
     "Transition",
 ]
@@ -86,8 +87,14 @@ class Ledger:
         """
         return self.take(reports, run_id=run_id).corrections
 
-    def take(self, reports: Iterable[ErrorReport], *, run_id: str = "") -> Taken:
-        """Take in reports as `record` does, and say which of them were new."""
+    def take(self, reports: Iterable[ErrorReport], *, run_id: str = "", once: bool = False) -> Taken:
+        """Take in reports as `record` does, and say which of them were new.
+
+        With `once` a source makes one report about a model, not one about each correction.
+
+        Raises:
+            SourceTaken: one of them is not what its source has reported already; none is taken.
+        """
         by_model: dict[str, list[ErrorReport]] = defaultdict(list)
         named = []
         for report in reports:
@@ -98,7 +105,7 @@ class Ledger:
             lock_models(connection, by_model)
             counted = {
                 name: changes.take_in(
-                    connection, name, of_model, target_limit=self.target_limit, run_id=run_id
+                    connection, name, of_model, target_limit=self.target_limit, run_id=run_id, once=once
                 )
                 for name, of_model in by_model.items()
             }

@@ -22,13 +22,20 @@ def take_in(
     *,
     target_limit: int,
     run_id: str,
+    once: bool = False,
 ) -> list[tuple[str, bool]]:
     """Add what is new in the reports of one model and settle where their corrections stand.
 
     Returns:
         For each report, the id of the correction that it counts for, and whether it was not known before.
+
+    Raises:
+        SourceTaken: a source counts `once`, for whatever correction, and has made another report.
     """
-    reports = _with_answers(connection, model_name, [_storable(report) for report in reports])
+    said = [_storable(report) for report in reports]
+    reports = _with_answers(connection, model_name, said)
+    if once:
+        _refuse_taken_sources(connection, model_name, said, reports)
     ids = [_id_of(report) for report in reports]
     digests = {
         id_: rows.prompt_digest(report.prompt, chat=report.chat)
@@ -171,6 +178,26 @@ def _storable(report: ErrorReport) -> ErrorReport:
         elif isinstance(value, tuple):
             fields[name] = tuple(storable(item) for item in value)
     return report.model_copy(update=fields)
+
+
+def _refuse_taken_sources(
+    connection: sa.Connection,
+    model_name: str,
+    said: Sequence[ErrorReport],
+    answered: Sequence[ErrorReport],
+) -> None:
+    """Each report is given as it was said, and with the answer that a reviewer gave; either may be kept."""
+    made = rows.reports_by_source(connection, model_name, [report.source for report in said])
+    for report, with_answer in zip(said, answered, strict=True):
+        earlier = made.setdefault(report.source, [report])
+        if not any(_same_but_for_time(one, kept) for one in (report, with_answer) for kept in earlier):
+            raise rules.SourceTaken(
+                f"{report.source} has made another report about {model_name}; give this one its own"
+            )
+
+
+def _same_but_for_time(one: ErrorReport, other: ErrorReport) -> bool:
+    return one.model_copy(update={"reported_at": other.reported_at}) == other
 
 
 def _with_answers(

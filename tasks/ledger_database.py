@@ -128,14 +128,16 @@ def lock_models(connection: sa.Connection, names: Iterable[str]) -> None:
 
 
 def _engine(url: sa.URL) -> sa.Engine:
+    # Messages of errors end in logs, and prompts may be private: no parameters in them.
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True)
+        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
     in_memory = url.database in (None, "", ":memory:")
     if not in_memory and not str(url.database).startswith("file:"):
         Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
     # One connection is the database when it lives in memory; a file needs none kept open between uses.
     pool = sa.StaticPool if in_memory else sa.NullPool
-    engine = sa.create_engine(url, poolclass=pool, connect_args={"timeout": BUSY_SECONDS})
+    timeout = {"timeout": BUSY_SECONDS}
+    engine = sa.create_engine(url, poolclass=pool, connect_args=timeout, hide_parameters=True)
     sa.event.listen(engine, "connect", _on_sqlite_connect)
     sa.event.listen(engine, "begin", _on_sqlite_begin)
     return engine

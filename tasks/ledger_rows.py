@@ -94,9 +94,21 @@ def reports_of(
             .order_by(table.c.reported_at, table.c.source)
         )
         for row in connection.execute(query).mappings():
-            fields = {field: row[field] for field in _REPORT_FIELDS}
-            reports.setdefault(row["correction_id"], []).append(ErrorReport(**fields))
+            reports.setdefault(row["correction_id"], []).append(_report(row))
     return {id_: tuple(of_one) for id_, of_one in reports.items()}
+
+
+def reports_by_source(
+    connection: sa.Connection, model_name: str, sources: Iterable[str]
+) -> dict[str, list[ErrorReport]]:
+    """What these sources have reported about a model, on whatever correction, by source."""
+    table = schema.reports
+    reports: dict[str, list[ErrorReport]] = {}
+    for chunk in _chunks(sources):
+        query = sa.select(table).where(table.c.model_name == model_name, table.c.source.in_(chunk))
+        for row in connection.execute(query).mappings():
+            reports.setdefault(row["source"], []).append(_report(row))
+    return reports
 
 
 def standing_of(
@@ -278,6 +290,10 @@ def add_answer(
         "at": datetime.now(UTC),
     }
     connection.execute(schema.answers.insert(), row)
+
+
+def _report(row: sa.RowMapping) -> ErrorReport:
+    return ErrorReport(**{field: row[field] for field in _REPORT_FIELDS})
 
 
 def _lists(report: ErrorReport) -> dict[str, list[str]]:

@@ -52,6 +52,10 @@ class IllegalTransition(UserError):  # noqa: N818
     """A correction cannot go from the state it is in to the one asked for."""
 
 
+class SourceTaken(UserError):  # noqa: N818
+    """A source that counts for one report alone has already made another."""
+
+
 # Words in a desired output: an edit is for what a sentence says, more wants fine-tuning or retrieval.
 TARGET_LIMIT = 64
 # At work, or about to be: two of these about one prompt contradict each other.

@@ -98,6 +98,7 @@ reports = sa.Table(
     sa.Column("equivalents", sa.JSON, nullable=False),
     sa.Column("locality", sa.JSON, nullable=False),
     sa.UniqueConstraint("model_name", "correction_id", "source"),
+    sa.Index(None, "model_name", "source"),
 )
 
 transitions = sa.Table(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tasks.events import tell_of_reports
-from tasks.ledger import Ledger
+from tasks.ledger import Ledger, Taken
 from tasks.records import Correction, ErrorReport
 
 
@@ -57,7 +57,23 @@ def take_reports(reports: Iterable[ErrorReport], *, ledger_url: str) -> list[Cor
         UserError: the ledger cannot be used.
     """
     with Ledger(ledger_url) as ledger:
-        taken = ledger.take(reports)
+        return take_into(ledger, reports).corrections
+
+
+def take_into(
+    ledger: Ledger,
+    reports: Iterable[ErrorReport],
+    *,
+    once: bool = False,
+    tell: Callable[[Iterable[Correction]], object] = tell_of_reports,
+) -> Taken:
+    """Put reports into an open ledger, then `tell` of the new ones; `once` as `Ledger.take` has it.
+
+    Raises:
+        SourceTaken: one of them is not what its source has reported already; none is taken.
+        UserError: the ledger cannot be used.
+    """
+    taken = ledger.take(reports, once=once)
     # Once they are kept: an event without its report would start a run that finds nothing.
-    tell_of_reports(taken.new)
-    return taken.corrections
+    tell(taken.new)
+    return taken

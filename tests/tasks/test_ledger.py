@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from tasks.ledger import Ledger
+from tasks.ledger import Ledger, SourceTaken
 from tasks.records import State, correction_id
-from tests.tasks.ledger_tools import NOON, only, report
+from tests.tasks.ledger_tools import MODEL, NOON, only, report
 
 
 def test_a_report_with_an_answer_is_accepted_with_its_history(ledger: Ledger) -> None:
@@ -137,3 +137,31 @@ def test_naive_and_foreign_times_come_back_in_utc(ledger: Ledger) -> None:
     for correction in ledger.record([naive, foreign]):
         assert correction.first_reported_at == NOON
         assert correction.first_reported_at.utcoffset() == timedelta(0)
+
+
+def test_a_source_that_counts_once_makes_one_report_whatever_correction_it_is_about(ledger: Ledger) -> None:
+    first = report("Capital of Togo?", "Lom\u00e9", "http:ann:1")
+    (made,) = ledger.take([first], once=True).corrections
+    again = ledger.take([report("Capital of Togo?", "Lom\u00e9", "http:ann:1")], once=True)
+    assert (again.corrections, again.new) == ([made], [])
+    for other in (
+        report("Capital of Togo?", "Accra", "http:ann:1"),
+        report("Capital of Chad?", "Lom\u00e9", "http:ann:1"),
+        report("Capital of Togo?", None, "http:ann:1"),
+        report("Capital of Togo?", "Lom\u00e9", "http:ann:1", wrong_output="Other."),
+    ):
+        with pytest.raises(SourceTaken, match="http:ann:1 has made another report about capitals"):
+            ledger.take([report("Capital of Peru?", "Lima", "http:ann:2"), other], once=True)
+    assert ledger.corrections(MODEL) == [made]
+
+
+def test_a_source_that_counts_once_is_the_same_after_a_reviewer_has_answered(ledger: Ledger) -> None:
+    waiting = [report("Capital of Togo?", None, source) for source in ("http:ann:1", "http:bob:1")]
+    (made,) = ledger.take(waiting[:1], once=True).corrections
+    answered = ledger.answer(made.id, "Lom\u00e9", "eve")
+    # The one was kept before the answer, the other after it.
+    for known in (True, False):
+        taken = ledger.take(waiting[:1] if known else waiting[1:], once=True)
+        assert [one.id for one in taken.corrections] == [answered.id]
+        assert len(taken.new) == (0 if known else 1)
+    assert not ledger.take(waiting, once=True).new

@@ -123,3 +123,25 @@ def test_a_ledger_of_a_newer_release_is_not_touched(url: str) -> None:
         connection.exec_driver_sql(f"UPDATE {ledger_schema.VERSION_TABLE} SET version_num = '9999'")
     with pytest.raises(UserError, match=r"newer mendflow.*upgrade"):
         Ledger(url)
+
+
+def test_a_ledger_of_the_first_release_is_brought_forward_with_all_it_holds(tmp_path: Path, url: str) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(ledger_schema.__file__).parent / "migrations"))
+    with Ledger(url) as ledger:
+        (made,) = ledger.record([report("Capital of Togo?", "Lom\u00e9", "http:ann:1")])
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    index = "ix_mendflow_reports_model_name_source"
+    for revision, present in (("0001", False), (None, True)):
+        if revision:
+            with engine.begin() as connection:
+                config.attributes["connection"] = connection
+                command.downgrade(config, revision)
+        else:
+            with Ledger(url) as ledger:
+                assert ledger.corrections(MODEL) == [made]
+        found = {one["name"] for one in sa.inspect(engine).get_indexes("mendflow_reports")}
+        assert (index in found) is present
