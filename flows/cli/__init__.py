@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from flows.cli import editing, jobs, ledger, machine, serving, versions
+from flows.cli import editing, endpoint, jobs, ledger, machine, serving, versions
 from tasks.records import UserError
 
 app = typer.Typer(
@@ -41,6 +41,9 @@ app.command()(serving.export)
 app.command()(jobs.report)
 app.command()(machine.up)
 app.command()(machine.down)
+app.command()(endpoint.listen)
+app.command("add-reporter")(endpoint.add_reporter)
+app.command("remove-reporter")(endpoint.remove_reporter)
 
 
 def main() -> None:

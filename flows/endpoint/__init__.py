@@ -1,0 +1,1 @@
+"""Reports of errors over HTTP, for programs that cannot import mendflow."""
