@@ -61,7 +61,7 @@ def test_what_cannot_be_added_or_removed_is_one_sentence(tmp_path: Path):
     with pytest.raises(UserError, match=r"no reporter 'ann' .* \(reporters: there are none\)"):
         remove_reporter(path, "ann")
     add_reporter(path, "ann")
-    with pytest.raises(UserError, match="'ann' has a key already; remove it with `mendflow remove-reporter`"):
+    with pytest.raises(UserError, match="'ann' has a key already; for a new one, remove it"):
         add_reporter(path, "ann")
     with pytest.raises(UserError, match=r"no reporter 'bob' .* \(reporters: ann\)"):
         remove_reporter(path, "bob")
