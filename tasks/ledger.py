@@ -40,10 +40,19 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Taken:
-    """The corrections that reports are about; and of every new report, the one that it counts for."""
+    """Of every report, in order: the correction that it counts for, and whether the report was new."""
 
-    corrections: list[Correction]
-    new: list[Correction]
+    each: list[tuple[Correction, bool]]
+
+    @property
+    def corrections(self) -> list[Correction]:
+        """The corrections that the reports are about, in order of first mention."""
+        return list({(one.model_name, one.id): one for one, _ in self.each}.values())
+
+    @property
+    def new(self) -> list[Correction]:
+        """Of every new report, the correction that it counts for."""
+        return [one for one, is_new in self.each if is_new]
 
 
 class Ledger:
@@ -114,9 +123,7 @@ class Ledger:
                 found |= {(name, id_): one for id_, one in rows.load(connection, name, ids).items()}
         following = {name: iter(of_model) for name, of_model in counted.items()}
         mentioned = [(name, *next(following[name])) for name in named]
-        keys = dict.fromkeys((name, id_) for name, id_, _ in mentioned)
-        new = [found[name, id_] for name, id_, is_new in mentioned if is_new]
-        return Taken([found[key] for key in keys], new)
+        return Taken([(found[name, id_], is_new) for name, id_, is_new in mentioned])
 
     def corrections(self, model_name: str, *states: State) -> list[Correction]:
         """A model's corrections in these states (in any, if none is given), by first report, then id."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Security
@@ -28,11 +28,11 @@ from flows.endpoint.guard import (
     json_bytes,
     parsed,
 )
+from flows.endpoint.intake import Intake
 from flows.endpoint.teller import Teller
 from tasks.ledger import Ledger, SourceTaken
 from tasks.records import ErrorReport, UserError
 from tasks.reporters import Reporter, ReportersFile
-from tasks.reporting import take_into
 
 SOURCE_PREFIX = "http:"
 REFUSALS = {
@@ -52,14 +52,11 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
 
 @dataclass
 class Desk:
-    """Where reports are handed in: who may, how often, and the ledger that they go to."""
+    """Where reports are handed in: who may, how often, and who writes them down."""
 
     reporters: ReportersFile
     rates: Rates
-    ledger: Ledger
-    teller: Teller
-    # SQLite lets one write at a time, and has the others ask again and again: here they wait in line.
-    _writing: threading.Lock = field(default_factory=threading.Lock)
+    intake: Intake
 
     def admit(self, key: str | None) -> Reporter:
         """Who sends a request, which counts against what this reporter may send."""
@@ -71,11 +68,10 @@ class Desk:
             )
         return reporter
 
-    def take(self, report: ErrorReport) -> tuple[Taken, bool]:
+    async def take(self, report: ErrorReport) -> tuple[Taken, bool]:
         """Hand a report in; what became of it, and whether it was new."""
         try:
-            with self._writing:
-                taken = take_into(self.ledger, [report], once=True, tell=self.teller.tell)
+            one, new = await asyncio.wrap_future(self.intake.take(report))
         except SourceTaken as error:
             raise Refusal(
                 409,
@@ -87,8 +83,7 @@ class Desk:
             raise Refusal(
                 503, "the ledger cannot be used now; send the report again later", again_after=5
             ) from error
-        (one,) = taken.corrections
-        return Taken(correction=one.id, state=one.state), bool(taken.new)
+        return Taken(correction=one.id, state=one.state), new
 
 
 def make_app(ledger_url: str, reporters: ReportersFile, *, per_minute: int) -> FastAPI:
@@ -99,11 +94,13 @@ def make_app(ledger_url: str, reporters: ReportersFile, *, per_minute: int) -> F
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with Ledger(ledger_url) as ledger:
             teller = Teller()
-            app.state.desk = Desk(reporters, Rates(per_minute), ledger, teller)
+            intake = Intake(ledger, teller.tell)
+            app.state.desk = Desk(reporters, Rates(per_minute), intake)
             try:
                 yield
             finally:
-                await run_in_threadpool(teller.close)
+                for part in (intake, teller):
+                    await run_in_threadpool(part.close)
 
     # The pages that show it load scripts from elsewhere.
     app = FastAPI(
@@ -159,7 +156,7 @@ async def _handed_in(
     body = parsed(await json_bytes(request), kind)
     if reporter.models and body.model not in reporter.models:
         raise Refusal(403, f"reporter {reporter.name!r} may not report about model {body.model!r}")
-    taken, new = await run_in_threadpool(desk.take, body.report(reporter=reporter.name, source=source))
+    taken, new = await desk.take(body.report(reporter=reporter.name, source=source))
     return JSONResponse(taken.model_dump(), 201 if new else 200)
 
 

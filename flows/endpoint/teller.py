@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Iterable
 
+from flows.endpoint.batches import batches
 from tasks.events import tell_of_reports
 from tasks.records import Correction
 
@@ -40,14 +41,9 @@ class Teller:
         self._thread.join(_END_SECONDS)
 
     def _run(self) -> None:
-        ended = False
-        while not ended:
-            batch = [self._waiting.get()]
-            while len(batch) < _AT_ONCE and not self._waiting.empty():
-                batch.append(self._waiting.get())
-            ended = None in batch
+        for batch in batches(self._waiting, _AT_ONCE):
             try:
-                tell_of_reports([one for one in batch if one is not None])
+                tell_of_reports(batch)
             except Exception:
                 # Reports go on coming in, and have to be told of whatever happened to these.
                 logging.getLogger(__name__).exception("Prefect was not told of %d reports", len(batch))
