@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,9 +74,6 @@ class Endpoint:
         return counted
 
 
-Start = Callable[..., Any]
-
-
 @contextmanager
 def running(folder: Path, *, per_minute: int = 1_000_000) -> Iterator[Endpoint]:
     """An endpoint with stores in a folder."""
@@ -92,6 +92,25 @@ def running(folder: Path, *, per_minute: int = 1_000_000) -> Iterator[Endpoint]:
         finally:
             server.should_exit = True
             thread.join(30)
+
+
+@contextmanager
+def listening(home: Path, *more: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`mendflow listen` for a home, and the address that it says."""
+    command = [sys.executable, "-m", "flows.cli", "listen", "--home", str(home), "--port", "0", *more]
+    environment = {**os.environ, "PREFECT_HOME": str(home / "prefect")}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        try:
+            assert said.startswith("listening at http://127.0.0.1:"), (
+                said + process.communicate(timeout=30)[1]
+            )
+            yield said.split()[2].rstrip(";"), process
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -17,6 +12,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from tasks.ledger import Ledger
 from tasks.records import UserError
+from tests.endpoint.conftest import listening
 
 
 def ran(*arguments: str) -> str:
@@ -30,25 +26,6 @@ def refused(*arguments: str) -> str:
     assert isinstance(done.exception, UserError), done.output
     assert "\n" not in str(done.exception)
     return str(done.exception)
-
-
-@contextmanager
-def listening(home: Path, *more: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`mendflow listen` for a home, and the address that it says."""
-    command = [sys.executable, "-m", "flows.cli", "listen", "--home", str(home), "--port", "0", *more]
-    environment = {**os.environ, "PREFECT_HOME": str(home / "prefect")}
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        said = process.stdout.readline()
-        try:
-            assert said.startswith("listening at http://127.0.0.1:"), (
-                said + process.communicate(timeout=30)[1]
-            )
-            yield said.split()[2].rstrip(";"), process
-        finally:
-            process.kill()
 
 
 def test_a_program_with_a_key_reports_to_a_process_that_ends_when_told(tmp_path: Path):

@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from flows.endpoint.guard import KEY_HEADER
-from tests.endpoint.conftest import MODEL, running
+from tasks.ledger import Ledger
+from tasks.reporters import add_reporter
+from tests.endpoint.conftest import MODEL, listening
 
 CLIENTS = 50
 REPORTS = 5000
@@ -29,10 +31,11 @@ def test_five_thousand_reports_of_fifty_clients_a_third_of_them_twice(
     statuses: list[int] = []
     failed: list[BaseException] = []
 
-    with running(tmp_path) as endpoint:
+    key = add_reporter(tmp_path / "reporters.json", "ann")
+    with listening(tmp_path, "--rate", str(100 * REPORTS)) as (url, _):
 
         def send(mine: list[str]) -> None:
-            with httpx.Client(base_url=endpoint.url, trust_env=False, timeout=60) as client:
+            with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
                 for one in mine:
                     body = {
                         "model": MODEL,
@@ -40,7 +43,7 @@ def test_five_thousand_reports_of_fifty_clients_a_third_of_them_twice(
                         "output": "?",
                         "target": f"It is {one}.",
                     }
-                    headers = {**endpoint.headers("ann"), KEY_HEADER: one}
+                    headers = {"Authorization": f"Bearer {key}", KEY_HEADER: one}
                     began = time.perf_counter()
                     try:
                         statuses.append(client.post("/reports", json=body, headers=headers).status_code)
@@ -55,7 +58,8 @@ def test_five_thousand_reports_of_fifty_clients_a_third_of_them_twice(
         for thread in threads:
             thread.join()
         took = time.perf_counter() - began
-        kept = endpoint.kept()
+        with Ledger(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+            kept = ledger.corrections(MODEL)
 
     seconds.sort()
     with capsys.disabled():
