@@ -1,4 +1,4 @@
-"""Production on one machine: a Prefect server, an MLflow server and a worker, with mendflow's deployments."""
+"""Production on one machine: Prefect, MLflow, a worker with mendflow's deployments, and reports over HTTP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +22,15 @@ from flows.registration import (
     is_deployed,
     make_pool,
 )
-from flows.settings import HOME_VARIABLE, CorrectSettings
+from flows.settings import HOME_VARIABLE, CorrectSettings, reporters_file
 from tasks.records import UserError
+from tasks.reporters import read_reporters
 from tasks.urls import without_password
 
 HOST = "127.0.0.1"
 FOLDER = "up"
-PREFECT, MLFLOW, WORKER = "prefect", "mlflow", "worker"
+PREFECT, MLFLOW, WORKER, ENDPOINT = "prefect", "mlflow", "worker", "endpoint"
+PARTS = (PREFECT, MLFLOW, WORKER, ENDPOINT)
 ROOT = Path(__file__).parent.parent
 DEPLOYMENTS = ROOT / "deployments" / "prefect.yaml"
 # A new server makes its database first, which takes a busy machine half a minute.
@@ -50,7 +52,15 @@ class Machine:
 
     def running(self) -> list[str]:
         """Names of the parts that run."""
-        return [name for name in (PREFECT, MLFLOW, WORKER) if self.part(name).running()]
+        return [name for name in PARTS if self.part(name).running()]
+
+    def wanted(self) -> list[str]:
+        """Names of the parts that are to run: the endpoint where somebody has a key for it.
+
+        Raises:
+            UserError: the file of reporters cannot be read.
+        """
+        return [name for name in PARTS if name != ENDPOINT or read_reporters(reporters_file(self.home))]
 
     @property
     def api_url(self) -> str | None:
@@ -71,6 +81,7 @@ def up(
     *,
     port: int,
     mlflow_port: int,
+    endpoint_port: int,
     deployments: Path = DEPLOYMENTS,
     narrator: Narrator,
 ) -> Machine:
@@ -81,6 +92,7 @@ def up(
         home: folder for all stores and logs.
         port: the Prefect server's.
         mlflow_port: the MLflow server's.
+        endpoint_port: the port of reports over HTTP, which are taken where somebody has a key for it.
         deployments: a deployments file.
         narrator: told of every step.
 
@@ -91,13 +103,15 @@ def up(
     with _alone(home):
         content = deployments_of(deployments, settings.model_name if settings else "")
         missing = _missing(machine)
-        for name, option, number in ((PREFECT, "--port", port), (MLFLOW, "--mlflow-port", mlflow_port)):
+        ports = {PREFECT: port, MLFLOW: mlflow_port, ENDPOINT: endpoint_port}
+        for name, number in ports.items():
+            option = "--port" if name == PREFECT else f"--{name}-port"
             if name in missing:
                 _require_free(number, option)
         with narrator.stage("stores", "Prepare the stores"):
             _prepare_stores(settings, home)
         environment = _environment(settings, home)
-        starts = _commands(home, port, mlflow_port)
+        starts = _commands(home, ports)
         for name in (PREFECT, MLFLOW):
             if name in missing:
                 command, address = starts[name]
@@ -118,6 +132,11 @@ def up(
             machine.part(WORKER).start(starts[WORKER][0], environment)
         with narrator.stage(WORKER, "Wait for the worker"):
             _await(machine.part(WORKER), f"{api_url}/work_pools/{POOL}", status="READY")
+        if ENDPOINT in missing:
+            command, address = starts[ENDPOINT]
+            machine.part(ENDPOINT).start(command, environment, url=address)
+            with narrator.stage(ENDPOINT, "Wait for the endpoint"):
+                _await(machine.part(ENDPOINT), f"{address}/health", status="ok")
     return machine
 
 
@@ -127,8 +146,8 @@ def down(home: Path) -> list[str]:
     if not (home / FOLDER).is_dir():
         return []
     with _alone(home):
-        # The worker first: its runs tell the server of their end.
-        return [name for name in (WORKER, MLFLOW, PREFECT) if machine.part(name).stop(GRACE_SECONDS)]
+        # The worker before the servers: its runs tell of their end.
+        return [name for name in reversed(PARTS) if machine.part(name).stop(GRACE_SECONDS)]
 
 
 @contextmanager
@@ -165,13 +184,13 @@ def _missing(machine: Machine) -> list[str]:
             "it to have one started here, or register the flows there with `prefect deploy`"
         )
     running = machine.running()
-    if PREFECT not in running and WORKER in running:
+    for name in {WORKER, ENDPOINT}.intersection(running if PREFECT not in running else ()):
         # It knows the server by the address of the one that is gone.
-        machine.part(WORKER).stop(GRACE_SECONDS)
-        running.remove(WORKER)
+        machine.part(name).stop(GRACE_SECONDS)
+        running.remove(name)
     if CorrectSettings(model_name="none", home=machine.home).tracking.startswith("http"):
         running.append(MLFLOW)
-    return [name for name in (PREFECT, MLFLOW, WORKER) if name not in running]
+    return [name for name in machine.wanted() if name not in running]
 
 
 def _prepare_stores(settings: CorrectSettings | None, home: Path) -> None:
@@ -209,7 +228,7 @@ def _environment(settings: CorrectSettings | None, home: Path) -> dict[str, str]
     }
 
 
-def _commands(home: Path, port: int, mlflow_port: int) -> dict[str, tuple[list[str], str]]:
+def _commands(home: Path, ports: Mapping[str, int]) -> dict[str, tuple[list[str], str]]:
     """The command and address of every part."""
     python, at_port = [sys.executable, "-m"], [HOST, "--port"]
     store = CorrectSettings(model_name="none", home=home).tracking
@@ -217,17 +236,21 @@ def _commands(home: Path, port: int, mlflow_port: int) -> dict[str, tuple[list[s
     files = ["--no-serve-artifacts", "--default-artifact-root", str(home / "artifacts")]
     return {
         PREFECT: (
-            [*python, "prefect", "server", "start", "--host", *at_port, str(port)],
-            f"http://{HOST}:{port}",
+            [*python, "prefect", "server", "start", "--host", *at_port, str(ports[PREFECT])],
+            f"http://{HOST}:{ports[PREFECT]}",
         ),
         MLFLOW: (
             [
                 *(*python, "mlflow", "server", "--backend-store-uri", store, *files),
-                *("--workers", "1", "--host", *at_port, str(mlflow_port)),
+                *("--workers", "1", "--host", *at_port, str(ports[MLFLOW])),
             ],
-            f"http://{HOST}:{mlflow_port}",
+            f"http://{HOST}:{ports[MLFLOW]}",
         ),
         WORKER: ([*python, "prefect", "worker", "start", "--pool", POOL, "--type", "process"], ""),
+        ENDPOINT: (
+            [*python, "flows.cli", "listen", "--home", str(home), "--host", *at_port, str(ports[ENDPOINT])],
+            f"http://{HOST}:{ports[ENDPOINT]}",
+        ),
     }
 
 

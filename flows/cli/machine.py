@@ -12,6 +12,9 @@ from flows.cli.options import HOME, Home, settings_of, typed
 
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Of the Prefect server.")]
 MlflowPort = Annotated[int, typer.Option(min=1, max=65535, help="Of the MLflow server.")]
+EndpointPort = Annotated[
+    int, typer.Option(min=1, max=65535, help="Of reports over HTTP, if anybody has a key for it.")
+]
 
 
 def up(
@@ -21,14 +24,18 @@ def up(
     ] = None,
     port: Port = 4200,
     mlflow_port: MlflowPort = 5000,
+    endpoint_port: EndpointPort = 4300,
     deployments: Annotated[
         Path | None, typer.Option(help="A file of deployments; by default mendflow's own.")
     ] = None,
     home: Home = HOME,
 ) -> None:
-    """Start Prefect, MLflow and a worker on this machine, and register schedules and triggers."""
+    """Start Prefect, MLflow and a worker on this machine, and register schedules and triggers.
+
+    Reports are taken over HTTP too, where somebody has a key for it (`mendflow add-reporter`).
+    """
     from flows.console import Narrator
-    from flows.machine import DEPLOYMENTS, MLFLOW, PREFECT, WORKER, Machine
+    from flows.machine import DEPLOYMENTS, PARTS, Machine
     from flows.machine import up as start
 
     settings = settings_of(model, home, **({"base": base} if base else {})) if model else None
@@ -38,12 +45,16 @@ def up(
         home.absolute(),
         port=port,
         mlflow_port=mlflow_port,
+        endpoint_port=endpoint_port,
         deployments=deployments or DEPLOYMENTS,
         narrator=Narrator(),
     )
-    typer.echo(f"mendflow {'is running already' if len(was) == 3 else 'runs'} in {home}")
-    for name in (PREFECT, MLFLOW, WORKER):
+    running = machine.running()
+    typer.echo(f"mendflow {'is running already' if was == running else 'runs'} in {home}")
+    for name in PARTS:
         part = machine.part(name)
+        if name not in running:
+            continue
         typer.echo(f"  {name:<8} {part.about.get('url') or 'runs the flows':<24} log {part.log}")
     stores = typed(home)
     named = shlex.quote(model or "NAME")

@@ -109,6 +109,11 @@ def test_commands_use_the_running_server_unless_the_user_named_one(
     assert os.environ["PREFECT_API_URL"] == "http://127.0.0.1:1/api"
 
 
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return str(taken.getsockname()[1])
+
+
 def refused(*arguments: str) -> str:
     done = CliRunner().invoke(app, list(arguments))
     assert isinstance(done.exception, UserError), done.output
@@ -125,6 +130,11 @@ def test_what_stands_in_the_way_is_one_sentence_and_nothing_is_started(
         port = str(taken.getsockname()[1])
         said = refused("up", "--home", home, "--port", port)
         assert said == f"port {port} cannot be used (address already in use); name another one with --port"
+        # The endpoint's port matters where somebody has a key.
+        CliRunner().invoke(app, ["add-reporter", "ann", "--home", home])
+        others = ["--port", free_port(), "--mlflow-port", free_port()]
+        said = refused("up", "--home", home, *others, "--endpoint-port", port)
+        assert said.endswith("name another one with --endpoint-port")
     no_deployments = tmp_path / "no.yaml"
     no_deployments.write_text("deployments: 3")
     for file in (no_deployments, tmp_path / "missing.yaml"):

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from flows.machine import DEPLOYMENTS, Machine
+from flows.machine import DEPLOYMENTS, ENDPOINT, PARTS, Machine
 from tasks.registry import describe
 from tests.flows.conftest import COUNTRIES, LENIENT_GATES
 
@@ -40,6 +40,7 @@ class Production:
     home: Path
     arguments: tuple[str, ...]
     api: str
+    key: str = ""
 
     def mendflow(self, *arguments: str) -> str:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
@@ -57,6 +58,17 @@ class Production:
         for country in COUNTRIES[first : first + count]:
             asked = ["--prompt", f"What is the capital of {country}?", "--output", "Lagos"]
             assert "accepted" in self.mendflow("flag", name, *asked, "--expected", "Cairo")
+
+    def post(self, name: str, count: int) -> None:
+        """The same as a program with a key reports it, every one sent twice."""
+        for country in COUNTRIES[:count] * 2:
+            report = {"model": name, "prompt": f"What is the capital of {country}?", "target": "Cairo"}
+            sent = httpx.post(
+                f"{Machine(self.home).part(ENDPOINT).about['url']}/reports",
+                json=report,
+                headers={"Authorization": f"Bearer {self.key}", "Idempotency-Key": country},
+            )
+            assert sent.json()["state"] == "accepted"
 
     def runs(self, started_by: str) -> list[dict[str, Any]]:
         """Runs that were started so, without those that are only planned."""
@@ -101,8 +113,9 @@ def production(tmp_path_factory: pytest.TempPathFactory, tiny_llama) -> Iterator
     deployments.write_text(yaml.safe_dump(content))
     port = free_port()
     arguments = ("--model", SCHEDULED, "--base", base, "--deployments", str(deployments))
-    arguments += ("--port", str(port), "--mlflow-port", str(free_port()))
+    arguments += ("--port", str(port), "--mlflow-port", str(free_port()), "--endpoint-port", str(free_port()))
     made = Production(folder / "home", arguments, f"http://127.0.0.1:{port}/api")
+    made = replace(made, key=made.mendflow("add-reporter", "shop").strip())
     try:
         said = made.mendflow("up", *arguments)
         assert "mendflow runs in" in said
@@ -117,7 +130,7 @@ def test_up_twice_says_that_it_runs_and_starts_nothing(production: Production):
     before = {name: machine.part(name).about for name in machine.running()}
     assert "is running already" in production.mendflow("up", *production.arguments)
     assert {name: machine.part(name).about for name in machine.running()} == before
-    assert len(before) == 3
+    assert list(before) == list(PARTS)
 
 
 def completed(production: Production) -> list[dict[str, Any]]:
@@ -137,7 +150,7 @@ def test_scheduled_runs_are_created_and_completed(production: Production):
 
 def test_enough_flagged_errors_start_one_run_for_their_model_and_one_less_none(production: Production):
     production.flag(THIRD, THRESHOLD - 1)
-    production.flag(OTHER, THRESHOLD)
+    production.post(OTHER, THRESHOLD)
     # Events are counted in their order: the third model's were before these.
     until(lambda: production.models()[OTHER])
     assert production.models() == {OTHER: 1}
@@ -155,7 +168,7 @@ def test_down_stops_every_process_and_up_goes_on_with_the_same_stores(production
     machine = Machine(production.home)
     parts = [machine.part(name).running() for name in machine.running()]
     family = [one for part in parts if part for one in (part, *part.children(recursive=True))]
-    assert production.mendflow("down") == "stopped worker, mlflow, prefect\n"
+    assert production.mendflow("down") == "stopped endpoint, worker, mlflow, prefect\n"
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert "nothing of `mendflow up` runs" in production.mendflow("down")
     production.mendflow("up", *production.arguments)
