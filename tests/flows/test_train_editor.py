@@ -79,7 +79,7 @@ def test_the_job_says_that_an_editor_was_trained_on_prompts_of_another_kind(
     def building(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flows.correct.build_dataset", building)
+    monkeypatch.setattr("flows.attempt.build_dataset", building)
     with pytest.raises(KeyboardInterrupt):
         correct(settings)
     told = "warning: the malmen editor was trained on chat turns, and 4 of 4 corrections are raw text"
