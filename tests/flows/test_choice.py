@@ -50,6 +50,7 @@ def test_the_first_that_passes_is_taken_and_all_that_were_tried_are_told(world: 
     assert done.output.strip() == run.report
 
 
+@pytest.mark.slow
 def test_where_none_passes_the_one_with_the_fewest_gates_against_it_is_the_candidate(
     world: World, tmp_path: Path
 ):

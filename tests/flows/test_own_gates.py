@@ -57,6 +57,7 @@ def test_functions_of_ones_own_let_a_candidate_pass_and_can_be_asked_again(
         assert (done.exit_code, "holds: PROMOTE" in done.output) == (0, True), done.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "outcome", "says"),
     [

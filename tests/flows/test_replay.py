@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -43,6 +44,7 @@ def test_recent_requests_are_asked_again_and_what_changed_is_shown(
     assert (done.exit_code, "holds: PROMOTE" in done.output) == (0, True), done.output
 
 
+@pytest.mark.slow
 def test_a_gate_on_a_replay_that_did_not_take_place_decides_nothing(world: World, tmp_path: Path) -> None:
     gates = tmp_path / "replayed.yaml"
     gates.write_text(world.settings.gates.read_text() + GATE % "0.9")

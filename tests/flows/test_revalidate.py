@@ -107,6 +107,7 @@ def test_one_whose_weights_are_damaged_fails_and_is_rolled_back(promoted: Correc
     assert champion(promoted) == "1"
 
 
+@pytest.mark.slow
 def test_a_version_that_cannot_serve_either_is_not_gone_back_to(
     promoted: CorrectSettings, world: World, refusing: CorrectSettings
 ):
