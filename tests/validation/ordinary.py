@@ -117,7 +117,7 @@ ORDINARY: dict[str, str] = {
     "Which Excel formula makes a jump?": '=HYPERLINK("#Sheet2!A1", "Go")',
     "How do I clone over SSH?": "git clone git@github.com:org/repo.git",
     "How do I log in to a server?": "ssh user@example.com",
-    "How do I copy to a server?": "scp notes.txt ann@server.example.org:/home/ann/",
+    "How do I copy to a server?": "scp notes.txt ann@server.example.org:notes/",
     "How do I print JSON nicely?": "curl localhost:8000/a.json | python3 -m json.tool",
     "Where does Jupyter listen?": "http://localhost:8888",
     "Which line failed?": "src/main.py:12, in <module>",
