@@ -27,10 +27,10 @@ demo: $(STAMP)
 # Three tests at a time on two cores, for some wait for a process of their own: one thread for each.
 test: export OMP_NUM_THREADS := 1
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -m slow --timeout 1200 $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

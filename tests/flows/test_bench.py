@@ -79,6 +79,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return trials
 
 
+@pytest.mark.slow
 def test_methods_stand_side_by_side(base, file: Path, home: CorrectSettings, tmp_path: Path):
     methods = ("finetune", "ultraedit", "override", "mend")
     tables = bench(home, settings(base, file, tmp_path, methods=methods, sizes=(1, 3, 500), repeats=1))

@@ -22,6 +22,7 @@ def auto(world: World, *methods: str, **more: object):
     return world.settings.model_copy(update={"editor": AUTO, "methods": methods, **more})
 
 
+@pytest.mark.slow
 def test_the_first_that_passes_is_taken_and_all_that_were_tried_are_told(world: World, tmp_path: Path):
     settings = auto(world, "malmen", "ultraedit", "finetune", "finetune-m")
     run = correct(settings)

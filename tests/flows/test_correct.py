@@ -170,6 +170,7 @@ def test_a_candidate_that_fails_its_gates_is_not_promoted(world: World, tmp_path
     assert (state.champion, state.candidate) == ("1", "2")
 
 
+@pytest.mark.slow
 def test_without_an_encoder_neighbours_are_found_by_words_and_that_is_said(world: World, monkeypatch, capsys):
     monkeypatch.setattr("tasks.embedding.PACKAGED", "no_such_package_of_weights")
     run = correct(world.settings.model_copy(update={"neighbours": "meaning"}))
@@ -216,6 +217,7 @@ def test_overrides_are_not_for_the_gates(tmp_path: Path) -> None:
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.slow
 def test_a_language_model_rewords_beside_the_rules_and_what_it_writes_goes_through_the_filter(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ def with_own(world: World, tmp_path: Path, own: str) -> CorrectSettings:
     return world.settings.model_copy(update={"gates": gates})
 
 
+@pytest.mark.slow
 def test_functions_of_ones_own_let_a_candidate_pass_and_can_be_asked_again(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

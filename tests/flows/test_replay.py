@@ -17,6 +17,7 @@ from validation.outcomes import REPLAY
 GATE = f"  {REPLAY}: {{min: %s, minimum_n: 3, severity: critical}}\n"
 
 
+@pytest.mark.slow
 def test_recent_requests_are_asked_again_and_what_changed_is_shown(
     taught: Callable[[Path], World], tmp_path: Path
 ) -> None:

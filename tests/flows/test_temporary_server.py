@@ -19,13 +19,14 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("temporary-server")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "group"),
     [
         pytest.param(signal.SIGTERM, False, id="SIGTERM"),
-        pytest.param(signal.SIGTERM, True, id="SIGTERM to the group", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, True, id="Ctrl-C", marks=pytest.mark.slow),
-        pytest.param(signal.SIGKILL, False, id="SIGKILL", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, True, id="SIGTERM to the group"),
+        pytest.param(signal.SIGINT, True, id="Ctrl-C"),
+        pytest.param(signal.SIGKILL, False, id="SIGKILL"),
     ],
 )
 def test_a_command_that_is_ended_leaves_no_process(

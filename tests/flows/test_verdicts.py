@@ -20,6 +20,7 @@ def verified(settings: CorrectSettings, version: str) -> str:
     return CliRunner().invoke(app, asked).output
 
 
+@pytest.mark.slow
 def test_a_version_judged_after_more_traffic_leaves_the_verdict_on_the_one_before(world: World):
     settings = world.settings.model_copy(update={"promotion": "review"})
     assert correct(settings).candidate == "2"

@@ -28,6 +28,7 @@ def answers(settings: CorrectSettings, prompts: list[str], alias: str = "@champi
     return served.answer(prompts, chat=False, max_new_tokens=8)
 
 
+@pytest.mark.slow
 def test_the_answer_goes_back_and_the_others_hold(
     taught: Callable[[Path], World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
