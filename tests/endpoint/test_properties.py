@@ -19,7 +19,7 @@ from tests.endpoint.conftest import MODEL, Endpoint
 
 BODIES = {"/reports": ReportBody, "/edits": EditBody}
 LIGHT = settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -117,18 +117,19 @@ def undisturbed(taught: Callable[[Path], World], tmp_path_factory: pytest.TempPa
     return end_state(world.settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "deaths",
     [
-        pytest.param([COLLECTING], id="collecting", marks=pytest.mark.slow),
-        pytest.param([TRAINING], id="training", marks=pytest.mark.slow),
-        pytest.param([CHECKPOINT], id="checkpoint", marks=pytest.mark.slow),
-        pytest.param([APPLY], id="apply", marks=pytest.mark.slow),
-        pytest.param([REGISTER], id="register", marks=pytest.mark.slow),
-        pytest.param([VALIDATE], id="validate", marks=pytest.mark.slow),
-        pytest.param([PROMOTION], id="before promotion", marks=pytest.mark.slow),
-        pytest.param([PROMOTED], id="after promotion", marks=pytest.mark.slow),
-        pytest.param([CHECKPOINT, APPLY, VALIDATE, PROMOTED], id="one after another", marks=pytest.mark.slow),
+        pytest.param([COLLECTING], id="collecting"),
+        pytest.param([TRAINING], id="training"),
+        pytest.param([CHECKPOINT], id="checkpoint"),
+        pytest.param([APPLY], id="apply"),
+        pytest.param([REGISTER], id="register"),
+        pytest.param([VALIDATE], id="validate"),
+        pytest.param([PROMOTION], id="before promotion"),
+        pytest.param([PROMOTED], id="after promotion"),
+        pytest.param([CHECKPOINT, APPLY, VALIDATE, PROMOTED], id="one after another"),
         pytest.param([TRAINING, REGISTER], id="in training, then before the registration ends"),
     ],
 )

@@ -62,6 +62,7 @@ def refusing(promoted: CorrectSettings, tmp_path: Path) -> CorrectSettings:
     return promoted.model_copy(update={"gates": strict})
 
 
+@pytest.mark.slow
 def test_a_champion_holds_as_promoted_and_one_that_fails_is_rolled_back_only_if_the_user_allows(
     promoted: CorrectSettings, refusing: CorrectSettings
 ):
@@ -94,7 +95,6 @@ def test_a_champion_holds_as_promoted_and_one_that_fails_is_rolled_back_only_if_
     assert (found.outcome, champion(promoted)) == ("nothing to ask", "1")
 
 
-@pytest.mark.slow
 def test_one_whose_weights_are_damaged_fails_and_is_rolled_back(promoted: CorrectSettings):
     damage(promoted, "2")
     found = revalidate(promoted)
