@@ -17,6 +17,9 @@ from flows.endpoint.bodies import EditBody, ReportBody
 from tasks.ledger import Ledger
 from tests.endpoint.conftest import MODEL, Endpoint
 
+# The server runs in this process too, and what its threads draw Hypothesis takes for what a strategy does.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the .random. module inside strategies")
+
 BODIES = {"/reports": ReportBody, "/edits": EditBody}
 LIGHT = settings(
     max_examples=30,
