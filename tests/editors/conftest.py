@@ -12,7 +12,8 @@ from tests.editors.subject_cases import TEXT
 from tests.editors.tools import folder_of, load
 
 
-@pytest.fixture(params=["llama", "gpt2"])
+# What GPT-2 has of its own, matrices that are (in, out), the fast tests of the editors' contract see.
+@pytest.fixture(params=["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def architecture(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -39,7 +39,11 @@ MAKE: dict[str, Callable[[Any], Editor]] = {
 DEFAULT_MODULES = {"mend": mlp_matrices}
 
 
-@pytest.fixture(params=ARCHITECTURES)
+# A Llama is what the fast tests of single editors edit, and the chain has layers like its own.
+SLOW = ("llama", "chain")
+
+
+@pytest.fixture(params=[pytest.param(a, marks=[pytest.mark.slow] * (a in SLOW)) for a in ARCHITECTURES])
 def architecture(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -128,6 +128,7 @@ def test_reports_become_a_promoted_version_that_answers_rightly_and_can_be_undon
         assert len(ledger.corrections("tiny", State.ACTIVE)) == 4
 
 
+@pytest.mark.slow
 def test_bad_reports_are_set_aside_with_reasons_and_the_rest_goes_on(world: World, capsys):
     bad = [
         "this is not json",
