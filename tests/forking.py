@@ -6,7 +6,6 @@ import multiprocessing
 import os
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,18 +31,3 @@ def _run(
     os.environ.update(environment)
     torch.set_num_threads(threads)
     work(*arguments)
-
-
-def measure_in_a_fork(request_file: Path, _: object) -> None:
-    """In place of `tasks.validate._in_fresh_process`, which starts an interpreter anew."""
-    process = forked(_measure, request_file)
-    process.join()
-    assert process.exitcode == 0
-
-
-def _measure(request_file: Path) -> None:
-    from tasks import validate
-
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 1)
-    validate._measure(request_file)

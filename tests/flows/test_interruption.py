@@ -22,8 +22,8 @@ from flows.settings import CorrectSettings
 from tasks import validate
 from tasks.ledger import Ledger
 from tasks.registry import describe
-from tests.flows.conftest import World
-from tests.forking import forked, measure_in_a_fork
+from tests.flows.conftest import World, measure_here
+from tests.forking import forked
 from tests.killing import Killed, kill
 
 
@@ -51,7 +51,7 @@ def _die(settings: CorrectSettings, server: str, death: Death) -> None:
     """Run the flow in this process, which is killed on the way."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    validate._in_fresh_process = measure_in_a_fork
+    validate._in_fresh_process = measure_here
     *path, last = death.name.split(".")
     place: Any = functools.reduce(getattr, path, importlib.import_module(death.module))
     original, calls = getattr(place, last), itertools.count(1)
