@@ -10,8 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from editors.catalogue import EDITORS
 from flows.bench_plan import (
     BenchSettings,
@@ -93,7 +91,7 @@ def bench(settings: CorrectSettings, what: BenchSettings) -> Path:
                 open_any_editor(method.editor, base, settings.key_statistics, progress)
             except UserError as error:
                 methods[number] = replace(method, reason=str(error))
-                narrator.say(escape(f"{method.label} cannot: {error}"))
+                narrator.say(f"{method.label} cannot: {error}")
     for column in columns:
         for method, row in zip(methods, rows, strict=True):
             trial = trial_of(method, column)

@@ -43,18 +43,18 @@ class Narrator:
         self._print(f"[green]✓[/] {told} [dim]{seconds:.1f} s[/]")
 
     def say(self, text: str) -> None:
-        """One line of the story."""
-        self._print(f"  {text}")
+        """One line of the story, in which a model's words may stand: brackets are brackets."""
+        self._print(f"  {escape(text)}")
 
     def warn(self, text: str) -> None:
         """A line about what may go less well than the user thinks; nothing if it is empty."""
         if text:
-            self.say(f"[yellow]warning:[/] {escape(text)}")
+            self._print(f"  [yellow]warning:[/] {escape(text)}")
 
     def left_out(self, rejected: Iterable[Rejected]) -> None:
         """A line about each entry of a file or trace that cannot be used."""
         for one in rejected:
-            self.say(escape(f"left out {one.source}: {one.reason}"))
+            self.say(f"left out {one.source}: {one.reason}")
 
     @contextmanager
     def _bar(self, told: str) -> Iterator[ReportProgress]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from flows.console import Narrator
@@ -188,7 +189,7 @@ def _last_result(home: Path) -> Path:
 
 
 def _show(run: CorrectionRun, narrator: Narrator) -> None:
-    table = Table(title=f"{run.outcome}: {run.reason}", box=SIMPLE_HEAD)
+    table = Table(title=escape(f"{run.outcome}: {run.reason}"), box=SIMPLE_HEAD)
     for column in ("gate", "value", "95 % interval", "threshold", ""):
         table.add_column(column, no_wrap=True)
     for name, metric in run.metrics.items():
@@ -220,7 +221,7 @@ def _roll(settings: CorrectSettings, asked: list[Question], base_digest: str) ->
     forward = rollback(settings, "demo", "and forward again")
     said["forward again"] = load_served(uri, settings.tracking).answer(prompts)
     story = [
-        f"[bold]{prompt}[/]" + "".join(f"\n    {when:14} {said[when][i]}" for when in said)
+        prompt + "".join(f"\n    {when:14} {said[when][i]}" for when in said)
         for i, prompt in enumerate(prompts)
     ]
     story.append(f"The base's weights came back bit for bit: {'yes' if identical else 'NO'}")

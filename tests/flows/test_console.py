@@ -10,6 +10,7 @@ from rich.console import Console
 
 from flows import console
 from flows.console import Narrator
+from tasks.records import Rejected
 
 
 class Clock:
@@ -77,3 +78,16 @@ def test_a_terminal_gets_a_bar_and_no_such_lines(clock: Clock):
     assert "Train the model [x]" in shown
     assert "..." not in shown
     assert ": 20 of 65" not in shown
+
+
+def test_brackets_in_what_a_model_said_are_shown_as_they_are():
+    file = io.StringIO()
+    narrator = Narrator(Console(file=file, width=200))
+    narrator.say("insufficient: my_gates:f gave '[/INST] I am' as value 1")
+    narrator.warn("it said [red]no[/]")
+    narrator.left_out([Rejected(source="line 2", reason="no [/] here")])
+    assert file.getvalue().splitlines() == [
+        "  insufficient: my_gates:f gave '[/INST] I am' as value 1",
+        "  warning: it said [red]no[/]",
+        "  left out line 2: no [/] here",
+    ]
