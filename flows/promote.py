@@ -68,13 +68,21 @@ def roll_back(
     """Roll back, from the expected champion where one is named, and make the ledger say what is held then.
 
     Raises:
-        UserError: there is nothing to go back to, or the champion is not the expected one.
+        UserError: there is nothing to go back to, it cannot be loaded, or the champion is not the expected
+            one; nothing was changed.
     """
     name, uri = settings.model_name, settings.tracking
-    # An interrupted rollback is finished in there, and not followed by another.
-    number = promotion.rollback(
-        name, ledger=ledger, who=who, why=why, tracking_uri=uri, expected_champion=expected_champion
-    )
+    finished = promotion.recover(name, ledger=ledger, tracking_uri=uri)
+    if finished is not None and finished.action == promotion.ROLLBACK:
+        # An interrupted rollback is finished, and not followed by another.
+        number = str(finished.to_version)
+    else:
+        if describe(name, tracking_uri=uri).previous is not None:
+            # One that cannot be loaded would serve nobody.
+            version_at(settings, PREVIOUS)
+        number = promotion.rollback(
+            name, ledger=ledger, who=who, why=why, tracking_uri=uri, expected_champion=expected_champion
+        )
     champion = version_at(settings, CHAMPION)
     reconcile(ledger, name, champion, brought_back=brought_back(settings, ledger, champion))
     return number
