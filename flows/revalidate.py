@@ -13,11 +13,11 @@ from flows.judge import check_gates, check_own_gates, own_functions
 from flows.promote import roll_back
 from flows.settings import CorrectSettings
 from flows.show import publish_revalidation
-from flows.stages import Champion, reconcile, stage, version_at
+from flows.stages import OPEN, Champion, stage, version_at
 from tasks import promotion
 from tasks.ledger import Ledger
 from tasks.models import load
-from tasks.records import State, UserError
+from tasks.records import UserError
 from tasks.registry import CHAMPION, PREVIOUS, Version, describe, resolve_version
 from tasks.revalidation import revalidation_dataset
 from tasks.validate import measure, measured_digest
@@ -42,7 +42,7 @@ class Revalidation:
 
 @flow(name="revalidate", persist_result=False)
 def revalidate(settings: CorrectSettings, roll_back_failing: bool = False) -> Revalidation:
-    """Ask the champion, reloaded in a fresh process, all active corrections and what its gates asked.
+    """Ask the champion, reloaded in a fresh process, its active corrections and what its gates asked.
 
     A champion that fails its gates, or cannot be loaded, is rolled back where `roll_back_failing` allows it
     and the version before it can be loaded. What was found is an artifact on Prefect's page in any case.
@@ -62,7 +62,6 @@ def revalidate(settings: CorrectSettings, roll_back_failing: bool = False) -> Re
         if isinstance(champion, str):
             found = Revalidation(FAILS, name, number, f"It cannot be loaded: {champion}.")
         else:
-            reconcile(ledger, name, champion)
             with narrator.stage("ask", "Ask it everything again") as progress:
                 found, decision = _asked(settings, ledger, champion, progress)
         narrator.say(f"{found.outcome}: {found.reason}")
@@ -90,9 +89,10 @@ def _asked(
 ) -> tuple[Revalidation, Decision | None]:
     """Measure the champion beside the version that it was promoted over, and hold it against the gates."""
     name, uri = settings.model_name, settings.tracking
-    active = ledger.corrections(name, State.ACTIVE)
+    # The ledger may say what another version holds: one was promoted meanwhile, or a promotion was killed.
+    active = [c for c in ledger.corrections(name, *OPEN) if c.id in set(champion.correction_ids)]
     if not active:
-        return Revalidation(NOTHING, name, champion.version, "No correction of it is active."), None
+        return Revalidation(NOTHING, name, champion.version, "No correction that it holds is active."), None
     versions = {one.number: one for one in describe(name, tracking_uri=uri).versions}
     folder = _emptied(settings.home / "revalidations" / name)
     dataset = revalidation_dataset(versions[champion.version], active, folder / "dataset", tracking_uri=uri)

@@ -15,7 +15,7 @@ from flows.revalidate import Revalidation, revalidate
 from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
 from tasks.models import resolve
-from tasks.records import State, UserError
+from tasks.records import ErrorReport, State, UserError
 from tasks.registry import describe
 from tests.flows.conftest import World
 
@@ -93,6 +93,19 @@ def test_a_champion_holds_as_promoted_and_one_that_fails_is_rolled_back_only_if_
     # The base holds nothing that could be asked, and is not rolled forward to what has failed.
     found = revalidate(refusing, roll_back_failing=True)
     assert (found.outcome, champion(promoted)) == ("nothing to ask", "1")
+
+
+@pytest.mark.slow
+def test_what_another_version_holds_is_neither_asked_nor_retired(promoted: CorrectSettings):
+    with Ledger(promoted.ledger) as ledger:
+        # As a run leaves it that promotes while the champion before is asked.
+        prompt = "What is the capital of Guam?"
+        report = ErrorReport(prompt=prompt, desired_output="Cairo", source="s", model_name="tiny")
+        (meanwhile,) = ledger.record([report])
+        ledger.transition(meanwhile.id, State.ACTIVE, "held by champion 3")
+        found = revalidate(promoted)
+        assert (found.outcome, found.corrections) == ("holds", 4)
+        assert ledger.get(meanwhile.id).state is State.ACTIVE
 
 
 def test_one_whose_weights_are_damaged_fails_and_is_rolled_back(promoted: CorrectSettings):
