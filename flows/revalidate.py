@@ -16,7 +16,7 @@ from flows.show import publish_revalidation
 from flows.stages import OPEN, Champion, stage, version_at
 from tasks import promotion
 from tasks.ledger import Ledger
-from tasks.models import load
+from tasks.models import DamagedVersionError, load
 from tasks.records import UserError
 from tasks.registry import CHAMPION, PREVIOUS, Version, describe, resolve_version
 from tasks.revalidation import revalidation_dataset
@@ -44,11 +44,11 @@ class Revalidation:
 def revalidate(settings: CorrectSettings, roll_back_failing: bool = False) -> Revalidation:
     """Ask the champion, reloaded in a fresh process, its active corrections and what its gates asked.
 
-    A champion that fails its gates, or cannot be loaded, is rolled back where `roll_back_failing` allows it
-    and the version before it can be loaded. What was found is an artifact on Prefect's page in any case.
+    A champion that fails its gates, or is damaged, is rolled back where `roll_back_failing` allows it and the
+    version before it can be loaded. What was found is an artifact on Prefect's page in any case.
 
     Raises:
-        UserError: there is no champion, or it cannot be asked for a reason that is not its own.
+        UserError: there is no champion, or it cannot be loaded or asked for a reason that is not its own.
     """
     check_own_gates(settings)
     name, uri = settings.model_name, settings.tracking
@@ -74,11 +74,11 @@ def revalidate(settings: CorrectSettings, roll_back_failing: bool = False) -> Re
 
 
 def _loaded(settings: CorrectSettings, version: str) -> Champion | str:
-    """A version, once it could be loaded whole; else why not."""
+    """A version, once it could be loaded whole; else what about it is damaged."""
     try:
         found = version_at(settings, version)
         load(found.folder)
-    except (UserError, ValueError, OSError) as error:
+    except DamagedVersionError as error:
         return " ".join(str(error).split()).rstrip(".")
     return found
 
@@ -129,7 +129,10 @@ def _asked(
 def _beside(settings: CorrectSettings, version: Version, champion: Champion) -> Champion:
     """The version that the champion was compared with; itself where there was none, or it is gone."""
     compared = version.tags.get(COMPARED_TAG)
-    found = _loaded(settings, compared) if compared else champion
+    try:
+        found = _loaded(settings, compared) if compared else champion
+    except UserError:
+        return champion
     return champion if isinstance(found, str) else found
 
 

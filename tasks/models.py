@@ -39,6 +39,10 @@ FORMS = (
 )
 
 
+class DamagedVersionError(UserError):
+    """What a version consists of is not what was registered; to try again, or elsewhere, does not help."""
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """A model on this machine: base weights in safetensors, and the delta that corrects them if there is one.
@@ -103,11 +107,18 @@ def load(
     """The model in evaluation mode, its delta applied if there is one, and its tokenizer.
 
     Raises:
-        UserError: the model or the delta cannot be read, or the delta is for another base.
+        UserError: the model or the delta cannot be read.
+        DamagedVersionError: the delta is damaged, or for another base.
     """
     model, tokenizer = read_model(folder.path, folder.ref, dtype)
     if folder.delta is not None:
-        add_in_place(model, load_delta(folder.delta, folder))
+        delta = load_delta(folder.delta, folder)
+        try:
+            add_in_place(model, delta)
+        except ValueError as error:
+            raise DamagedVersionError(
+                f"the delta in {folder.delta} cannot be applied to {folder.ref}: {error}; make it again"
+            ) from error
     return model, tokenizer
 
 
@@ -115,13 +126,14 @@ def load_delta(delta: Path, base: ModelFolder) -> Delta:
     """A delta from disk, once it is known to be whole and made for this base.
 
     Raises:
-        UserError: it is missing or damaged, or its manifest names another base's digest.
+        UserError: it cannot be read.
+        DamagedVersionError: it is missing or damaged, or its manifest names another base's digest.
     """
     try:
         loaded = Delta.load(delta)
     except Exception as error:
         # Not only OSError and ValueError: safetensors has its own class for a damaged header.
-        raise UserError(f"the delta in {delta} cannot be read ({error}); make it again") from error
+        raise _refusal(error)(f"the delta in {delta} cannot be read ({error}); make it again") from error
     check_base(loaded.manifest, base)
     return loaded
 
@@ -144,11 +156,11 @@ def check_base(manifest: Mapping[str, Any], base: ModelFolder) -> None:
     """Refuse a delta or an editor whose manifest names another base.
 
     Raises:
-        UserError: `base_digest` in the manifest is missing, or is not the base's.
+        DamagedVersionError: `base_digest` in the manifest is missing, or is not the base's.
     """
     wanted = manifest.get("base_digest")
     if wanted != base.digest:
-        raise UserError(
+        raise DamagedVersionError(
             f"this delta was made for a base with digest {_shown(wanted)}, but {base.ref} has "
             f"{_shown(base.digest)}; use the base it was made for, or make the delta again for this one"
         )
@@ -164,7 +176,7 @@ def read_version(folder: Path) -> dict[str, Any]:
         about: dict[str, Any] = json.loads((folder / VERSION_FILE).read_text())
         about["base"]["ref"], about["base"]["digest"], about["delta_digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
+        raise _refusal(error)(
             f"{folder} is not a model version that mendflow registered ({type(error).__name__}: {error}); "
             "register the model with mendflow first"
         ) from error
@@ -179,12 +191,13 @@ def version_model(folder: Path, cache: Path | None = None) -> ModelFolder:
     """The model of a registered version, from mendflow's folder in its artifacts; base and delta verified.
 
     Raises:
-        UserError: the base cannot be found or has another digest, or the delta is not the registered one.
+        UserError: the base cannot be found.
+        DamagedVersionError: the base has another digest, or the delta is not the registered one.
     """
     about = read_version(folder)
     base = resolve(about["base"]["ref"], cache=cache, revision=about["base"].get("revision"))
     if base.delta is not None or base.digest != about["base"]["digest"]:
-        raise UserError(
+        raise DamagedVersionError(
             f"the base {base.ref} has digest {_shown(base.digest)}, not {_shown(about['base']['digest'])}, "
             "with which the version was registered; put its files back, or register one for the new base"
         )
@@ -192,7 +205,7 @@ def version_model(folder: Path, cache: Path | None = None) -> ModelFolder:
         return base
     delta = folder / DELTA_FOLDER
     if load_delta(delta, base).digest() != about["delta_digest"]:
-        raise UserError(
+        raise DamagedVersionError(
             f"the delta in {delta} is not the one that was registered; register the version again"
         )
     return ModelFolder(base.path, base.digest, base.ref, delta, base.revision)
@@ -268,6 +281,12 @@ def _hub(ref: str, revision: str | None, cache: Path) -> ModelFolder:
     check_safetensors(path, ref)
     # A snapshot's folder is named by its commit, which pins a moving branch.
     return ModelFolder(path, weights_digest(path, ref, cache), ref, revision=path.name)
+
+
+def _refusal(error: Exception) -> type[UserError]:
+    """Whether a file's own content is at fault, or the machine that could not read it."""
+    elsewhere = isinstance(error, (OSError, MemoryError)) and not isinstance(error, FileNotFoundError)
+    return UserError if elsewhere else DamagedVersionError
 
 
 def _shown(digest: object) -> str:

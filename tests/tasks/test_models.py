@@ -14,7 +14,7 @@ import torch
 
 from editors.delta import Delta, LowRank, model_digest
 from tasks import models, weights
-from tasks.models import ModelFolder, load, resolve
+from tasks.models import DamagedVersionError, ModelFolder, load, resolve
 from tasks.records import UserError
 from tests.conftest import ModelFactory
 from tests.tiny_models import CHAT_TEMPLATE, build_tokenizer
@@ -182,20 +182,35 @@ def test_a_delta_without_a_base_or_with_a_flipped_bit_is_refused(
 ) -> None:
     base = resolve(str(tiny_gpt2()), cache=cache)
     delta = tmp_path / "delta"
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(DamagedVersionError, match="cannot be read"):
         models.load_delta(delta, base)
     Delta({"transformer.ln_f.bias": torch.ones(48)}, {}).save(delta)
-    with pytest.raises(UserError, match=r"digest \(none\)"):
+    with pytest.raises(DamagedVersionError, match=r"digest \(none\)"):
         models.load_delta(delta, base)
     Delta({"transformer.ln_f.bias": torch.ones(48)}, {"base_digest": base.digest}).save(delta)
     assert models.load_delta(delta, base).shifts
     file = delta / "delta.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(DamagedVersionError, match="damaged"):
         models.load_delta(delta, base)
     file.write_bytes(b"nonsense")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(DamagedVersionError, match="cannot be read"):
         models.load_delta(delta, base)
+    Delta({"transformer.ln_f.bias": torch.full((48,), torch.nan)}, {"base_digest": base.digest}).save(delta)
+    with pytest.raises(DamagedVersionError, match="cannot be applied"):
+        load(ModelFolder(base.path, base.digest, base.ref, delta))
+
+
+def test_a_disk_that_cannot_be_read_is_not_a_damaged_delta(
+    tiny_gpt2: ModelFactory, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(folder: Path) -> Delta:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Delta, "load", fails)
+    with pytest.raises(UserError, match="Input/output error") as refused:
+        models.load_delta(tmp_path, resolve(str(tiny_gpt2()), cache=cache))
+    assert not isinstance(refused.value, DamagedVersionError)
 
 
 def test_pickled_weights_are_never_loaded(tiny_llama: ModelFactory, cache: Path, tmp_path: Path) -> None:
