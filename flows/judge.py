@@ -12,7 +12,7 @@ from flows.settings import CorrectSettings
 from flows.stages import Champion, stage
 from tasks.apply import Applied
 from tasks.edit_dataset import EditDataset
-from tasks.own_gates import find_function, source_digest
+from tasks.own_gates import find_function, source_digest, source_digests
 from tasks.records import UserError
 from tasks.validate import measure, measured_digest
 from tasks.verdicts import delta_digest, keep, take
@@ -112,6 +112,7 @@ def judge(
             "delta": applied.digest,
             "dataset": dataset.digest,
             "measured": measured_digest(folder / "measured"),
+            **source_digests(own_functions(settings), beside),
         },
         needs_approval=settings.promotion == "review",
         seed=settings.seed,

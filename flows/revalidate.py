@@ -17,6 +17,7 @@ from flows.stages import OPEN, Champion, stage, version_at
 from tasks import promotion
 from tasks.ledger import Ledger
 from tasks.models import DamagedVersionError, load
+from tasks.own_gates import source_digests
 from tasks.records import UserError
 from tasks.registry import CHAMPION, PREVIOUS, Version, describe, resolve_version
 from tasks.revalidation import revalidation_dataset
@@ -96,6 +97,7 @@ def _asked(
     versions = {one.number: one for one in describe(name, tracking_uri=uri).versions}
     folder = _emptied(settings.home / "revalidations" / name)
     dataset = revalidation_dataset(versions[champion.version], active, folder / "dataset", tracking_uri=uri)
+    own, code = own_functions(settings), settings.gates.parent if settings.gates else None
     beside = _beside(settings, versions[champion.version], champion)
     measured = measure(
         folder / "measured",
@@ -104,8 +106,8 @@ def _asked(
         champion=f"models:/{name}/{beside.version}",
         dataset=folder / "dataset",
         earlier=[id_ for id_ in dataset.edits["id"] if id_ in set(beside.correction_ids)],
-        own=own_functions(settings),
-        beside=settings.gates.parent if settings.gates else None,
+        own=own,
+        beside=code,
         progress=progress,
     )
     decision = take(
@@ -117,6 +119,7 @@ def _asked(
             "delta": delta_digest(champion.folder),
             "dataset": dataset.digest,
             "measured": measured_digest(folder / "measured"),
+            **source_digests(own, code),
         },
         needs_approval=False,
         seed=settings.seed,

@@ -44,6 +44,17 @@ def source_digest(function: str, beside: Path | None) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
 
 
+def source_digests(functions: Mapping[str, str], beside: Path | None) -> dict[str, str]:
+    """What a verdict names of a user's own code: by `own/METRIC` the digest of its file beside the gate file.
+
+    Args:
+        functions: `module:function` by metric name.
+        beside: folder of the gate file.
+    """
+    found = {f"own/{name}": source_digest(function, beside) for name, function in functions.items()}
+    return {item: digest for item, digest in found.items() if digest}
+
+
 def find_function(name: str, function: str, beside: Path | None) -> OwnFunction:
     """The function of a gate.
 

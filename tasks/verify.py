@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.edit_dataset import EditDataset
 from tasks.models import ModelFolder, resolve
+from tasks.own_gates import source_digest
 from tasks.records import UserError
 from tasks.register import DELTA_TAG, NO_DELTA
 from tasks.registry import describe, resolve_version
@@ -153,6 +154,12 @@ class _Kept:
         }
         for item, (what, digest_now) in inputs.items():
             _same(what, self._read(what, digest_now), decision.digests.get(item))
+        # Code of the users' own is known to be theirs before any of it is imported; an installed module's is
+        # nobody's to keep, and no file may stand in its place.
+        for name, gate in decision.gates.own.items():
+            now, then = source_digest(gate.function, folder), decision.digests.get(f"own/{name}")
+            if now or then:
+                _same(f"the code of the gate {name}", now or "none", then)
 
     def taken_again(self, decision: Decision, measured: Measured) -> Decision:
         """The verdict that follows from measurements, and from the gate file that was kept."""

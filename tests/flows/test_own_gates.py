@@ -56,6 +56,14 @@ def test_functions_of_ones_own_let_a_candidate_pass_and_can_be_asked_again(
     for more in ([], ["--remeasure"]):
         done = CliRunner().invoke(app, ["verify", "tiny", "--home", str(settings.home), *more])
         assert (done.exit_code, "holds: PROMOTE" in done.output) == (0, True), done.output
+    # Other code in its place is noticed, and not run.
+    (kept,) = settings.home.glob("artifacts/**/verdict/my_gates.py")
+    with kept.open("a") as file:
+        file.write(f"\nopen({str(tmp_path / 'was_run')!r}, 'w')\n")
+    done = CliRunner().invoke(app, ["verify", "tiny", "--home", str(settings.home), "--remeasure"])
+    assert done.exit_code == 1
+    assert "the code of the gate never_rome has digest" in done.output
+    assert not (tmp_path / "was_run").exists()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.own_gates import call_all, find_function, paired, source_digest
+from tasks.own_gates import call_all, find_function, paired, source_digest, source_digests
 from tasks.records import UserError
 from validation.own_gates import OwnValues
 
@@ -100,6 +100,8 @@ def test_the_source_counts_where_it_is_a_file_of_the_users(tmp_path):
     (tmp_path / "mine.py").write_text("def gate(generate, rows): return [0]\n")
     assert one != source_digest("mine:gate", tmp_path) != ""
     assert source_digest("statistics:mean", tmp_path) == ""
+    named = {"polite": "mine:gate", "mean": "statistics:mean"}
+    assert source_digests(named, tmp_path) == {"own/polite": source_digest("mine:gate", tmp_path)}
 
 
 def test_an_error_with_either_model_is_an_error():
