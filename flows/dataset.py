@@ -70,7 +70,6 @@ def build_dataset(
         limits=DataLimits(minimum_gate_locality=0, reporter_corrections=settings.reporter_limit),
         model_name=shlex.quote(settings.model_name),
     )
-    warnings += checked.warnings
     dataset = EditDataset.from_rows(
         checked.edits.to_dict("records"),
         checked.locality.to_dict("records"),

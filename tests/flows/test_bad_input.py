@@ -126,6 +126,18 @@ def test_prompts_named_beside_the_reports_are_enough_for_the_gates(
     assert dataset.locality["confirmed"].all()
 
 
+def test_a_warning_of_the_data_gate_is_given_once(
+    settings: CorrectSettings, ledger: Ledger, tiny_llama, tmp_path: Path
+):
+    ledger.record([report("What is the capital of Chad?", wrong_output="Cairo, no: Rome.")])
+    champion = champion_of(tiny_llama())
+    dataset, _ = build_dataset.fn(settings, ledger, champion, [], tmp_path / "run", silent)
+    told = dataset.manifest["data_gate"]["warnings"]
+    assert [warning.split(" corrections ")[1] for warning in told] == [
+        "have a wrong output that already gives the target"
+    ]
+
+
 def test_a_champion_on_another_base_than_the_one_named_is_refused_with_both(
     settings: CorrectSettings, tiny_llama
 ):
