@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,8 +108,9 @@ def requests_to_replay(
     if not settings.replay:
         return []
     check, corrections = PromptCheck.of(champion.folder), ledger.corrections(settings.model_name)
-    found = recent(traffic, corrections, settings.replay, held=champion.correction_ids)
-    return [(prompt, chat) for prompt, chat in found if not check.fault(prompt, chat=chat)]
+    found = recent(traffic, corrections, held=champion.correction_ids)
+    askable = ((prompt, chat) for prompt, chat in found if not check.fault(prompt, chat=chat))
+    return list(islice(askable, settings.replay))
 
 
 def _encoder(settings: CorrectSettings) -> tuple[Embed | None, list[str]]:

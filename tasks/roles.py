@@ -74,18 +74,16 @@ def for_training(
 def recent(
     traffic: Sequence[TrafficRecord],
     corrections: Iterable[Correction],
-    count: int,
     *,
     held: Collection[str] = (),
 ) -> list[tuple[str, bool]]:
-    """The last prompts that were served, each once, the latest first, and whether they are chat turns.
+    """The prompts that were served, each once, the latest first, and whether they are chat turns.
 
     What corrections ask, in whatever words, is not among them: the answers to these are to change.
 
     Args:
         traffic: in the order of time.
         corrections: what the ledger holds.
-        count: how many; fewer where there are fewer.
         held: ids of the corrections that the champion holds.
     """
     open_ = unsettled(corrections, held)
@@ -96,8 +94,7 @@ def recent(
             once.setdefault((wording(record.prompt), record.chat), record.prompt.strip())
     prompts = list(once.values())
     again = restated([c.prompt for c in open_], prompts)
-    found = [(prompt, key[1]) for i, (key, prompt) in enumerate(once.items()) if i not in again]
-    return found[:count]
+    return [(prompt, key[1]) for i, (key, prompt) in enumerate(once.items()) if i not in again]
 
 
 def is_storable(text: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from editors.generation import generate_greedy
-from flows.dataset import build_dataset
+from flows.dataset import build_dataset, requests_to_replay
 from flows.edit import edit_file
 from flows.settings import CorrectSettings
 from flows.stages import Champion, check_base, close_already_correct, train_or_reuse
@@ -136,6 +136,19 @@ def test_a_warning_of_the_data_gate_is_given_once(
     assert [warning.split(" corrections ")[1] for warning in told] == [
         "have a wrong output that already gives the target"
     ]
+
+
+def test_as_many_requests_are_asked_again_as_wanted_though_some_cannot_be(
+    settings: CorrectSettings, ledger: Ledger, tiny_llama
+):
+    prompts = ["Where is Peru?", "Who made the yen?", LONG, LONG + "!"]
+    served = [TrafficRecord(prompt=prompt, output="There.", model_version="3") for prompt in prompts]
+    wanted = settings.model_copy(update={"replay": 2})
+    champion = champion_of(tiny_llama())
+    found = requests_to_replay(wanted, ledger, champion, served)
+    assert found == [("Who made the yen?", True), ("Where is Peru?", True)]
+    found = requests_to_replay(wanted.model_copy(update={"replay": 1}), ledger, champion, served)
+    assert found == [("Who made the yen?", True)]
 
 
 def test_a_champion_on_another_base_than_the_one_named_is_refused_with_both(
