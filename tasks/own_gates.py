@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 from tasks.records import UserError
@@ -69,21 +70,41 @@ def find_function(name: str, function: str, beside: Path | None) -> OwnFunction:
     module_name, _, attribute = function.partition(":")
     file = file_of(function, beside)
     try:
-        if file is None:
-            module = importlib.import_module(module_name)
-        else:
-            spec = importlib.util.spec_from_file_location(f"mendflow_gate_{file.stem}", file)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+        module = importlib.import_module(module_name) if file is None else _executed(file)
     except (Exception, SystemExit) as error:
         where = file or f"{module_name}, which is no file beside the gate file,"
-        raise UserError(f"the gate {name} cannot be used: importing {where} fails: {_said(error)}") from error
+        raise UserError(
+            f"the gate {name} cannot be used: importing {where} fails: {_said(error)}{_remedy(error, file)}"
+        ) from error
     found = getattr(module, attribute, None)
     if not callable(found):
         raise UserError(f"the gate {name} cannot be used: {file or module_name} has no function {attribute}")
     return found
+
+
+def _executed(file: Path) -> ModuleType:
+    """The module that a file is now, among the imported ones as its dataclasses and pickles need it."""
+    # Files of the same name in two folders are two modules.
+    of_path = hashlib.sha256(str(file.absolute()).encode()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"mendflow_gate_{file.stem}_{of_path}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[spec.name]
+        raise
+    return module
+
+
+def _remedy(error: BaseException, file: Path | None) -> str:
+    """What to do where a file imports another one beside it, which would not be kept with a verdict."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if file is None or not missing or not (file.parent / f"{missing.partition('.')[0]}.py").is_file():
+        return ""
+    return "; a file of gates has to stand alone: move into it what it needs, or install that as a package"
 
 
 def call_all(

@@ -94,6 +94,35 @@ def test_a_function_that_is_not_there_is_named_before_any_work(tmp_path, functio
         find_function("polite", function, tmp_path)
 
 
+def test_a_file_of_gates_is_a_module_like_any_other(tmp_path):
+    body = """
+from __future__ import annotations
+from dataclasses import asdict, dataclass
+import pickle
+
+@dataclass
+class Count:
+    found: int
+
+def gate(generate, rows):
+    return [asdict(pickle.loads(pickle.dumps(Count(%d))))["found"]]
+"""
+    for number, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(body % number)
+    first, second = (find_function("polite", "mine:gate", tmp_path / folder) for folder in ("a", "b"))
+    assert (first(generate, []), second(generate, [])) == ([0], [1])
+
+
+def test_a_file_beside_that_would_not_be_kept_is_not_imported(tmp_path):
+    (tmp_path / "mine.py").write_text("import a_helper_of_mine\n")
+    (tmp_path / "a_helper_of_mine.py").write_text("")
+    before = set(sys.modules)
+    with pytest.raises(UserError, match=r"No module named 'a_helper_of_mine'; .* has to stand alone"):
+        find_function("polite", "mine:gate", tmp_path)
+    assert set(sys.modules) == before
+
+
 def test_the_source_counts_where_it_is_a_file_of_the_users(tmp_path):
     (tmp_path / "mine.py").write_text("def gate(generate, rows): return [1]\n")
     one = source_digest("mine:gate", tmp_path)
