@@ -94,7 +94,15 @@ def ask(client: Any, prompt: str, tokens: int = 8, **more: Any) -> Any:
 def traced(known: Known) -> list[Any]:
     with tracking(known.settings.tracking) as client:
         experiment = client.get_experiment_by_name(known.settings.experiment).experiment_id
-        return list(client.search_traces(locations=[experiment], order_by=["timestamp_ms ASC"]))
+        found: list[Any] = []
+        token: str | None = None
+        while token != "":
+            page = client.search_traces(
+                locations=[experiment], order_by=["timestamp_ms ASC"], max_results=500, page_token=token
+            )
+            found.extend(page)
+            token = page.token or ""
+    return found
 
 
 def events(response: Any) -> list[Any]:

@@ -48,6 +48,7 @@ def test_champions_change_under_load_and_no_request_is_dropped_or_mixed(known: K
     }
     assert len({tuple(answers.values()) for answers in expected.values()}) == 3
     seen: list[tuple[str, str, str]] = []
+    of_version: dict[str, str] = {}
     failed: list[str] = []
     over = threading.Event()
 
@@ -62,7 +63,9 @@ def test_champions_change_under_load_and_no_request_is_dropped_or_mixed(known: K
                     said = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks)
                 else:
                     said = response.json()["choices"][0]["message"]["content"]
-                seen.append((response.headers["x-mendflow-version"], asked, said))
+                version = response.headers["x-mendflow-version"]
+                seen.append((version, asked, said))
+                of_version[response.headers["x-mendflow-trace"]] = version
             except Exception as error:
                 failed.append(repr(error))
 
@@ -84,8 +87,9 @@ def test_champions_change_under_load_and_no_request_is_dropped_or_mixed(known: K
     assert [one for one in seen if expected[one[0]][one[1]] != one[2]] == []
     print(f"{len(seen)} requests, 20 swaps, middle {sorted(swaps)[10]:.3f} s, longest {max(swaps):.3f} s")
     # What was answered by each version is traced as that version's.
-    versions = [trace.info.tags["mendflow.version"] for trace in traced(known)]
-    assert len(versions) == min(len(seen), 100)
+    told = {trace.info.trace_id: trace.info.tags["mendflow.version"] for trace in traced(known)}
+    assert told == of_version
+    assert len(told) == len(seen)
 
 
 def test_a_damaged_champion_does_not_take_over_and_is_said_to_be(
