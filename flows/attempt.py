@@ -20,14 +20,10 @@ from tasks.apply import Applied, kind_warning, open_any_editor
 from tasks.edit_dataset import EditDataset
 from tasks.ledger import Ledger
 from tasks.models import ModelFolder
-from tasks.records import TrafficRecord, UserError
+from tasks.records import TrafficRecord
 from tasks.runs import run_of
 from tasks.train import TrainedEditor
 from validation.outcomes import EDIT
-
-
-class CannotEditError(UserError):
-    """A method cannot edit this base with these corrections; another one may."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,8 @@ def attempt(shop: Workshop, name: str, built: Path | None) -> Attempt:
 
     Raises:
         CannotEditError: the editor cannot be had for this base, or cannot make these corrections.
-        UserError: there is nothing to learn from, or the candidate cannot be measured.
+        UserError: there is nothing to learn from, a store or file cannot be used, or the candidate cannot be
+            measured.
     """
     settings, narrator = shop.settings, shop.narrator
     method = shop.ready.get(name) or _method(shop, name)
@@ -117,13 +114,10 @@ def attempt(shop: Workshop, name: str, built: Path | None) -> Attempt:
         "seed": settings.seed,
         "model": settings.model_name,
     }
-    try:
-        with narrator.stage("apply", "Apply all corrections in one solve") as progress:
-            applied = stages.apply_corrections(
-                shop.base, method.ref, dataset, folder / "delta", manifest, settings.key_statistics, progress
-            )
-    except UserError as error:
-        raise CannotEditError(str(error)) from error
+    with narrator.stage("apply", "Apply all corrections in one solve") as progress:
+        applied = stages.apply_corrections(
+            shop.base, method.ref, dataset, folder / "delta", manifest, settings.key_statistics, progress
+        )
     with narrator.stage("register", "Register the candidate"):
         judgement = judgement_key(
             settings,
@@ -159,14 +153,11 @@ def registered(shop: Workshop, applied: Applied, manifest: dict[str, Any], run_i
 def _method(shop: Workshop, name: str) -> Method:
     settings = shop.settings.model_copy(update={"editor": name})
     corrections = shop.ledger.corrections(settings.model_name, *stages.OPEN)
-    try:
-        with shop.narrator.stage("train", "Find or train an editor") as progress:
-            learnable = traffic_to_train_on(settings, shop.ledger, shop.champion, shop.traffic)
-            trained = stages.train_or_reuse(settings, shop.base, learnable, progress, shop.narrator.left_out)
-            ref = str(trained.folder) if trained else name
-            opened = open_any_editor(ref, shop.base, settings.key_statistics, progress)
-    except UserError as error:
-        raise CannotEditError(str(error)) from error
+    with shop.narrator.stage("train", "Find or train an editor") as progress:
+        learnable = traffic_to_train_on(settings, shop.ledger, shop.champion, shop.traffic)
+        trained = stages.train_or_reuse(settings, shop.base, learnable, progress, shop.narrator.left_out)
+        ref = str(trained.folder) if trained else name
+        opened = open_any_editor(ref, shop.base, settings.key_statistics, progress)
     shop.narrator.warn(kind_warning(opened, [c.chat for c in corrections]))
     return Method(name, ref, opened.digest(), trained)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.attempt import Attempt, CannotEditError, Workshop, attempt, registered
+from flows.attempt import Attempt, Workshop, attempt, registered
 from flows.settings import AUTO
+from tasks.records import CannotEditError
 from tasks.runs import end_run
 from validation.outcomes import EDIT, EQUIVALENCE, LOCALITY
 from validation.verdict import Verdict

@@ -25,7 +25,7 @@ from tasks.ledger import Ledger
 from tasks.measuring import GATE_TOKENS
 from tasks.models import ModelFolder, load, load_delta, resolve
 from tasks.prompt_check import PromptCheck
-from tasks.records import Collected, Correction, Rejected, State, UserError
+from tasks.records import CannotEditError, Collected, Correction, Rejected, State, UserError
 from tasks.registry import CHAMPION, describe, resolve_version
 from tasks.roles import Learnable
 from tasks.tracking import tracking
@@ -238,6 +238,10 @@ def train_or_reuse(
 
     Where the user named training data or asked for a training, only one trained on just that fits.
     `left_out` is told which rows of the training data cannot be used.
+
+    Raises:
+        CannotEditError: there is too little to train on, or the editor that fits is damaged.
+        UserError: the base or the training data cannot be read.
     """
     from editors.training import TrainingConfig
 
@@ -260,7 +264,7 @@ def train_or_reuse(
             base, learnable, chat=settings.chat, seed=settings.seed, progress=progress
         )
         if len(requests) < LEAST_TO_TRAIN_ON or len(stay) < LEAST_TO_TRAIN_ON:
-            raise UserError(
+            raise CannotEditError(
                 f"there is no {kind} editor for {base.ref}, and its traffic, without what the gates ask, "
                 f"yields {len(requests)} corrections and {len(stay)} prompts to keep, where training takes "
                 f"{LEAST_TO_TRAIN_ON} of each: train one with `mendflow train-editor --model {base.ref} "

@@ -22,7 +22,7 @@ from editors.requests import EditRequest, Example, collate, pad_id, render_diges
 from editors.subject_editing import SubjectEditor
 from tasks.key_statistics import key_statistics
 from tasks.models import ModelFolder, load
-from tasks.records import UserError
+from tasks.records import CannotEditError, UserError
 from tasks.train import open_editor
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def open_any_editor(
         progress: called with (steps done, steps, note) while they are gathered.
 
     Raises:
-        UserError: there is none of that name, it was trained for another base, or it cannot edit this one.
+        CannotEditError: there is none of that name, or was trained for another base, or cannot edit this one.
     """
     if name_or_path in EDITORS and not is_trained(name_or_path):
         editor = make(name_or_path)
@@ -79,16 +79,16 @@ def open_any_editor(
             except UserError:
                 raise
             except ValueError as error:
-                raise UserError(f"{name_or_path} cannot edit {base.ref}: {error}") from error
+                raise CannotEditError(f"{name_or_path} cannot edit {base.ref}: {error}") from error
         return editor
     folder = Path(name_or_path)
     if not folder.is_dir():
-        raise UserError(no_such(name_or_path))
+        raise CannotEditError(no_such(name_or_path))
     trained = open_editor(folder)
     try:
         trained.check_base(base.digest)
     except EditorMismatchError as error:
-        raise UserError(f"{folder}: {error}") from error
+        raise CannotEditError(f"{folder}: {error}") from error
     return trained
 
 
@@ -137,7 +137,8 @@ def apply(
         progress: called with (passes done, passes, note).
 
     Raises:
-        UserError: the base is not pristine, or the edit is not finite.
+        CannotEditError: the editor cannot make these corrections, or the edit is not finite.
+        UserError: the base is not pristine, or cannot be loaded.
     """
     if base.delta is not None:
         raise UserError(f"{base.ref} is a corrected version; corrections are applied to the pristine base")
@@ -150,7 +151,7 @@ def apply(
     try:
         delta = editor.edit(model, tokenizer, requests, keep, progress=progress)
     except ValueError as error:
-        raise UserError(f"the corrections cannot be applied: {error}") from error
+        raise CannotEditError(f"the corrections cannot be applied: {error}") from error
     seconds = clock(model) - started
     examples = encode_requests(tokenizer, requests)
     unit = unit_seconds(model, examples, pad_id(tokenizer)) / max(len(requests), 1)

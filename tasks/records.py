@@ -107,6 +107,10 @@ class UserError(ValueError):
     """A mistake the user can mend; the message names the item and the remedy, and no traceback is shown."""
 
 
+class CannotEditError(UserError):
+    """A method cannot edit this base with these corrections; another one may."""
+
+
 class Rejected(BaseModel):
     """Something collected that cannot even be read as a report: where it is, and why with the remedy."""
 

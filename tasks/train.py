@@ -22,7 +22,7 @@ from editors.protocol import Kept, Progress, TrainableEditor, load_editor, no_pr
 from editors.requests import EditRequest, render_digest
 from editors.training import TrainingConfig, fit
 from tasks.models import ModelFolder, load
-from tasks.records import UserError
+from tasks.records import CannotEditError, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,7 +54,7 @@ def find_editor(
     Its own digest is verified by loading it. `trained_on` is the `data_digest` that it must have.
 
     Raises:
-        UserError: the editor that fits is damaged.
+        CannotEditError: the editor that fits is damaged.
     """
     found: list[tuple[bool, Path, str]] = []
     for place in places:
@@ -63,7 +63,7 @@ def find_editor(
             try:
                 manifest = read_manifest(folder)
             except ValueError as error:
-                raise UserError(f"the editor in {folder} cannot be used: {error}") from error
+                raise CannotEditError(f"the editor in {folder} cannot be used: {error}") from error
             fits = manifest.get("base_digest") == base_digest and manifest["editor"] == name
             if fits and trained_on in (None, manifest.get("data_digest")):
                 other_kind = chat is not None and manifest.get("chat", chat) not in (chat, "both")
@@ -78,13 +78,15 @@ def open_editor(folder: Path) -> TrainableEditor:
     """Load an editor, telling a user plainly what is wrong with it.
 
     Raises:
-        UserError: there is no editor, or it is damaged.
+        CannotEditError: there is no editor, or it is damaged.
     """
     try:
         return load_editor(folder)
     except (FileNotFoundError, ValueError, TypeError, KeyError, OSError) as error:
         told = str(folder) in str(error)
-        raise UserError(str(error) if told else f"the editor in {folder} cannot be used: {error}") from error
+        raise CannotEditError(
+            str(error) if told else f"the editor in {folder} cannot be used: {error}"
+        ) from error
 
 
 def train_editor(
@@ -105,7 +107,8 @@ def train_editor(
     Only the base's own answers are used for what must stay, and its own writing for ordinary text.
 
     Raises:
-        UserError: there is too little to train on, or the base's loss is not sane.
+        CannotEditError: there is too little to train on, or the base's loss is not sane.
+        UserError: the base cannot be loaded or asked.
     """
     started = time.monotonic()
     config = config or entry(editor).editor_class().config_class()
@@ -133,7 +136,7 @@ def train_editor(
             progress=progress,
         )
     except ValueError as error:
-        raise UserError(f"no editor can be trained: {error}") from error
+        raise CannotEditError(f"no editor can be trained: {error}") from error
     result.editor.manifest = {
         "base_digest": base.digest,
         "base": base.ref if base.ref.startswith("gguf:") else base.path.name,

@@ -79,6 +79,19 @@ def test_methods_that_cannot_edit_at_all_are_named_in_one_sentence(world: World)
     assert "\n" not in said
 
 
+@pytest.mark.slow
+def test_a_fault_of_no_method_ends_the_run_and_no_other_method_is_tried(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    def fails(*_: object) -> None:
+        raise UserError("MLflow cannot be used")
+
+    monkeypatch.setattr("flows.stages.apply_corrections", fails)
+    with pytest.raises(UserError, match=r"^MLflow cannot be used$"):
+        correct(auto(world, "ultraedit", "finetune"))
+    assert len(list(world.settings.home.glob("runs/tiny/*/dataset"))) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
