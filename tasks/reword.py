@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tasks.embedding import Embed
 from tasks.neighbours import content_words, keeps_names, without_names
@@ -94,20 +95,26 @@ def keep_meaning(
     """
     bounds = bounds or Bounds()
     kept: dict[str, list[Phrasing]] = {}
-    for c in corrections:
-        plausible = [p for p in proposed.get(c.id, ()) if _plausible(p.text, c)]
-        vectors = embed([c.prompt, *(p.text for p in plausible)])
-        similar = vectors @ vectors.T
-        bare = embed([without_names(text, c.prompt) for text in (c.prompt, *(p.text for p in plausible))])
-        asks = bare @ bare[0]
+    plausible = {c.id: [p for p in proposed.get(c.id, ()) if _plausible(p.text, c)] for c in corrections}
+    texts = [[c.prompt, *(p.text for p in plausible[c.id])] for c in corrections]
+    nameless = [[without_names(text, group[0]) for text in group] for group in texts]
+    of_each = zip(corrections, _embedded(texts, embed), _embedded(nameless, embed), strict=True)
+    for c, vectors, bare in of_each:
+        similar, asks = vectors @ vectors.T, bare @ bare[0]
         chosen: list[int] = []
         # The farthest first: of two that are alike, the one less like the prompt teaches more.
         for place in np.argsort(similar[0, 1:], kind="stable") + 1:
             close = bounds.least <= similar[0, place] <= bounds.most and asks[place] >= bounds.nameless
             if close and all(similar[place, other] <= bounds.apart for other in chosen):
                 chosen.append(int(place))
-        kept[c.id] = [plausible[place - 1] for place in sorted(chosen)]
+        kept[c.id] = [plausible[c.id][place - 1] for place in sorted(chosen)]
     return _answered_alike(corrections, kept, embed, answer, bounds.answers)
+
+
+def _embedded(groups: Sequence[Sequence[str]], embed: Embed) -> list[NDArray[np.float32]]:
+    """The vectors of each group of texts, in one call: what an encoder remembers is read whole for each."""
+    vectors = embed([text for group in groups for text in group])
+    return np.split(vectors, np.cumsum([len(group) for group in groups], dtype=int))[:-1]
 
 
 def _plausible(text: str, correction: Correction) -> bool:
@@ -141,12 +148,12 @@ def _answered_alike(
         asked = sorted(text for text, is_chat in texts if is_chat is chat)
         if asked:
             said.update(zip(((text, chat) for text in asked), answer(asked, chat), strict=True))
+    answered = [
+        [said[text, c.chat] for text in (c.prompt, *(p.text for p in kept[c.id]))] if kept[c.id] else []
+        for c in corrections
+    ]
     alike: dict[str, list[Phrasing]] = {}
-    for c in corrections:
-        answers = (
-            [said[text, c.chat] for text in (c.prompt, *(p.text for p in kept[c.id]))] if kept[c.id] else []
-        )
-        vectors = embed(answers)
+    for c, answers, vectors in zip(corrections, answered, _embedded(answered, embed), strict=True):
         alike[c.id] = [
             p
             for place, p in enumerate(kept[c.id], 1)

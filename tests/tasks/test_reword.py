@@ -112,6 +112,31 @@ def test_a_correction_without_rewordings_is_asked_of_nobody():
     assert keep_meaning([CHAD], {}, by_words, answer) == {CHAD.id: []}
 
 
+def test_many_corrections_are_judged_each_for_itself_in_a_few_calls_of_the_encoder():
+    places = ["Chad", "Mali", "Peru"]
+    many = [correction(f"What is the capital of {place}?", f"{place}ville", "No.") for place in places]
+    written = {
+        c.id: [Phrasing(f"Name the capital of {place}{end}", "indirect/0") for end in (".", ", you river!")]
+        for c, place in zip(many[:2], places, strict=False)
+    }
+    calls = []
+
+    def embed(texts):
+        calls.append(len(texts))
+        return by_words(texts)
+
+    def judged(corrections):
+        bounds = Bounds(least=0.3, nameless=0.3, apart=0.9)
+        return keep_meaning(corrections, written, embed, lambda prompts, _: ["It is."] * len(prompts), bounds)
+
+    apart = {id_: found for c in many for id_, found in judged([c]).items()}
+    assert [len(apart[c.id]) for c in many] == [2, 2, 0]
+    calls.clear()
+    assert judged(many) == apart
+    assert len(calls) <= 3
+    assert judged([]) == {}
+
+
 @given(st.lists(st.text(max_size=40), max_size=6))
 def test_whatever_a_model_writes_what_is_kept_is_new_and_names_the_same(texts):
     found = kept([*texts, "Name the capital of Chad."])
