@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.console import ReportProgress
+from flows.judge import check_gates
 from flows.rewordings import written_by_a_model
 from flows.settings import CorrectSettings
 from flows.stages import Champion, stage
@@ -22,6 +23,7 @@ from tasks.models import load
 from tasks.prompt_check import PromptCheck
 from tasks.records import State, TrafficRecord, UserError
 from tasks.roles import Learnable, for_training, recent
+from validation.outcomes import LOCALITY
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,10 +130,7 @@ def _encoder(settings: CorrectSettings) -> tuple[Embed | None, list[str]]:
 
 def _gate_rows(settings: CorrectSettings) -> int:
     """How many locality rows the gates need to decide."""
-    from validation.outcomes import LOCALITY
-    from validation.thresholds import load_gates
-
-    gate = load_gates(settings.gates).gates.get(LOCALITY)
+    gate = check_gates(settings).gates.get(LOCALITY)
     return gate.minimum_n if gate else 0
 
 

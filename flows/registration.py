@@ -31,7 +31,7 @@ def deployments_of(file: Path, model_name: str) -> str:
         for deployment in content["deployments"]:
             if not model_name:
                 deployment.pop("schedules", None)
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{file} is not a file of deployments ({why}); correct --deployments") from error
     # Prefect is given the name by the environment; here it tells one model's schedules from another's.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from prefect import flow
 
+from editors.catalogue import is_trained
 from flows import stages
 from flows.console import Narrator
 from flows.correct import collected_errors
 from flows.dataset import traffic_to_train_on
+from flows.judge import check_gates
 from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
 from tasks.models import resolve
@@ -21,10 +23,15 @@ def train_editor(settings: CorrectSettings) -> str:
     One that was trained on just these data is there already.
 
     Raises:
-        UserError: the editor is none that is trained, or there is too little to train on.
+        UserError: the editor is none that is trained, the gate file cannot be used, or there is too little to
+            train on.
     """
     settings = settings.model_copy(update={"retrain": True})
     stages.check_editor(settings)
+    if not is_trained(settings.editor):
+        raise UserError(f"{settings.editor} is not an editor that is trained; name another as `editor`")
+    # They say how much of the traffic is theirs alone.
+    check_gates(settings)
     name, narrator = settings.model_name, Narrator()
     # That of a run: both write editors of this base to the same place.
     with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/correct", "train-editor", seconds=3600):
@@ -35,7 +42,6 @@ def train_editor(settings: CorrectSettings) -> str:
         learnable = traffic_to_train_on(settings, ledger, champion, traffic)
         with narrator.stage("train", f"Train an editor for {base.ref}") as progress:
             trained = stages.train_or_reuse(settings, base, learnable, progress, narrator.left_out)
-    if trained is None:
-        raise UserError(f"{settings.editor} is not an editor that is trained; name another as `editor`")
+    assert trained is not None
     narrator.say(f"{trained.folder}: {trained.statement}")
     return str(trained.folder)

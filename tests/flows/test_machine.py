@@ -137,7 +137,9 @@ def test_what_stands_in_the_way_is_one_sentence_and_nothing_is_started(
         assert said.endswith("name another one with --endpoint-port")
     no_deployments = tmp_path / "no.yaml"
     no_deployments.write_text("deployments: 3")
-    for file in (no_deployments, tmp_path / "missing.yaml"):
+    no_text = tmp_path / "no-text.yaml"
+    no_text.write_bytes(b"\xff\xfe\x00")
+    for file in (no_deployments, no_text, tmp_path / "missing.yaml"):
         said = refused("up", "--home", home, "--deployments", str(file))
         assert f"{file} is not a file of deployments" in said
     monkeypatch.setenv("PREFECT_API_URL", "http://ann:secret@elsewhere/api")

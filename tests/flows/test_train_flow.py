@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.settings import CorrectSettings
 from flows.train_editor import train_editor
 from tasks.ledger import LeaseHeld, Ledger
 from tasks.models import resolve
@@ -29,3 +30,21 @@ def test_the_flow_leaves_an_editor_where_a_run_finds_it(taught: Callable[[Path],
     assert {path: path.stat().st_mtime_ns for path in Path(folder).iterdir()} == before
     with pytest.raises(UserError, match="does not train the editor finetune"):
         train_editor(settings.model_copy(update={"editor": "finetune"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"editor": "auto"}, "auto is not an editor that is trained"),
+        ({"gates": "gates.yaml"}, "gates.yaml is refused at"),
+    ],
+)
+def test_what_cannot_be_trained_with_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], says: str
+):
+    monkeypatch.chdir(tmp_path)
+    Path("gates.yaml").write_text("gates: 3\n")
+    given = {"model_name": "m", "home": tmp_path / "home", **changes}
+    with pytest.raises(UserError, match=says):
+        train_editor(CorrectSettings.model_validate(given))
+    assert not (tmp_path / "home").exists()
