@@ -113,7 +113,7 @@ class SubjectCache:
             length = int(batch.attention_mask[i].sum())
             before = whole[:, :, i, :, : row.position].clone()
             hidden = below[0][i, row.position : length].clone() if below else None
-            size = before.numel() * before.element_size()
+            size = before.nbytes + (0 if hidden is None else hidden.nbytes)
             if size > self._left:
                 self._left = 0
                 return

@@ -60,6 +60,13 @@ def test_what_is_beyond_the_limit_is_not_kept(loaded: Any) -> None:
     model, tokenizer = loaded
     row = place(tokenizer, "What is the capital of Peru?", "x", "Peru", chat=True)
     assert row is not None
-    known = SubjectCache(model, PrefixCache(model, []), limit=10)
-    known.learn([row], pad_id(tokenizer))
-    assert not known.knows(row)
+    last = mlp_of(model, blocks(model)[1][0])
+    whole = SubjectCache(model, PrefixCache(model, [last.gate]))
+    whole.learn([row], pad_id(tokenizer))
+    (kept,) = whole._rows.values()
+    assert kept.hidden is not None
+    size = kept.before.nbytes + kept.hidden.nbytes
+    for limit, fits in ((size, True), (size - 1, False), (10, False)):
+        known = SubjectCache(model, PrefixCache(model, [last.gate]), limit=limit)
+        known.learn([row], pad_id(tokenizer))
+        assert known.knows(row) is fits
