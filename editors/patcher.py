@@ -1,4 +1,4 @@
-"""A neuron of its own for every subject, that is silent for everything else.
+"""A neuron of its own for every subject, solved to be silent for everything else.
 
 Transformer-Patcher (Huang et al. 2023, "One mistake worth one neuron") adds to the last block's MLP a neuron
 for each token of an answer. Here the neuron is in middle blocks and fires at the subject's last token, where

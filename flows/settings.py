@@ -51,7 +51,7 @@ class CorrectSettings(BaseModel):
     methods: tuple[str, ...] = Field(
         default=("ultraedit", "malmen", "patcher", "memit-joint"),
         min_length=1,
-        description="editors that `auto` tries, the cheapest first; the first that passes is taken",
+        description="editors that `auto` tries, in this order; the first that passes is taken",
     )
     retrain: bool = Field(default=False, description="train an editor even where there is one")
     training_steps: int = Field(default=60, ge=1, description="steps of a training inside the flow")

@@ -23,8 +23,10 @@ from flows.cli.options import (
     settings_of,
     typed,
 )
-from flows.settings import AUTO
+from flows.settings import AUTO, CorrectSettings
 from tasks.records import UserError
+
+_TRIED = ",".join(CorrectSettings.model_fields["methods"].default)
 
 
 def demo(
@@ -57,7 +59,7 @@ def correct(
     methods: Annotated[
         str,
         typer.Option(
-            help="What `--editor auto` tries, `a,b,c` with the cheapest first; by default mendflow's choice.",
+            help=f"What `--editor auto` tries, in this order; by default `{_TRIED}`.",
             callback=known_editors,
         ),
     ] = "",

@@ -72,7 +72,7 @@ AnyEditor = Annotated[
 OneOrAuto = Annotated[
     str,
     typer.Option(
-        help=f"The folder of an editor, one of {listed()}, or `auto`: the cheapest of several that passes.",
+        help=f"The folder of an editor, one of {listed()}, or `auto`: the first of several that passes.",
         callback=editor_or_auto,
     ),
 ]
