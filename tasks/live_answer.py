@@ -85,7 +85,7 @@ class Answer:
     Attributes:
         version: what answers.
         text: what was answered so far.
-        finish: `stop` or `length` once it ended, until then "".
+        finish: `stop` or `length` once it ended; until then, and where it was cancelled, "".
         prompt_tokens: of the prompt as the model reads it.
         completion_tokens: made so far, without the one that ends an answer.
         override: the correction whose override answered, or "".
@@ -130,9 +130,9 @@ class Answer:
         stops = self.version.stops(chat=self.asked.chat)
         tokens = next_tokens(self.version.model, self._ids, stops, self._steps, self.asked.sampling)
         ids: list[int] = []
-        while not self.finish:
+        while not self.finish and not self._cancelled.is_set():
             with turns.turn():
-                token = None if self._cancelled.is_set() else next(tokens, None)
+                token = next(tokens, None)
                 if token is not None:
                     ids.append(token)
                     self.completion_tokens += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import threading
@@ -95,12 +96,12 @@ def application(service: Service) -> FastAPI:
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
         body = await _body(service, request)
-        return await _serve(service, read(ChatRequest, body))
+        return await _serve(service, request, read(ChatRequest, body))
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> Response:
         body = await _body(service, request)
-        return await _serve(service, read(CompletionRequest, body))
+        return await _serve(service, request, read(CompletionRequest, body))
 
     return app
 
@@ -145,7 +146,7 @@ async def _body(service: Service, request: Request) -> bytes:
     return bytes(body)
 
 
-async def _serve(service: Service, request: ChatRequest | CompletionRequest) -> Response:
+async def _serve(service: Service, connection: Request, request: ChatRequest | CompletionRequest) -> Response:
     if not service.under_way.acquire(blocking=False):
         raise ApiError(429, "too many requests are under way; try again", code="rate_limit_exceeded")
     handed_over = False
@@ -165,8 +166,12 @@ async def _serve(service: Service, request: ChatRequest | CompletionRequest) -> 
             return _Stream(
                 _events(service, answer, counted=counted), headers, lambda: _ended(service, answer)
             )
-        for_all = await run_in_threadpool(_whole, service, answer)
-        service.traces.add(version, answer.traced())
+        watching = asyncio.create_task(_cancel_with(connection, answer))
+        try:
+            for_all = await run_in_threadpool(_whole, service, answer)
+        finally:
+            watching.cancel()
+        _trace(service, answer)
         return JSONResponse(for_all, headers=headers)
     except ApiError:
         raise
@@ -176,6 +181,13 @@ async def _serve(service: Service, request: ChatRequest | CompletionRequest) -> 
     finally:
         if not handed_over:
             service.under_way.release()
+
+
+async def _cancel_with(connection: Request, answer: Answer) -> None:
+    """Cancel an answer once its client has left, which is all that is heard after a request's body."""
+    while (await connection.receive())["type"] != "http.disconnect":
+        pass
+    answer.cancel()
 
 
 def _whole(service: Service, answer: Answer) -> dict[str, Any]:
@@ -204,9 +216,13 @@ def _events(service: Service, answer: Answer, *, counted: bool) -> Iterator[str]
 
 
 def _ended(service: Service, answer: Answer) -> None:
-    """A stream has been read to its end, or not."""
-    answer.cancel()
+    """A stream has been read to its end, or not: then nobody asks for its next piece."""
     service.under_way.release()
+    _trace(service, answer)
+
+
+def _trace(service: Service, answer: Answer) -> None:
+    """Leave the trace of an answer, unless nothing came of it before its client left."""
     if answer.finish or answer.text:
         service.traces.add(answer.version, answer.traced())
 

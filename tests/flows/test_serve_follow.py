@@ -173,13 +173,29 @@ def test_what_cannot_be_served_is_one_sentence(known: Known, tmp_path: Path):
         client.get(f"http://127.0.0.1:{port}/health")
 
 
+def slow(*_: Any) -> Iterator[int]:
+    """Tokens for twenty seconds."""
+    for _ in range(1000):
+        time.sleep(0.02)
+        yield 60
+
+
+def test_whoever_leaves_before_a_whole_answer_gives_the_place_back(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+):
+    with running(known, Limits(at_once=1)) as client:
+        with monkeypatch.context() as patch:
+            patch.setattr("tasks.live_answer.next_tokens", slow)
+            with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=client.base_url) as hasty:
+                hasty.post(CHAT, json={"messages": [{"role": "user", "content": "Hi"}]}, timeout=0.5)
+        until(lambda: ask(client, "Hi").status_code == 200, seconds=8)
+    cut, whole = (trace.data.spans[0] for trace in traced(known))
+    assert cut.attributes["finish_reason"] == "cancelled"
+    assert whole.attributes["finish_reason"] in ("stop", "length")
+
+
 def test_whoever_stops_reading_gives_the_place_back(known: Known, monkeypatch: pytest.MonkeyPatch):
     from tasks import live_answer
-
-    def slow(*_: Any) -> Iterator[int]:
-        for _ in range(1000):
-            time.sleep(0.02)
-            yield 60
 
     with running(known, Limits(at_once=1)) as client:
         with monkeypatch.context() as patch:
