@@ -22,7 +22,7 @@ from flows.registration import (
     is_deployed,
     make_pool,
 )
-from flows.settings import HOME_VARIABLE, CorrectSettings, reporters_file
+from flows.settings import HOME_VARIABLE, CorrectSettings, reporters_file, stores_from_any_folder
 from tasks.records import UserError
 from tasks.reporters import read_reporters
 from tasks.urls import without_password
@@ -110,7 +110,7 @@ def up(
                 _require_free(number, option)
         with narrator.stage("stores", "Prepare the stores"):
             _prepare_stores(settings, home)
-        environment = _environment(settings, home)
+        environment = environment_of_parts(settings, home)
         starts = _commands(home, ports)
         for name in (PREFECT, MLFLOW):
             if name in missing:
@@ -210,10 +210,12 @@ def _prepare_stores(settings: CorrectSettings | None, home: Path) -> None:
             experiment_id(client, stores.experiment)
 
 
-def _environment(settings: CorrectSettings | None, home: Path) -> dict[str, str]:
+def environment_of_parts(settings: CorrectSettings | None, home: Path) -> dict[str, str]:
     """What all parts, and the runs that the worker starts, find in their environment."""
     return {
         **os.environ,
+        # None of them runs in the folder that the user named the stores from.
+        **stores_from_any_folder(),
         HOME_VARIABLE: str(home),
         MODEL_VARIABLE: settings.model_name if settings else "",
         # The flows that were deployed are those that run, installed or not.

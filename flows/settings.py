@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.urls import without_password
+from tasks.urls import from_any_folder, without_password
 
 HOME = Path(".mendflow")
 HOME_VARIABLE, TRACKING_VARIABLE, LEDGER_VARIABLE = "MENDFLOW_HOME", "MENDFLOW_TRACKING", "MENDFLOW_LEDGER"
@@ -93,7 +93,7 @@ class CorrectSettings(BaseModel):
     @property
     def tracking(self) -> str:
         """The MLflow store as a URI."""
-        return self.tracking_uri or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
+        return from_any_folder(self.tracking_uri) or f"sqlite:///{self.home.absolute() / 'mlflow.db'}"
 
     @property
     def key_statistics(self) -> Path:
@@ -103,7 +103,7 @@ class CorrectSettings(BaseModel):
     @property
     def ledger(self) -> str:
         """The ledger database as a URL."""
-        return self.ledger_url or f"sqlite:///{self.home.absolute() / 'ledger.db'}"
+        return from_any_folder(self.ledger_url) or f"sqlite:///{self.home.absolute() / 'ledger.db'}"
 
     def command(self, verb: str, *more: str) -> str:
         """A command about this model, as a person has to type it to reach the same stores."""
@@ -115,6 +115,14 @@ class CorrectSettings(BaseModel):
 def reporters_file(home: Path, named: Path | None = None) -> Path:
     """The file of those who may report over HTTP."""
     return (named or Path(os.environ.get(REPORTERS_VARIABLE) or home / "reporters.json")).absolute()
+
+
+def stores_from_any_folder() -> dict[str, str]:
+    """The variables that name stores, as processes in other folders than this one's have to find them."""
+    urls = {name: from_any_folder(os.environ.get(name, "")) for name in (TRACKING_VARIABLE, LEDGER_VARIABLE)}
+    reporters = os.environ.get(REPORTERS_VARIABLE)
+    named = {**urls, REPORTERS_VARIABLE: str(Path(reporters).absolute()) if reporters else ""}
+    return {name: value for name, value in named.items() if value}
 
 
 def typed(home: Path, default: Path = HOME, *, tracking: str = "", ledger: str = "") -> str:

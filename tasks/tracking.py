@@ -6,12 +6,11 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from tasks.records import UserError
-from tasks.urls import without_password
+from tasks.urls import sqlite_file, without_password
 
 _CONNECT_SECONDS = 5.0
 
@@ -75,13 +74,13 @@ def _no_transfer_bars() -> Iterator[None]:
 
 def has_store(uri: str) -> bool:
     """Whether there may be a store: false where its SQLite file was not made yet."""
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     return file is None or file.is_file()
 
 
 def _check_reachable(uri: str, *, create: bool) -> None:
     """Fail in seconds where MLflow would try again for minutes, or make an empty store."""
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     if file is not None and not create and not file.is_file():
         raise _unusable(uri, FileNotFoundError(f"there is no file {file}; `mendflow correct` makes it"))
     address = urlsplit(uri)
@@ -96,7 +95,7 @@ def _check_reachable(uri: str, *, create: bool) -> None:
 
 def _make_sqlite_store(uri: str) -> None:
     """Begin a new SQLite store in write-ahead mode: its tables, and every trace, take a third of the time."""
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     if file is None or file.exists():
         return
     try:
@@ -105,12 +104,6 @@ def _make_sqlite_store(uri: str) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
     except (OSError, sqlite3.Error) as error:
         raise _unusable(uri, error) from error
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    """The file of a SQLite store; None for another store, or one in memory."""
-    path = uri.removeprefix("sqlite:///").partition("?")[0]
-    return Path(path) if uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
 
 
 def _unusable(uri: str, error: Exception) -> UserError:
@@ -130,7 +123,7 @@ def experiment_id(client: Any, name: str) -> str:
     if found is not None:
         return str(found.experiment_id)
     location = None
-    file = _sqlite_file(client.tracking_uri)
+    file = sqlite_file(client.tracking_uri)
     if file is not None:
         location = (file.absolute().parent / "artifacts" / quote(name, safe="")).as_uri()
     return str(client.create_experiment(name, artifact_location=location))

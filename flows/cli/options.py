@@ -91,8 +91,10 @@ def settings_of(
     home = home.absolute()
     os.environ[HOME_VARIABLE] = str(home)
     try:
-        values = {"model_name": name, "home": home, "tracking_uri": tracking, "ledger_url": ledger, **more}
-        return CorrectSettings.model_validate(values)
+        # Of commands without the options, too, the environment says where the stores are.
+        stores = {"tracking_uri": tracking, "ledger_url": ledger}
+        named = {option: url for option, url in stores.items() if url}
+        return CorrectSettings.model_validate({"model_name": name, "home": home, **named, **more})
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error

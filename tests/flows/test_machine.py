@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from flows.background import Background
 from flows.cli import app
-from flows.machine import DEPLOYMENTS, PREFECT, Machine, use_running_server
+from flows.cli.options import settings_of
+from flows.machine import DEPLOYMENTS, PREFECT, Machine, environment_of_parts, use_running_server
 from flows.registration import deployments_of
 from tasks.records import UserError
 
@@ -147,6 +148,36 @@ def test_what_stands_in_the_way_is_one_sentence_and_nothing_is_started(
     assert "PREFECT_API_URL names a Prefect server" in said
     assert "secret" not in said
     assert Machine(Path(home)).running() == []
+
+
+@pytest.mark.parametrize("model", ["", "m"])
+def test_stores_named_from_the_users_folder_are_the_same_ones_in_every_part(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MENDFLOW_HOME", "")
+    monkeypatch.chdir(tmp_path)
+    named = {
+        "MENDFLOW_LEDGER": (
+            "sqlite:///led%20ger.db?timeout=3",
+            f"sqlite:///{tmp_path}/led%20ger.db?timeout=3",
+        ),
+        "MENDFLOW_TRACKING": ("sqlite:///../mlflow.db", f"sqlite:///{tmp_path}/../mlflow.db"),
+        "MENDFLOW_REPORTERS": ("keys.json", f"{tmp_path}/keys.json"),
+    }
+    for variable, (given, _) in named.items():
+        monkeypatch.setenv(variable, given)
+    settings = settings_of(model, tmp_path / "home") if model else None
+    found = environment_of_parts(settings, tmp_path / "home")
+    # What the command itself prepares is what they find.
+    assert settings is None or settings.ledger == named["MENDFLOW_LEDGER"][1]
+    assert {variable: found[variable] for variable in named} == {
+        variable: everywhere for variable, (_, everywhere) in named.items()
+    }
+    monkeypatch.setenv("MENDFLOW_LEDGER", "postgresql://host/ledger")
+    monkeypatch.delenv("MENDFLOW_TRACKING")
+    found = environment_of_parts(None, tmp_path / "home")
+    assert found["MENDFLOW_LEDGER"] == "postgresql://host/ledger"
+    assert "MENDFLOW_TRACKING" not in found
 
 
 def test_down_where_nothing_runs_says_so_and_makes_nothing(tmp_path: Path):
