@@ -65,7 +65,30 @@ def deploy(content: str, folder: Path, environment: Mapping[str, str]) -> None:
     if done.returncode:
         said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise UserError(f"the deployments were refused: {' / '.join(said[-3:])}; correct --deployments")
+    _drop_other_schedules(content, environment["PREFECT_API_URL"])
     os.replace(unfinished, folder / DEPLOYED_FILE)
+
+
+def _drop_other_schedules(content: str, api_url: str) -> None:
+    """Remove what the deployments of a file are scheduled by besides: Prefect adds and changes alone."""
+    import yaml
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas import filters
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    slugs = {
+        deployment["name"]: {schedule.get("slug") for schedule in deployment.get("schedules") or ()}
+        for deployment in yaml.safe_load(content)["deployments"]
+    }
+    named = filters.DeploymentFilter(name=filters.DeploymentFilterName(any_=list(slugs)))
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        for deployment in client.read_deployments(
+            deployment_filter=named,
+            work_pool_filter=filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=[POOL])),
+        ):
+            for schedule in deployment.schedules:
+                if schedule.slug not in slugs[deployment.name]:
+                    client.delete_deployment_schedule(deployment.id, schedule.id)
 
 
 def make_pool(api_url: str) -> None:

@@ -175,3 +175,21 @@ def test_down_stops_every_process_and_up_goes_on_with_the_same_stores(production
     assert production.models() == {OTHER: 1, THIRD: 1}
     before = len(completed(production))
     until(lambda: len(completed(production)) > before)
+
+
+def test_without_a_model_nothing_is_scheduled_any_more_and_with_one_it_is_again(production: Production):
+    def scheduled() -> set[str]:
+        found = httpx.post(f"{production.api}/deployments/filter", json={}).json()
+        assert len(found) == len(yaml.safe_load(DEPLOYMENTS.read_text())["deployments"])
+        return {one["name"] for one in found if one["schedules"]}
+
+    assert scheduled() == {"correct", "revalidate"}
+    of_no_model = production.arguments[production.arguments.index("--deployments") :]
+    assert "nothing is scheduled" in production.mendflow("up", *of_no_model)
+    assert scheduled() == set()
+    planned = httpx.post(
+        f"{production.api}/flow_runs/filter", json={"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    )
+    assert planned.json() == []
+    production.mendflow("up", *production.arguments)
+    assert scheduled() == {"correct", "revalidate"}
