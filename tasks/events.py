@@ -28,7 +28,7 @@ def tell_of_reports(kept: Iterable[Correction]) -> int:
     events = [_event(correction) for correction in kept]
     if not events or not _may_have_an_api():
         return 0
-    from prefect.settings import get_current_settings
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
     if not get_current_settings().api.url:
         return 0
@@ -36,8 +36,12 @@ def tell_of_reports(kept: Iterable[Correction]) -> int:
     from prefect.client.orchestration import get_client
 
     try:
-        # At once and not through Prefect's queue of events: a command would end before that is empty.
-        with get_client(sync_client=True, httpx_settings={"timeout": _TIMEOUT_SECONDS}) as client:
+        # At once and not through Prefect's queue of events: a command would end before that is empty. Without
+        # its client's retries: a server that hangs would hold up whoever reports for a minute and a half.
+        with (
+            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+            get_client(sync_client=True, httpx_settings={"timeout": _TIMEOUT_SECONDS}) as client,
+        ):
             client.request("POST", "/events", json=events).raise_for_status()
     except (httpx.HTTPError, OSError, RuntimeError) as error:
         logging.getLogger(__name__).warning(

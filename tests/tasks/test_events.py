@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -90,6 +91,22 @@ def test_a_report_is_kept_where_prefect_cannot_be_told(url: str, caplog: pytest.
     (record,) = [one for one in caplog.records if one.name == "tasks.events"]
     assert "1 reports are in the ledger, but Prefect was not told" in record.getMessage()
     assert record.exc_info is None
+
+
+def test_a_prefect_that_hangs_is_waited_for_once(
+    url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setattr("tasks.events._TIMEOUT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        api = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
+        began = time.monotonic()
+        with temporary_settings({PREFECT_API_URL: api}):
+            made = report_error("Capital of Chad?", "", "N'Djamena", "m", ledger_url=url, reporter="ann")
+        assert time.monotonic() - began < 10
+    assert made.state == "accepted"
+    assert "Prefect was not told of them" in caplog.text
 
 
 REPORT = """
