@@ -12,6 +12,7 @@ from tasks.records import UserError
 from tasks.tracking import tracking
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI
 
     from tasks.live_server import Limits
@@ -77,5 +78,13 @@ def serve(
                 f"{host}:{port} cannot be listened on ({error.strerror}); name another with --port"
             ) from error
         with served(settings, limits, poll_seconds=poll_seconds, device=device) as app:
-            server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=60))
-            server.run(sockets=[listening])
+            uvicorn.Server(configured(app)).run(sockets=[listening])
+
+
+def configured(app: FastAPI) -> uvicorn.Config:
+    """How a server runs the application."""
+    import uvicorn
+
+    from flows.slow_clients import PromptClients
+
+    return uvicorn.Config(app, log_level="warning", http=PromptClients, timeout_graceful_shutdown=60)

@@ -35,11 +35,13 @@ class Limits:
         tokens: the most that an answer has.
         at_once: requests under way; more are told to come again.
         body_bytes: of a request.
+        body_seconds: that a request's body may take to arrive.
     """
 
     tokens: int = 1024
     at_once: int = 32
     body_bytes: int = 1 << 20
+    body_seconds: float = 30.0
 
 
 @dataclass
@@ -137,10 +139,13 @@ async def _body(service: Service, request: Request) -> bytes:
         raise ApiError(415, "the content type has to be application/json")
     body = bytearray()
     try:
-        async for part in request.stream():
-            body += part
-            if len(body) > service.limits.body_bytes:
-                raise ApiError(413, f"the request is larger than {service.limits.body_bytes} bytes")
+        async with asyncio.timeout(service.limits.body_seconds):
+            async for part in request.stream():
+                body += part
+                if len(body) > service.limits.body_bytes:
+                    raise ApiError(413, f"the request is larger than {service.limits.body_bytes} bytes")
+    except TimeoutError as error:
+        raise ApiError(408, f"the body took more than {service.limits.body_seconds:g} seconds") from error
     except ClientDisconnect as error:
         raise ApiError(400, "the request ended before its body did") from error
     return bytes(body)

@@ -65,13 +65,15 @@ def configured(app: Any) -> uvicorn.Config:
     """
     import uvicorn
 
+    from flows.slow_clients import PromptClients
+
     return uvicorn.Config(
         app,
         access_log=False,
         log_level="warning",
         server_header=False,
         proxy_headers=False,
-        http="h11",
+        http=PromptClients,
         ws="none",
         limit_concurrency=_AT_ONCE,
         timeout_graceful_shutdown=_END_SECONDS,

@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from flows.settings import CorrectSettings
 from tasks import validate
+
+if TYPE_CHECKING:
+    from tests.flows.serving_tools import Known
 
 IN_FRESH_PROCESS = validate._in_fresh_process
 COUNTRIES = ["Chad", "Peru", "Togo", "Mali", "Fiji", "Iran", "Cuba", "Oman", "Laos", "Iraq", "Guam", "Niue"]
@@ -61,6 +65,16 @@ def measure_here(request_file: Path, _: object) -> None:
 def anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Candidates are measured as they are in production."""
     monkeypatch.setattr(validate, "_in_fresh_process", IN_FRESH_PROCESS)
+
+
+@pytest.fixture
+def known(tmp_path: Path, mlflow_store: str, tiny_llama, monkeypatch: pytest.MonkeyPatch) -> Known:
+    """A model of three versions to be served; the second is the champion."""
+    from tasks.models import resolve
+    from tests.flows.serving_tools import known_model
+
+    monkeypatch.setenv("MENDFLOW_HOME", str(tmp_path))
+    return known_model(tmp_path, mlflow_store, resolve(str(tiny_llama())))
 
 
 @dataclass(frozen=True)

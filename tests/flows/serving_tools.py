@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from fastapi.testclient import TestClient
 
 from editors.delta import Delta
 from editors.generation import generate_greedy
-from flows.serve import served
+from flows.serve import configured, served
 from flows.settings import CorrectSettings
 from tasks.live_server import Limits
 from tasks.models import ModelFolder, load, resolve
@@ -128,17 +129,18 @@ def running(known: Known, limits: Limits | None = None) -> Iterator[httpx.Client
     import uvicorn
 
     with served(known.settings, limits or Limits(), poll_seconds=0.05) as app:
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            until(lambda: server.started)
-            port = server.servers[0].sockets[0].getsockname()[1]
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join()
+        server = uvicorn.Server(configured(app))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            try:
+                until(lambda: server.started)
+                url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+                with httpx.Client(base_url=url, timeout=60) as client:
+                    yield client
+            finally:
+                server.should_exit = True
+                thread.join()
 
 
 def until(true: Any, seconds: float = 60) -> None:

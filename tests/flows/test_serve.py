@@ -15,7 +15,7 @@ from editors.requests import EditRequest
 from flows.serve import KEY_VARIABLE
 from tasks import collect
 from tasks.live_server import Limits
-from tasks.models import load, resolve
+from tasks.models import load
 from tasks.traffic import Feedback, give_feedback
 from tests.flows.serving_tools import (
     CHAT,
@@ -25,15 +25,8 @@ from tests.flows.serving_tools import (
     ask,
     client_of,
     events,
-    known_model,
     traced,
 )
-
-
-@pytest.fixture
-def known(tmp_path: Path, mlflow_store: str, tiny_llama, monkeypatch: pytest.MonkeyPatch) -> Known:
-    monkeypatch.setenv("MENDFLOW_HOME", str(tmp_path))
-    return known_model(tmp_path, mlflow_store, resolve(str(tiny_llama())))
 
 
 def test_both_endpoints_answer_as_generation_does(known: Known):

@@ -17,7 +17,6 @@ from typer.testing import CliRunner
 from flows.cli import app as command
 from flows.serve import KEY_VARIABLE
 from tasks.live_server import Limits
-from tasks.models import resolve
 from tasks.records import UserError
 from tasks.registry import CHAMPION
 from tasks.tracking import tracking
@@ -28,17 +27,10 @@ from tests.flows.serving_tools import (
     ask,
     damage,
     events,
-    known_model,
     running,
     traced,
     until,
 )
-
-
-@pytest.fixture
-def known(tmp_path: Path, mlflow_store: str, tiny_llama, monkeypatch: pytest.MonkeyPatch) -> Known:
-    monkeypatch.setenv("MENDFLOW_HOME", str(tmp_path))
-    return known_model(tmp_path, mlflow_store, resolve(str(tiny_llama())))
 
 
 def test_champions_change_under_load_and_no_request_is_dropped_or_mixed(known: Known):
