@@ -62,6 +62,7 @@ def run_demo(demo: DemoSettings) -> CorrectionRun:
     ensure_server()
     settings = CorrectSettings(
         model_name=MODEL_NAME,
+        base=DEMO_MODEL,
         home=home,
         # Its own, whatever stores the environment names.
         tracking_uri="",

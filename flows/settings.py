@@ -27,7 +27,9 @@ class CorrectSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_name: str = Field(min_length=1, description="registered model name in MLflow")
-    base: str = Field(default=DEMO_MODEL, description="reference of the pristine base model")
+    base: str = Field(
+        default="", description="reference of the pristine base model; by default the champion's"
+    )
     # A worker's environment says where its stores are: deployments name none.
     home: Path = Field(
         default_factory=lambda: Path(os.environ.get(HOME_VARIABLE) or HOME),

@@ -68,7 +68,11 @@ def collect_errors(settings: CorrectSettings) -> Collected:
 
 @stage
 def find_champion(settings: CorrectSettings, ledger: Ledger) -> Champion:
-    """The champion; the base is registered as the first one where there is none yet."""
+    """The champion; a base that the user named is registered as the first one where there is none yet.
+
+    Raises:
+        UserError: there is none and no base is named, or one of them cannot be used.
+    """
     from tasks.promotion import promote
 
     name, uri = settings.model_name, settings.tracking
@@ -76,6 +80,12 @@ def find_champion(settings: CorrectSettings, ledger: Ledger) -> Champion:
     with tracking(uri, create=not settings.tracking_uri):
         pass
     if describe(name, tracking_uri=uri).champion is None:
+        # Errors may be reported about any name: a misspelt one is to become no model by itself.
+        if not settings.base:
+            raise UserError(
+                f"there is no champion of {name}: correct the name, or name the base that is to be its first "
+                f"(`{settings.command('correct', '--base', 'REF')}`; in a deployment, `base` of its settings)"
+            )
         base = resolve(settings.base, cache=settings.home / "models")
         version = register.register(name, tracking_uri=uri, base=base)
         promote(
@@ -109,7 +119,7 @@ def check_base(settings: CorrectSettings, champion: Champion) -> None:
     Raises:
         UserError: it is another base, or cannot be found.
     """
-    if "base" not in settings.model_fields_set or settings.base == champion.folder.ref:
+    if settings.base in ("", champion.folder.ref):
         return
     named = resolve(settings.base, cache=settings.home / "models")
     if named.digest != champion.folder.digest:

