@@ -13,7 +13,9 @@ from typing import Any
 
 import psutil
 
-# Start times are counted from the machine's start, which the clock puts a little earlier or later each time.
+from tasks.processes import mark_of
+
+# Where processes have no mark, their start is known by the clock, and each time a little differently.
 _CLOCK_SECONDS = 1.0
 _POLL_SECONDS = 0.1
 
@@ -52,7 +54,8 @@ class Background:
                 cwd=self.folder,
                 start_new_session=True,
             )
-        known = {"pid": process.pid, "started": psutil.Process(process.pid).create_time(), **about}
+        started = psutil.Process(process.pid).create_time()
+        known = {"pid": process.pid, "started": started, "process": mark_of(process.pid), **about}
         unfinished = self._file.with_suffix(".partial")
         unfinished.write_text(json.dumps(known))
         os.replace(unfinished, self._file)
@@ -64,7 +67,11 @@ class Background:
         about = self.about
         try:
             process = psutil.Process(int(about["pid"]))
-            same = abs(process.create_time() - float(about["started"])) < _CLOCK_SECONDS
+            same = (
+                mark_of(process.pid) == about["process"]
+                if about.get("process")
+                else abs(process.create_time() - float(about["started"])) < _CLOCK_SECONDS
+            )
         except (psutil.Error, KeyError, TypeError, ValueError):
             return None
         return process if same and not _ended(process) else None

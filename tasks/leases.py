@@ -7,13 +7,13 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
 from tasks import ledger_schema as schema
 from tasks.ledger_database import Database
+from tasks.processes import has_ended, mark_of
 from tasks.records import UserError
 
 
@@ -68,7 +68,7 @@ class Lease:
         expires_at = now + timedelta(seconds=self.seconds)
         row = {
             "holder": self.holder,
-            "process": _this_process(),
+            "process": mark_of(os.getpid()),
             "token": self._token,
             "acquired_at": now,
             "expires_at": expires_at,
@@ -83,7 +83,7 @@ class Lease:
                     return expires_at
                 except exc.IntegrityError:
                     present = connection.execute(sa.select(table).where(of_model)).first()
-            if present is not None and (present.expires_at <= now or _has_ended(present.process)):
+            if present is not None and (present.expires_at <= now or has_ended(present.process)):
                 # Compare and set: only one of those who see it free gets it.
                 free = table.c.token == present.token, table.c.expires_at == present.expires_at
                 if connection.execute(sa.update(table).where(of_model, *free).values(**row)).rowcount:
@@ -111,34 +111,3 @@ def hold(database: Database, model_name: str, holder: str, seconds: float) -> It
         yield lease
     finally:
         lease.release()
-
-
-def _this_process() -> str:
-    """What tells this process from all others, ever: boot, namespace, number, start. Empty if unknown."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')} {os.getpid()} {_start_of(os.getpid())}"
-    except OSError:
-        return ""
-
-
-def _has_ended(process: str) -> bool:
-    """Whether a process of this machine is known to be gone; False wherever that cannot be told."""
-    ours = _this_process().split()
-    theirs = process.split()
-    if len(ours) != 4 or len(theirs) != 4 or ours[:2] != theirs[:2]:
-        return False
-    number = int(theirs[2])
-    try:
-        os.kill(number, 0)
-        return _start_of(number) != theirs[3]
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-
-
-def _start_of(number: int) -> str:
-    """When a process started, in ticks since boot; `ended` for one that only waits to be buried."""
-    fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
-    return "ended" if fields[0] in "ZX" else fields[19]

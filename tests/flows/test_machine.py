@@ -84,6 +84,23 @@ def test_another_process_with_the_same_number_is_left_alone(tmp_path: Path, byst
     assert part.running() == bystander
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere a start is known by the clock")
+def test_a_step_of_the_clock_makes_no_other_process_of_it(tmp_path: Path, bystander: psutil.Process):
+    part = started(tmp_path)
+    process = part.running()
+    assert process is not None
+    file = tmp_path / "part.json"
+    # All starts are counted from that of the machine, which is moved with the clock.
+    file.write_text(json.dumps({**part.about, "started": process.create_time() - 3}))
+    assert part.running() == process
+    known = part.about
+    file.write_text(json.dumps({**known, "pid": bystander.pid, "started": bystander.create_time()}))
+    assert part.running() is None
+    file.write_text(json.dumps(known))
+    assert part.stop(grace_seconds=1)
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": "x", "started": 0}', '{"pid": 999999999}'])
 def test_a_file_that_names_no_process_is_no_process(tmp_path: Path, content: str):
     part = Background(tmp_path, "part")
