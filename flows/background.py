@@ -80,14 +80,12 @@ class Background:
         """End it and every process that it has started, by force after so many seconds; whether it ran."""
         process = self.running()
         if process is not None:
-            family = [process, *_children(process)]
+            family = [process]
             # What a server or worker leaves behind would hold its port, or go on with a run; a run that is
             # told to end can say so to the server.
-            for ending in (family[:1], family):
-                _each(ending, "terminate")
-                _wait(ending, grace_seconds)
-            _each(family, "kill")
-            _wait(family, grace_seconds)
+            _end(family, "terminate", grace_seconds, alone=True)
+            _end(family, "terminate", grace_seconds)
+            _end(family, "kill", grace_seconds)
         self._file.unlink(missing_ok=True)
         return process is not None
 
@@ -104,6 +102,24 @@ def _ended(process: psutil.Process) -> bool:
         return True
 
 
+def _end(family: list[psutil.Process], method: str, seconds: float, *, alone: bool = False) -> None:
+    """Tell the first of a family to end, or all, and wait; what they start meanwhile joins the family."""
+    _add_children(family)
+    _each(family[:1] if alone else family, method)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not all(map(_ended, family[:1] if alone else family)):
+        time.sleep(_POLL_SECONDS)
+        known = len(family)
+        _add_children(family)
+        if not alone:
+            _each(family[known:], method)
+
+
+def _add_children(family: list[psutil.Process]) -> None:
+    for member in list(family):
+        family += [child for child in _children(member) if child not in family]
+
+
 def _children(process: psutil.Process) -> list[psutil.Process]:
     try:
         return list(process.children(recursive=True))
@@ -118,9 +134,3 @@ def _each(processes: Iterable[psutil.Process], method: str) -> None:
             getattr(process, method)()
         except psutil.NoSuchProcess:
             continue
-
-
-def _wait(processes: Sequence[psutil.Process], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not all(map(_ended, processes)):
-        time.sleep(_POLL_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -40,9 +41,9 @@ def bystander() -> Iterator[psutil.Process]:
         process.kill()
 
 
-def started(folder: Path, name: str = "part") -> Background:
+def started(folder: Path, name: str = "part", *, program: str = PARENT) -> Background:
     part = Background(folder, name)
-    part.start([sys.executable, "-c", PARENT], os.environ, url="http://127.0.0.1:1")
+    part.start([sys.executable, "-c", program], os.environ, url="http://127.0.0.1:1")
     deadline = time.monotonic() + 30
     while "up" not in part.log.read_text() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -99,6 +100,40 @@ def test_a_step_of_the_clock_makes_no_other_process_of_it(tmp_path: Path, bystan
     file.write_text(json.dumps(known))
     assert part.stop(grace_seconds=1)
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+# As a worker with a run, which starts a process of its own while the worker is told to end.
+WORKER_WITH_A_RUN = """
+import signal, subprocess, sys, time
+from pathlib import Path
+ending, started = Path("ending"), Path("started")
+run = '''
+import subprocess, sys, time
+from pathlib import Path
+while not Path("ending").exists():
+    time.sleep(0.02)
+late = subprocess.Popen(["sleep", "600"])
+Path("partial").write_text(str(late.pid))
+Path("partial").rename("started")
+time.sleep(600)
+'''
+def end(*_):
+    ending.touch()
+    while not started.exists():
+        time.sleep(0.02)
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+subprocess.Popen([sys.executable, "-c", run])
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_is_started_while_a_part_is_told_to_end_ends_with_it(tmp_path: Path):
+    part = started(tmp_path, program=WORKER_WITH_A_RUN)
+    assert part.stop(grace_seconds=10)
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert psutil.Process(int((tmp_path / "started").read_text())).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": "x", "started": 0}', '{"pid": 999999999}'])
