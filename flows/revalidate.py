@@ -54,7 +54,10 @@ def revalidate(settings: CorrectSettings, roll_back_failing: bool = False) -> Re
     check_own_gates(settings)
     name, uri = settings.model_name, settings.tracking
     narrator = Narrator()
-    with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/revalidate", "revalidate", seconds=3600):
+    with (
+        Ledger(settings.ledger) as ledger,
+        ledger.lease(f"{name}/revalidate", "revalidate", seconds=3600) as lease,
+    ):
         promotion.recover(name, ledger=ledger, tracking_uri=uri)
         number = resolve_version(name, CHAMPION, tracking_uri=uri)
         decision = None
@@ -64,7 +67,7 @@ def revalidate(settings: CorrectSettings, roll_back_failing: bool = False) -> Re
             found = Revalidation(FAILS, name, number, f"It cannot be loaded: {champion}.")
         else:
             with narrator.stage("ask", "Ask it everything again") as progress:
-                found, decision = _asked(settings, ledger, champion, progress)
+                found, decision = _asked(settings, ledger, champion, lease.renewed_by(progress))
         narrator.say(f"{found.outcome}: {found.reason}")
         try:
             if found.outcome == FAILS and roll_back_failing:

@@ -34,14 +34,18 @@ def train_editor(settings: CorrectSettings) -> str:
     check_gates(settings)
     name, narrator = settings.model_name, Narrator()
     # That of a run: both write editors of this base to the same place.
-    with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/correct", "train-editor", seconds=3600):
+    with (
+        Ledger(settings.ledger) as ledger,
+        ledger.lease(f"{name}/correct", "train-editor", seconds=3600) as lease,
+    ):
         champion = stages.find_champion(settings, ledger)
         stages.check_base(settings, champion)
         base = resolve(champion.folder.ref, cache=settings.home / "models")
         traffic = collected_errors(settings, ledger).traffic
         learnable = traffic_to_train_on(settings, ledger, champion, traffic)
         with narrator.stage("train", f"Train an editor for {base.ref}") as progress:
-            trained = stages.train_or_reuse(settings, base, learnable, progress, narrator.left_out)
+            renewing = lease.renewed_by(progress)
+            trained = stages.train_or_reuse(settings, base, learnable, renewing, narrator.left_out)
     assert trained is not None
     narrator.say(f"{trained.folder}: {trained.statement}")
     return str(trained.folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -53,6 +53,16 @@ class Lease:
                 "run this one again, with a longer lease"
             )
         self.expires_at = expires_at
+
+    def renewed_by(self, progress: Callable[[int, int, str], None]) -> Callable[..., None]:
+        """The progress of a long step, which renews the lease as it goes and stops the step if it is lost."""
+
+        def report(done: int, total: int, note: str = "") -> None:
+            if (self.expires_at - datetime.now(UTC)).total_seconds() < self.seconds / 2:
+                self.renew()
+            progress(done, total, note)
+
+        return report
 
     def release(self) -> None:
         """Give it back; nothing happens if another run has taken it."""
