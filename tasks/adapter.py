@@ -124,9 +124,13 @@ def export_adapter(
 
 @contextmanager
 def _peft_as_it_is() -> Iterator[None]:
-    """PEFT asks models by a name that transformers 5 warns of, which no user can change."""
+    """PEFT asks models by a name that transformers 5 warns of, and tells of layers laid out in two ways.
+
+    No user can change either.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set", UserWarning)
         yield
 
 
@@ -209,14 +213,15 @@ def _write(
     import peft
 
     modules = {name.rpartition(".")[0]: shift for name, shift in factors.items()}
-    fan_in_fan_out = any(_is_input_major(model.get_submodule(name)) for name in modules)
+    input_major = {name for name in modules if _is_input_major(model.get_submodule(name))}
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=rank,
         lora_dropout=0.0,
         bias="none",
         target_modules=sorted(modules),
-        fan_in_fan_out=fan_in_fan_out,
+        # Where layers are laid out in both ways, PEFT finds each one out by itself.
+        fan_in_fan_out=bool(input_major),
         task_type="CAUSAL_LM",
         inference_mode=True,
         base_model_name_or_path=folder.ref if folder.revision else str(folder.path),
@@ -229,7 +234,8 @@ def _write(
                 layer: Any = adapted.base_model.model.get_submodule(name)
                 down, up = layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight
                 # The shift is up @ down as (out, in): for an input-major layer its transpose.
-                left, right = (shift.right.T, shift.left.T) if fan_in_fan_out else (shift.left, shift.right)
+                turned = name in input_major
+                left, right = (shift.right.T, shift.left.T) if turned else (shift.left, shift.right)
                 used = left.shape[1]
                 down.zero_()
                 up.zero_()

@@ -127,6 +127,21 @@ def test_a_weight_that_is_laid_out_the_other_way_round(tiny_gpt2: ModelFactory, 
     assert not torch.allclose(found, logits(load(base)[0], tokenizer), atol=1e-2)
 
 
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set:UserWarning")
+def test_weights_that_are_laid_out_in_two_ways_in_one_model(tiny_gpt2: ModelFactory, tmp_path: Path) -> None:
+    base = resolve(str(tiny_gpt2(tie_word_embeddings=False)), cache=tmp_path / "cache")
+    vocabulary = load(base)[0].config.vocab_size
+    shifts = {
+        GPT2: LowRank(draw(192, 2), draw(2, 48, seed=1)),
+        "lm_head.weight": LowRank(draw(vocabulary, 2, seed=2), draw(2, 48, seed=3)),
+    }
+    version = corrected(base, tmp_path / "delta", shifts)
+    export_adapter(version, tmp_path / "out", rank=4)
+    model, tokenizer = load(version)
+    found = logits(through_peft(base, tmp_path / "out"), tokenizer)
+    assert torch.allclose(found, logits(model, tokenizer), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("shifts", "manifest", "says"),
     [
