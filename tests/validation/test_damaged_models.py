@@ -20,7 +20,8 @@ from tasks.measuring import (
     questions,
     read_base,
 )
-from tests.validation.damage import DAMAGES, Candidate, Damage, good, table
+from tests.validation import damaged_edits, damaged_weights, damaged_words
+from tests.validation.damage import Candidate, Damage, good, table
 from tests.validation.taught import World, teach
 from validation.gates import GateReport, run_gates
 from validation.metrics import Severity
@@ -30,6 +31,7 @@ from validation.verdict import Verdict, decide
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "damaged_models.md"
 GATES = load_gates()
+DAMAGES = [*damaged_weights.DAMAGES, *damaged_edits.DAMAGES, *damaged_words.DAMAGES]
 
 
 def silent(done: int, total: int, note: str) -> None:
@@ -98,4 +100,5 @@ def test_the_list_is_long_and_each_kind_is_named_once() -> None:
 
 
 def test_the_documented_table_is_the_list() -> None:
-    assert table() in DOCUMENT.read_text(encoding="utf-8"), f"write this into {DOCUMENT.name}:\n{table()}"
+    wanted = table(DAMAGES)
+    assert wanted in DOCUMENT.read_text(encoding="utf-8"), f"write this into {DOCUMENT.name}:\n{wanted}"
