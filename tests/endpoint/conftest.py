@@ -113,6 +113,15 @@ def listening(home: Path, *more: str) -> Iterator[tuple[str, subprocess.Popen[st
             process.kill()
 
 
+def refused(answer: httpx.Response, status: int, says: str) -> None:
+    """That an answer refuses, with this status and these words of its sentence."""
+    assert (answer.status_code, list(answer.json())) == (status, ["detail"])
+    detail = answer.json()["detail"]
+    assert says in detail
+    assert detail.isprintable()
+    assert len(detail) < 400
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """One endpoint for a file, for what does not ask what else is in its ledger."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -15,8 +14,8 @@ import httpx
 import pytest
 
 from flows.endpoint import guard
-from flows.endpoint.guard import BODY_BYTES, KEY_HEADER, Rates, Refusal, RefusalLog
-from tests.endpoint.conftest import MODEL, Endpoint, running
+from flows.endpoint.guard import BODY_BYTES, KEY_HEADER
+from tests.endpoint.conftest import MODEL, Endpoint, refused, running
 
 GOOD = {"model": MODEL, "prompt": "Capital of Togo?", "output": "Lagos.", "target": "Lom\u00e9."}
 GOOD_EDIT = {"model": MODEL, "prompt": "Capital of Togo?", "output": "Lagos.", "edited": "Lom\u00e9."}
@@ -29,14 +28,6 @@ def _nothing_is_stored(shared: Endpoint, caplog: pytest.LogCaptureFixture) -> It
     assert shared.rows() == before
     for key in shared.keys.values():
         assert key not in caplog.text
-
-
-def refused(answer: httpx.Response, status: int, says: str) -> None:
-    assert (answer.status_code, list(answer.json())) == (status, ["detail"])
-    detail = answer.json()["detail"]
-    assert says in detail
-    assert detail.isprintable()
-    assert len(detail) < 400
 
 
 @pytest.mark.parametrize(
@@ -298,40 +289,6 @@ def test_a_field_nobody_knows_is_shown_short_and_on_one_line(shared: Endpoint):
 def test_other_ways_lead_nowhere(shared: Endpoint, method: str, path: str, status: int):
     answer = shared.client.request(method, path, headers=shared.headers("ann"))
     assert (answer.status_code, list(answer.json())) == (status, ["detail"])
-
-
-def test_who_sends_too_much_waits_and_others_do_not(tmp_path: Path):
-    with running(tmp_path, per_minute=6) as endpoint:
-        answers = [endpoint.send(once="k") for _ in range(8)]
-        assert [one.status_code for one in answers] == [201, *[200] * 5, 429, 429]
-        refused(answers[-1], 429, "'ann' sends too much")
-        assert 1 <= int(answers[-1].headers["Retry-After"]) <= 10
-        # What is refused counts too, and is refused before it is read.
-        refused(endpoint.raw(b" " * (BODY_BYTES + 1)), 429, "too much")
-        assert endpoint.send(key="shop").status_code == 201
-
-
-def test_a_bucket_fills_again_and_no_higher_than_its_brim():
-    now = 0.0
-    rates = Rates(60, lambda: now)
-    assert [rates.take("a") for _ in range(61)] == [0.0] * 60 + [1.0]
-    assert rates.take("b") == 0
-    now = 2.5
-    assert [rates.take("a") > 0 for _ in range(3)] == [False, False, True]
-    now = 10_000.0
-    assert [rates.take("a") > 0 for _ in range(61)] == [False] * 60 + [True]
-
-
-def test_refusals_are_counted_in_the_log_and_a_flood_is_a_few_lines(caplog: pytest.LogCaptureFixture):
-    log = RefusalLog()
-    with caplog.at_level(logging.WARNING):
-        for _ in range(1234):
-            log.note("POST /reports", Refusal(401, "no key"))
-        log.note("POST /reports", Refusal(413, "too long"))
-    assert [record.getMessage() for record in caplog.records] == [
-        *(f"refused POST /reports with 401, {count} so far: no key" for count in (1, 10, 100, 1000)),
-        "refused POST /reports with 413, 1 so far: too long",
-    ]
 
 
 def test_nothing_that_was_sent_is_in_the_log_or_the_answer(
