@@ -13,13 +13,13 @@ from flows.judge import check_gates
 from flows.rewordings import written_by_a_model
 from flows.settings import CorrectSettings
 from flows.stages import Champion, stage
+from tasks.ask import greedy_answers
 from tasks.build import build
 from tasks.edit_dataset import EditDataset
 from tasks.embedding import MISSING, Embed, has_encoder, open_encoder
 from tasks.equivalents import beside_the_ledger
 from tasks.ledger import Ledger
 from tasks.measuring import GATE_TOKENS
-from tasks.models import load
 from tasks.prompt_check import PromptCheck
 from tasks.records import State, TrafficRecord, UserError
 from tasks.roles import Learnable, for_training, recent
@@ -162,21 +162,13 @@ def _asking(
     champion: Champion, check: PromptCheck, progress: ReportProgress
 ) -> Callable[[list[str], bool], list[str]]:
     def ask(prompts: list[str], chat: bool) -> list[str]:
-        from editors.generation import generate_greedy
-
-        askable = [prompt for prompt in prompts if not check.fault(prompt, chat=chat)]
-        if not askable:
-            return [""] * len(prompts)
-        model, tokenizer = load(champion.folder)
-        answers = generate_greedy(
-            model,
-            tokenizer,
-            askable,
+        return greedy_answers(
+            champion.folder,
+            check,
+            prompts,
             chat=chat,
             max_new_tokens=GATE_TOKENS,
             progress=lambda done, total: progress(done, total, "asking the champion"),
         )
-        said = dict(zip(askable, answers, strict=True))
-        return [said.get(prompt, "") for prompt in prompts]
 
     return ask

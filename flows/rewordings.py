@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from flows.console import ReportProgress
 from flows.settings import CorrectSettings
 from flows.stages import OPEN, Champion
+from tasks.ask import greedy_answers
 from tasks.embedding import Embed
-from tasks.models import load, resolve
+from tasks.models import resolve
 from tasks.prompt_check import PromptCheck
 from tasks.records import Correction
 from tasks.rephrase import Phrasing
@@ -47,21 +48,13 @@ def _rewriter(
     check = PromptCheck.of(folder)
 
     def generate(texts: list[str]) -> list[str]:
-        from editors.generation import generate_greedy
-
-        askable = [text for text in texts if not check.fault(text, chat=False)]
-        if not askable:
-            return [""] * len(texts)
-        model, tokenizer = load(folder)
-        outputs = generate_greedy(
-            model,
-            tokenizer,
-            askable,
+        return greedy_answers(
+            folder,
+            check,
+            texts,
             chat=False,
             max_new_tokens=LONGEST,
             progress=lambda done, total: progress(done, total, "rewording"),
         )
-        said = dict(zip(askable, outputs, strict=True))
-        return [said.get(text, "") for text in texts]
 
     return generate
