@@ -65,11 +65,11 @@ def deploy(content: str, folder: Path, environment: Mapping[str, str]) -> None:
     if done.returncode:
         said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise UserError(f"the deployments were refused: {' / '.join(said[-3:])}; correct --deployments")
-    _drop_other_schedules(content, environment["PREFECT_API_URL"])
+    drop_other_schedules(content, environment["PREFECT_API_URL"])
     os.replace(unfinished, folder / DEPLOYED_FILE)
 
 
-def _drop_other_schedules(content: str, api_url: str) -> None:
+def drop_other_schedules(content: str, api_url: str) -> None:
     """Remove what the deployments of a file are scheduled by besides: Prefect adds and changes alone."""
     import yaml
     from prefect.client.orchestration import get_client
