@@ -14,12 +14,14 @@ from flows.console import Narrator
 from flows.dataset import build_dataset, traffic_to_train_on
 from flows.judge import Judged, gates_digest, judge
 from flows.keys import judgement_key, run_key
+from flows.overriding import wanted_overrides
 from flows.settings import CorrectSettings
 from tasks import register
 from tasks.apply import Applied, kind_warning, open_any_editor
 from tasks.edit_dataset import EditDataset
 from tasks.ledger import Ledger
 from tasks.models import ModelFolder
+from tasks.overriding import overridden, with_overrides
 from tasks.records import TrafficRecord
 from tasks.runs import run_of
 from tasks.train import TrainedEditor
@@ -50,19 +52,24 @@ class Attempt:
     """A candidate that was judged, what made it, and where its files are."""
 
     method: Method
-    key: str
     folder: Path
     run_id: str
     candidate: str
     applied: Applied
     manifest: dict[str, Any]
     judged: Judged
+    overridden: tuple[str, ...] = ()
 
-    def broken(self) -> list[str]:
+    @property
+    def corrections(self) -> frozenset[str]:
+        """Ids of what was solved."""
+        return frozenset(self.judged.dataset.edits["id"])
+
+    def untaken(self) -> frozenset[str]:
         """Ids of corrections whose own prompt does not give the target."""
         outcomes = self.judged.outcomes
         edits = outcomes[outcomes["metric"] == EDIT]
-        return sorted(set(edits.loc[edits["candidate_ok"] != 1, "id"]))
+        return frozenset(edits.loc[edits["candidate_ok"] != 1, "id"])
 
 
 @dataclass
@@ -84,13 +91,17 @@ class Workshop:
     ready: dict[str, Method] = field(default_factory=dict)
 
 
-def attempt(shop: Workshop, name: str, built: Path | None) -> Attempt:
+def attempt(
+    shop: Workshop, name: str, built: Path | None = None, aside: frozenset[str] = frozenset()
+) -> Attempt:
     """One editor's candidate, judged.
 
     Args:
         shop: what attempts share.
         name: the editor's name, or the folder of a trained one.
         built: folder of an attempt on the same corrections, whose dataset serves again.
+        aside: ids of open corrections to leave out, as if they had failed already: once they have, the same
+            attempt is found finished.
 
     Raises:
         CannotEditError: the editor cannot be had for this base, or cannot make these corrections.
@@ -102,14 +113,13 @@ def attempt(shop: Workshop, name: str, built: Path | None) -> Attempt:
     shop.ready[name] = method
     # Training may have taken longer than the lease.
     shop.renew()
-    key = run_key(
-        settings, shop.ledger.digest(settings.model_name, stages.OPEN), shop.base.digest, method.digest
-    )
+    ledger_digest = shop.ledger.digest(settings.model_name, stages.OPEN, without=aside)
+    key = run_key(settings, ledger_digest, shop.base.digest, method.digest)
     folder = settings.home / "runs" / settings.model_name / key
-    dataset = _dataset(shop, folder, built)
+    dataset = _dataset(shop, folder, built, aside)
     manifest: dict[str, Any] = {
         # What the data gate took away is gone from the ledger's digest too.
-        "ledger_digest": shop.ledger.digest(settings.model_name, stages.OPEN),
+        "ledger_digest": shop.ledger.digest(settings.model_name, stages.OPEN, without=aside),
         "data_digest": dataset.digest,
         "seed": settings.seed,
         "model": settings.model_name,
@@ -118,6 +128,8 @@ def attempt(shop: Workshop, name: str, built: Path | None) -> Attempt:
         applied = stages.apply_corrections(
             shop.base, method.ref, dataset, folder / "delta", manifest, settings.key_statistics, progress
         )
+    overrides = wanted_overrides(settings, shop.ledger, shop.champion, aside=aside)
+    applied = with_overrides(applied, overrides, folder / "overridden")
     with narrator.stage("register", "Register the candidate"):
         judgement = judgement_key(
             settings,
@@ -135,7 +147,8 @@ def attempt(shop: Workshop, name: str, built: Path | None) -> Attempt:
         judged = judge(
             settings, dataset, shop.champion, candidate, applied, run_id, folder, shop.replay, progress
         )
-    return Attempt(method, key, folder, run_id, candidate, applied, manifest, judged)
+    ids = overridden(overrides)
+    return Attempt(method, folder, run_id, candidate, applied, manifest, judged, ids)
 
 
 def registered(shop: Workshop, applied: Applied, manifest: dict[str, Any], run_id: str) -> str:
@@ -162,7 +175,7 @@ def _method(shop: Workshop, name: str) -> Method:
     return Method(name, ref, opened.digest(), trained)
 
 
-def _dataset(shop: Workshop, folder: Path, built: Path | None) -> EditDataset:
+def _dataset(shop: Workshop, folder: Path, built: Path | None, aside: frozenset[str]) -> EditDataset:
     """The dataset in this folder: built, or the same as in another attempt's folder."""
     if built is not None:
         for part in ("dataset", "data_docs"):
@@ -172,7 +185,7 @@ def _dataset(shop: Workshop, folder: Path, built: Path | None) -> EditDataset:
     name, narrator = shop.settings.model_name, shop.narrator
     with narrator.stage("build", "Build and check the edit dataset") as progress:
         dataset, quarantined = build_dataset(
-            shop.settings, shop.ledger, shop.champion, shop.traffic, folder, progress
+            shop.settings, shop.ledger, shop.champion, shop.traffic, folder, progress, aside
         )
     for warning in dataset.manifest["data_gate"]["warnings"]:
         narrator.warn(warning)

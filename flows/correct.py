@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,20 @@ from prefect import flow
 
 from flows import stages
 from flows.attempt import Workshop
-from flows.choice import choose
+from flows.bisect import Notebook, Solved, solve
 from flows.console import Narrator
 from flows.dataset import requests_to_replay
 from flows.judge import check_own_gates
-from flows.promote import brought_back
-from flows.set_aside import SetAsides
+from flows.overriding import overrides_differ
+from flows.promote import brought_back, put_back
 from flows.settings import CorrectSettings
 from flows.show import publish, write_run_report
 from tasks import promotion, register
 from tasks.collect import NoExperiment
 from tasks.ledger import Ledger
 from tasks.models import resolve
-from tasks.records import Collected, State, UserError
+from tasks.records import Collected, Rejected, State, UserError
 from tasks.registry import describe
-from tasks.runs import end_run
 from validation.verdict import Verdict
 
 RESULT_FILE = "result.json"
@@ -47,6 +47,7 @@ class CorrectionRun:
     reason: str = ""
     editor: dict[str, Any] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
+    solves: list[dict[str, Any]] = field(default_factory=list)
     cost: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -66,7 +67,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         champion = stages.find_champion(settings, ledger)
         stages.check_base(settings, champion)
         stages.reconcile(ledger, name, champion, brought_back=brought_back(settings, ledger, champion))
-        set_asides = SetAsides(settings.home / "runs" / name, settings.attempts)
+        notebook = Notebook(settings.home / "runs" / name)
 
         with narrator.stage("collect", "Collect flagged errors"):
             collected = collected_errors(settings, ledger)
@@ -79,8 +80,10 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             f"corrections, {len(collected.traffic)} other requests"
         )
         wanted = {c.id for c in ledger.corrections(name, *stages.OPEN)}
-        if wanted == set(champion.correction_ids):
-            set_asides.forget()
+        rolled_back = put_back(settings, ledger, champion) is not None
+        differ = overrides_differ(settings, ledger, champion, put_back=rolled_back)
+        if wanted == set(champion.correction_ids) and not (wanted and differ):
+            notebook.forget()
             return CorrectionRun("nothing to do", name, champion.version, counts=_counts(ledger, name))
         if not wanted:
             raise _nothing_left(settings, champion)
@@ -88,19 +91,10 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         base = resolve(champion.folder.ref, cache=settings.home / "models")
         replay = requests_to_replay(settings, ledger, champion, collected.traffic)
         shop = Workshop(settings, ledger, champion, base, collected.traffic, replay, narrator, lease.renew)
-        while True:
-            # Each editor: find or train it, build the dataset, apply, register, validate.
-            choice = choose(shop)
-            taken = choice.best
-            judged, applied, run_id = taken.judged, taken.applied, taken.run_id
-            broken = taken.broken()
-            hopeful = 0 < len(broken) < applied.corrections and set_asides.may_follow(taken.key)
-            if judged.decision.verdict is not Verdict.REJECT or not hopeful:
-                break
-            narrator.say(f"set aside {len(broken)} corrections that did not take, and solve the rest again")
-            end_run(settings.tracking, run_id, verdict=judged.decision.verdict.value)
-            set_asides.note(taken.key)
-            ledger.transition(broken, State.FAILED, "the edit did not take", run_id, model_name=name)
+        # Each editor: find or train it, build the dataset, apply, register, validate. Parts too, if refused.
+        solved = solve(shop, notebook)
+        taken = solved.taken
+        judged, applied, run_id = taken.judged, taken.applied, taken.run_id
 
         result = CorrectionRun(
             outcome=_OUTCOMES[judged.decision.verdict],
@@ -111,7 +105,8 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             run_id=run_id,
             reason=judged.decision.reason,
             editor=taken.method.described(),
-            tried=choice.table(),
+            tried=solved.methods,
+            solves=solved.solves,
             cost={
                 "seconds": applied.seconds,
                 "seconds_per_edit": applied.seconds_per_edit,
@@ -119,18 +114,15 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
                 "multiple_of_forward_and_backward": applied.cost_in_units,
             },
             metrics={m.name: m.model_dump(mode="json") for m in judged.decision.metrics},
-            set_aside=[
-                {"id": c.id, "prompt": c.prompt, "state": c.state.value, "reason": c.reason}
-                for c in ledger.corrections(name, *_SET_ASIDE)
-            ]
-            + [
-                {"id": r.source, "prompt": "", "state": "unreadable", "reason": r.reason}
-                for r in collected.rejected
-            ],
+            set_aside=_set_aside(ledger, name, solved, collected.rejected),
             seconds=narrator.seconds,
         )
         with narrator.stage("report", "Write the report"):
             result.report = write_run_report(settings, result, judged, taken.folder)
+        if solved.failed:
+            # A run that is killed from here on finds what is left, and solves no other part of the batch.
+            notebook.write(solved)
+            ledger.set_aside(solved.failed, run_id, model_name=name)
         if judged.decision.verdict is Verdict.PROMOTE:
             # Written first: a run that is killed after its promotion leaves its result all the same.
             promises = replace(result, previous=champion.version, champion=taken.candidate)
@@ -151,7 +143,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             result.previous, result.champion = champion.version, promoted.version
         result.counts = _counts(ledger, name)
         _write_result(result, taken.folder)
-        set_asides.forget()
+        notebook.forget()
         publish(result, judged.decision, settings)
     return result
 
@@ -180,6 +172,21 @@ def collected_errors(settings: CorrectSettings, ledger: Ledger) -> Collected:
         if chosen or not ledger.corrections(settings.model_name):
             raise
         return Collected()
+
+
+def _set_aside(
+    ledger: Ledger, name: str, solved: Solved, unreadable: Iterable[Rejected]
+) -> list[dict[str, str]]:
+    """What is not solved, and why: as the ledger has it, and as it will once this run's are set aside."""
+    rows = []
+    for c in ledger.corrections(name, *_SET_ASIDE, *stages.OPEN):
+        failed = c.id in solved.failed
+        state, reason = (State.FAILED, solved.failed[c.id]) if failed else (c.state, c.reason)
+        if state in _SET_ASIDE:
+            told = f"{reason}; an override answers it" if c.id in solved.taken.overridden else reason
+            rows.append({"id": c.id, "prompt": c.prompt, "state": state.value, "reason": told})
+    rows += [{"id": r.source, "prompt": "", "state": "unreadable", "reason": r.reason} for r in unreadable]
+    return rows
 
 
 def _nothing_left(settings: CorrectSettings, champion: stages.Champion) -> UserError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,13 +37,20 @@ def build_dataset(
     traffic: Iterable[TrafficRecord],
     folder: Path,
     progress: ReportProgress,
+    aside: Collection[str] = (),
 ) -> tuple[EditDataset, dict[str, str]]:
-    """Build the edit dataset and pass it through the data gate; (what may be learned from, what may not)."""
+    """Build the edit dataset and pass it through the data gate; (what may be learned from, what may not).
+
+    It is what it would be if the corrections `aside` had failed already.
+    """
     from validation.data_gate import check_data
     from validation.limits import DataLimits
 
     check = PromptCheck.of(champion.folder)
-    corrections = ledger.corrections(settings.model_name)
+    corrections = [
+        c.model_copy(update={"state": State.FAILED}) if c.id in aside else c
+        for c in ledger.corrections(settings.model_name)
+    ]
     embed, warnings = _encoder(settings)
     ask = _asking(champion, check, progress)
     built = build(
@@ -57,7 +64,7 @@ def build_dataset(
         keep_confirmed=settings.keep_confirmed,
         gate_share=settings.gate_share,
         gate_rows=_gate_rows(settings),
-        held=champion.correction_ids,
+        held=champion.corrected,
         references=ask,
         embed=embed if settings.neighbours == "meaning" else None,
         written=written_by_a_model(settings, champion, corrections, embed, ask, progress)
@@ -99,7 +106,7 @@ def traffic_to_train_on(
         gate_share=settings.gate_share,
         gate_rows=_gate_rows(settings),
         seed=settings.seed,
-        held=champion.correction_ids,
+        held=champion.corrected,
     )
 
 
@@ -110,7 +117,7 @@ def requests_to_replay(
     if not settings.replay:
         return []
     check, corrections = PromptCheck.of(champion.folder), ledger.corrections(settings.model_name)
-    found = recent(traffic, corrections, held=champion.correction_ids)
+    found = recent(traffic, corrections, held=champion.corrected)
     askable = ((prompt, chat) for prompt, chat in found if not check.fault(prompt, chat=chat))
     return list(islice(askable, settings.replay))
 

@@ -7,7 +7,7 @@ from prefect import flow
 from flows.settings import CorrectSettings
 from flows.stages import Champion, find_champion, reconcile, version_at
 from tasks import promotion
-from tasks.ledger import Ledger, Phase
+from tasks.ledger import Ledger, Phase, Promotion
 from tasks.records import UserError
 from tasks.registry import CANDIDATE, CHAMPION, PREVIOUS, describe, resolve_version
 from tasks.verdicts import COMPARED_TAG, VERDICT_TAG
@@ -93,8 +93,8 @@ def brought_back(settings: CorrectSettings, ledger: Ledger, champion: Champion) 
 
     Those withdrawn since then are not among them.
     """
-    done = [row for row in ledger.promotion_log(settings.model_name) if row.phase is Phase.DONE]
-    if not done or done[-1].action != promotion.ROLLBACK or done[-1].to_version != champion.version:
+    change = put_back(settings, ledger, champion)
+    if change is None:
         return set()
     try:
         left_behind = set(version_at(settings, PREVIOUS).correction_ids)
@@ -104,5 +104,13 @@ def brought_back(settings: CorrectSettings, ledger: Ledger, champion: Champion) 
     return {
         id_
         for id_ in set(champion.correction_ids) - left_behind
-        if ledger.history(id_, model_name=settings.model_name)[-1].at <= done[-1].at
+        if ledger.history(id_, model_name=settings.model_name)[-1].at <= change.at
     }
+
+
+def put_back(settings: CorrectSettings, ledger: Ledger, champion: Champion) -> Promotion | None:
+    """The rollback by which this version is the champion, where the last change of champion was one."""
+    done = [row for row in ledger.promotion_log(settings.model_name) if row.phase is Phase.DONE]
+    if not done or done[-1].action != promotion.ROLLBACK or done[-1].to_version != champion.version:
+        return None
+    return done[-1]

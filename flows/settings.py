@@ -84,7 +84,12 @@ class CorrectSettings(BaseModel):
     reporter_limit: int | None = Field(
         default=None, ge=1, description="corrections that one of several reporters may alone stand behind"
     )
-    attempts: int = Field(default=2, ge=1, description="solves in all, each without what broke the last")
+    attempts: int = Field(
+        default=8, ge=1, description="sets of corrections to solve and gate, if the whole batch is refused"
+    )
+    override_failed: bool = Field(
+        default=False, description="answer what had to be left out word for word, in front of the model"
+    )
     seed: int = 0
 
     @property

@@ -23,7 +23,8 @@ from tasks.apply import Applied, apply, open_any_editor
 from tasks.edit_dataset import EditDataset
 from tasks.ledger import Ledger
 from tasks.measuring import GATE_TOKENS
-from tasks.models import ModelFolder, load, load_delta, resolve
+from tasks.models import ModelFolder, load, load_delta, load_overrides, resolve
+from tasks.overriding import overridden
 from tasks.prompt_check import PromptCheck
 from tasks.records import CannotEditError, Collected, Correction, Rejected, State, UserError
 from tasks.registry import CHAMPION, describe, resolve_version
@@ -41,11 +42,17 @@ _NOT_HELD = "not held by champion"
 
 @dataclass(frozen=True)
 class Champion:
-    """A version that serves, or did: its number, where it is, and the corrections it holds."""
+    """A version that serves, or did: its number, where it is, and the corrections it holds, or overrides."""
 
     version: str
     folder: ModelFolder
     correction_ids: tuple[str, ...]
+    overridden: tuple[str, ...] = ()
+
+    @property
+    def corrected(self) -> tuple[str, ...]:
+        """Ids of the corrections whose prompts it answers as they want, in whichever way."""
+        return *self.correction_ids, *self.overridden
 
 
 @stage
@@ -110,7 +117,7 @@ def version_at(settings: CorrectSettings, alias: str) -> Champion:
     version = resolve_version(name, alias, tracking_uri=uri)
     folder = resolve(f"models:/{name}/{version}", cache=settings.home / "models", tracking_uri=uri)
     ids = load_delta(folder.delta, folder).manifest.get("correction_ids", []) if folder.delta else []
-    return Champion(version, folder, tuple(ids))
+    return Champion(version, folder, tuple(ids), overridden(load_overrides(folder)))
 
 
 def check_base(settings: CorrectSettings, champion: Champion) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -164,12 +164,16 @@ class Ledger:
             )
         return {state: counted[state] for state in State}
 
-    def digest(self, model_name: str, states: Iterable[State]) -> str:
-        """SHA-256 over what an edit takes from the corrections in these states, and nothing else."""
+    def digest(self, model_name: str, states: Iterable[State], *, without: Collection[str] = ()) -> str:
+        """SHA-256 over what an edit takes from the corrections in these states, and nothing else.
+
+        Those named by id in `without` do not count, as if they were in another state.
+        """
         fields = {"id", "prompt", "desired_output", "chat", "subject", "equivalents", "locality"}
         content = [
             c.model_dump(mode="json", include=fields) | ({"approved": True} if c.approved_at else {})
             for c in self.corrections(model_name, *states)
+            if c.id not in without
         ]
         content.sort(key=lambda fields: fields["id"])
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -198,6 +202,19 @@ class Ledger:
             lock_models(connection, by_model)
             for name, of_model in by_model.items():
                 changes.move(connection, name, of_model, Standing(State(state), reason), run_id)
+
+    def set_aside(self, reasons: Mapping[str, str], run_id: str = "", *, model_name: str) -> None:
+        """Move corrections to `failed`, each with its reason, all or none.
+
+        Raises:
+            IllegalTransition: one cannot fail from the state it is in.
+            UserError: no such correction.
+        """
+        with self._database.writing() as connection:
+            lock_models(connection, [model_name])
+            for id_, reason in sorted(reasons.items()):
+                name = rows.model_of(connection, id_, model_name)
+                changes.move(connection, name, [id_], Standing(State.FAILED, reason), run_id)
 
     def answer(
         self,

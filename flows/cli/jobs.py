@@ -85,6 +85,13 @@ def correct(
     encoder: Annotated[
         str, typer.Option(help="Sentence encoder, folder or Hugging Face id; by default the packaged one.")
     ] = "",
+    attempts: Annotated[
+        int,
+        typer.Option(min=1, help="Solves at most to find what breaks a batch that the gates refuse."),
+    ] = 8,
+    override_failed: Annotated[
+        bool, typer.Option(help="Answer what had to be left out word for word, in front of the model.")
+    ] = False,
     replay: Annotated[
         int,
         typer.Option(min=0, help="How many of the last requests to ask both models too, side by side."),
@@ -114,6 +121,8 @@ def correct(
         promotion="review" if review else "auto",
         gates=gates,
         reporter_limit=reporter_limit,
+        attempts=attempts,
+        override_failed=override_failed,
         replay=replay,
         rewordings=rewordings,
         rewriter=rewriter,

@@ -159,9 +159,11 @@ def retire(
         reason = f"withdrawn by {who or user()}: {why}"
         book.transition(id_, State.RETIRED, reason, model_name=name)
     typer.echo(f"{id_} retired")
+    again = f"mendflow correct {shlex.quote(name)}{typed(home, ledger=ledger)}"
     if before.state is State.ACTIVE:
-        again = f"mendflow correct {shlex.quote(name)}{typed(home, ledger=ledger)}"
         typer.echo(f"the champion holds it still; `{again}` solves again without it")
+    elif before.state is State.FAILED:
+        typer.echo(f"if an override answers it, `{again}` takes that away")
 
 
 def history(name: Name, correction: Id, home: Home = HOME, ledger: LedgerUrl = "") -> None:

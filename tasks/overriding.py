@@ -1,0 +1,55 @@
+"""Overrides of corrections that no edit could make: their prompts are answered in front of the model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from editors.delta import OVERRIDES, Delta
+from editors.overrides import Override, Overrides, normalise_prompt
+from tasks.apply import Applied
+from tasks.records import Correction
+
+
+def overrides_of(failed: Iterable[Correction], solved: Iterable[Correction]) -> Overrides:
+    """An answer for the prompt of each failed correction, and for the phrasings that its reporters gave.
+
+    Where two failed ones want different answers to a prompt, the later complaint counts. A prompt that a
+    solved correction asks is left to the model.
+    """
+    asked = {_key(c.prompt, c) for c in solved}
+    ordered = sorted(failed, key=lambda c: (c.first_reported_at, c.id), reverse=True)
+    found: dict[tuple[str, bool], Override] = {}
+    # A correction's own prompt comes before what is a mere phrasing of another one.
+    texts = [(c.prompt, c) for c in ordered] + [(text, c) for c in ordered for text in c.equivalents]
+    for text, c in texts:
+        key = _key(text, c)
+        if key[0] and key not in asked and c.desired_output:
+            found.setdefault(key, Override(text, c.desired_output, c.id, c.chat))
+    return Overrides(found[key] for key in sorted(found))
+
+
+def with_overrides(applied: Applied, overrides: Overrides, out: Path) -> Applied:
+    """The same shifts with these overrides before them, written to `out`; as it is where there are none."""
+    if not len(overrides):
+        return applied
+    delta = Delta.load(applied.folder)
+    answering = Delta(delta.shifts, {**delta.manifest, OVERRIDES: overrides.to_json()})
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    answering.save(partial)
+    shutil.rmtree(out, ignore_errors=True)
+    os.replace(partial, out)
+    return replace(applied, folder=out, digest=answering.digest())
+
+
+def overridden(overrides: Overrides) -> tuple[str, ...]:
+    """Ids of the corrections whose overrides these are, sorted."""
+    return tuple(sorted({entry.correction_id for entry in overrides.entries()}))
+
+
+def _key(text: str, correction: Correction) -> tuple[str, bool]:
+    return normalise_prompt(text), correction.chat
