@@ -92,7 +92,11 @@ class Workshop:
 
 
 def attempt(
-    shop: Workshop, name: str, built: Path | None = None, aside: frozenset[str] = frozenset()
+    shop: Workshop,
+    name: str,
+    built: Path | None = None,
+    aside: frozenset[str] = frozenset(),
+    thorough: bool = True,
 ) -> Attempt:
     """One editor's candidate, judged.
 
@@ -102,6 +106,7 @@ def attempt(
         built: folder of an attempt on the same corrections, whose dataset serves again.
         aside: ids of open corrections to leave out, as if they had failed already: once they have, the same
             attempt is found finished.
+        thorough: whether a candidate that a cheap gate refuses is to be measured all the same.
 
     Raises:
         CannotEditError: the editor cannot be had for this base, or cannot make these corrections.
@@ -145,7 +150,16 @@ def attempt(
         candidate = registered(shop, applied, manifest, run_id)
     with narrator.stage("validate", "Validate it as it will be served") as progress:
         judged = judge(
-            settings, dataset, shop.champion, candidate, applied, run_id, folder, shop.replay, progress
+            settings,
+            dataset,
+            shop.champion,
+            candidate,
+            applied,
+            run_id,
+            folder,
+            shop.replay,
+            progress,
+            thorough,
         )
     ids = overridden(overrides)
     return Attempt(method, folder, run_id, candidate, applied, manifest, judged, ids)

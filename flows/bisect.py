@@ -84,7 +84,7 @@ def solve(shop: Workshop, notebook: Notebook) -> Solved:
     """
     note = notebook.read(shop.ledger.digest(shop.settings.model_name, stages.OPEN))
     if note is not None:
-        again = attempt(shop, note.method)
+        again = attempt(shop, note.method, thorough=False)
         if not _refused(again):
             return Solved(again, {}, note.methods, note.solves)
     choice = choose(shop)
@@ -97,7 +97,7 @@ def _bisected(shop: Workshop, whole: Solved) -> Solved:
     first, champion = whole.taken, shop.champion
     held = first.corrections & set(champion.correction_ids)
     rows: list[dict[str, Any]] = []
-    attempts: dict[frozenset[str], Attempt] = {}
+    attempts = {first.corrections: first}
     found = bisect(
         _trials(shop, first, attempts, rows),
         _by_worth(shop, first.corrections - held),
@@ -132,7 +132,7 @@ def _trials(
             count = f"{len(rows)} of at most {shop.settings.attempts}"
             shop.narrator.say(f"solve {count}: {len(ids)} of {len(batch)} corrections")
         try:
-            one = first if ids == batch else attempt(shop, first.method.name, aside=batch - ids)
+            one = attempts.get(ids) or attempt(shop, first.method.name, aside=batch - ids, thorough=False)
         except CannotEditError as error:
             row["reason"] = str(error)
             return Trial(False)

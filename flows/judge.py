@@ -84,8 +84,12 @@ def judge(
     folder: Path,
     replay: Sequence[tuple[str, bool]],
     progress: ReportProgress,
+    thorough: bool = True,
 ) -> Judged:
-    """Measure the candidate reloaded from the registry in a fresh process, and decide."""
+    """Measure the candidate reloaded from the registry in a fresh process, and decide.
+
+    Unless it is to be `thorough`, what a cheap gate refuses is measured no further.
+    """
     gates = check_gates(settings)
     name = settings.model_name
     held = set(champion.correction_ids)
@@ -100,6 +104,7 @@ def judge(
         replay=replay,
         own=own_functions(settings),
         beside=beside,
+        stop_at=None if thorough else gates,
         progress=progress,
     )
     docs = folder / "gate_docs"

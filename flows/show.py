@@ -44,6 +44,7 @@ def write_run_report(settings: CorrectSettings, run: CorrectionRun, judged: Judg
         outcomes=judged.outcomes,
         set_aside=[SetAside(**entry) for entry in run.set_aside],
         tried=run.tried,
+        solves=run.solves,
         stages_seconds=run.seconds,
         commands={
             "Promote this version, if it does not serve": settings.command(

@@ -26,7 +26,7 @@ Say = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything that gates are computed from."""
+    """Everything that gates are computed from; less, where it `stopped` at a cheap gate that refuses."""
 
     outcomes: pd.DataFrame
     expected_rows: dict[str, int]
@@ -35,6 +35,7 @@ class Measured:
     renderings: RenderingChanges
     teacher_forced: list[float]
     own: Mapping[str, OwnValues] = field(default_factory=dict)
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def compare(
     """
     from validation.divergence import locality_kl, teacher_forced_success
     from validation.metrics import Perplexities
-    from validation.outcomes import LOCALITY, PROTOCOLS, REPLAY, outcome, outcomes_frame
+    from validation.outcomes import LOCALITY, REPLAY, outcome, outcomes_frame
     from validation.perplexity import perplexity
     from validation.renderings import rendering_changes
 
@@ -210,13 +211,20 @@ def compare(
     )
     return Measured(
         outcomes=frame,
-        expected_rows={name: sum(q.metric == name for q in asked) for name in PROTOCOLS},
+        expected_rows=rows_expected(asked),
         # The same tokens for both, whatever the candidate's own tokenizer makes of the prose.
         perplexities=Perplexities(base.likelihoods, perplexity(model, base.tokenizer, base.prose)),
         parameters=parameters,
         renderings=rendering_changes(base.tokenizer, tokenizer, [q.asked for q in asked], base.prose),
         teacher_forced=_by_rendering(edits, partial(teacher_forced_success, model, tokenizer)),
     )
+
+
+def rows_expected(asked: Sequence[Question]) -> dict[str, int]:
+    """How many rows of the outcomes frame each metric is to have."""
+    from validation.outcomes import PROTOCOLS
+
+    return {name: sum(q.metric == name for q in asked) for name in PROTOCOLS}
 
 
 def _staying(asked: Sequence[Question]) -> list[tuple[str, str, bool]]:

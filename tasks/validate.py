@@ -15,12 +15,26 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.edit_dataset import EditDataset
-from tasks.measuring import Measured, Served, answered, ask_champion, compare, questions, read_base
+from tasks.measuring import (
+    Measured,
+    Question,
+    Served,
+    answered,
+    ask_champion,
+    compare,
+    questions,
+    read_base,
+    rows_expected,
+)
 from tasks.own_gates import call_all, paired, source_digest
 from tasks.records import UserError
+
+if TYPE_CHECKING:
+    from tasks.models import ModelFolder
+    from validation.thresholds import GateFile
 
 OUTCOMES_FILE = "outcomes.parquet"
 MEASURED_FILE = "measured.json"
@@ -41,6 +55,7 @@ def measure(
     replay: Sequence[tuple[str, bool]] = (),
     own: Mapping[str, str] | None = None,
     beside: Path | None = None,
+    stop_at: GateFile | None = None,
     progress: Progress | None = None,
 ) -> Measured:
     """Run the measurement in a fresh process, or read it if it was finished before for the same request.
@@ -55,6 +70,7 @@ def measure(
         replay: recent requests to ask too, and whether they are chat turns.
         own: `module:function` of the user's own gates, by metric.
         beside: folder of the gate file, where their modules are looked for first.
+        stop_at: what is cheap is measured first, and nothing more where one of these gates refuses it.
         progress: called with (prompts answered, prompts, note).
 
     Raises:
@@ -76,6 +92,8 @@ def measure(
         request["own"] = dict(own)
         request["own_sources"] = {name: source_digest(one, beside) for name, one in own.items()}
         request["beside"] = None if beside is None else str(beside.absolute())
+    if stop_at is not None:
+        request["stop_at"] = stop_at.model_dump(mode="json")
     request_file = folder / "request.json"
     wanted = json.dumps(request, indent=2, sort_keys=True)
     if not request_file.is_file() or request_file.read_text() != wanted:
@@ -133,6 +151,7 @@ def read_measured(folder: Path) -> Measured:
         renderings=RenderingChanges(**measured["renderings"]),
         teacher_forced=measured["teacher_forced"],
         own={name: OwnValues(**found) for name, found in measured.get("own", {}).items()},
+        stopped=measured.get("stopped", False),
     )
 
 
@@ -151,6 +170,7 @@ def _write(measured: Measured, folder: Path) -> None:
         "renderings": dataclasses.asdict(measured.renderings),
         "teacher_forced": measured.teacher_forced,
         "own": {name: dataclasses.asdict(found) for name, found in measured.own.items()},
+        **({"stopped": True} if measured.stopped else {}),
         "torch": torch.__version__,
     }
     unfinished = folder / f".{MEASURED_FILE}"
@@ -160,10 +180,11 @@ def _write(measured: Measured, folder: Path) -> None:
 
 def _measure(request_file: Path) -> None:
     """The work of the fresh process."""
-    from editors.delta import Delta
-    from tasks.models import load, load_delta, load_overrides, resolve
-    from validation.parameters import parameter_changes
-    from validation.probes import neutral_prose
+    from tasks.models import resolve
+    from validation.early import refused_early
+    from validation.metrics import compute_metrics
+    from validation.outcomes import EDIT
+    from validation.thresholds import GateFile
 
     request = json.loads(request_file.read_text())
     data = EditDataset.load(Path(request["dataset"]))
@@ -173,10 +194,39 @@ def _measure(request_file: Path) -> None:
         role: resolve(request[role], tracking_uri=request["tracking_uri"])
         for role in ("champion", "candidate")
     }
+    if "stop_at" in request:
+        first = _compared(folders, data, [q for q in asked if q.metric == EDIT])
+        metrics = compute_metrics(
+            first.outcomes,
+            perplexities=first.perplexities,
+            parameters=first.parameters,
+            renderings=first.renderings,
+        )
+        if refused_early(metrics, GateFile.model_validate(request["stop_at"])):
+            first = dataclasses.replace(first, expected_rows=rows_expected(asked), stopped=True)
+            _write(first, request_file.parent)
+            return
+    own, beside = request.get("own", {}), Path(request["beside"]) if request.get("beside") else None
+    _write(_compared(folders, data, asked, own, beside), request_file.parent)
+
+
+def _compared(
+    folders: Mapping[str, ModelFolder],
+    data: EditDataset,
+    asked: Sequence[Question],
+    own: Mapping[str, str] | None = None,
+    beside: Path | None = None,
+) -> Measured:
+    """Champion, pristine base and candidate, one after another, so that no more than two are in memory."""
+    from editors.delta import Delta
+    from tasks.models import load, load_delta, load_overrides
+    from validation.parameters import parameter_changes
+    from validation.probes import neutral_prose
+
+    own = own or {}
     champion, tokenizer = load(folders["champion"])
     served = Served(champion, tokenizer, load_overrides(folders["champion"]))
     before = ask_champion(served, data, asked, say=_say)
-    own, beside = request.get("own", {}), Path(request["beside"]) if request.get("beside") else None
     outputs = [before.answers[q.asked] for q in asked]
     theirs = call_all(own, beside, served.answer, answered(asked, outputs))
     del champion, served
@@ -193,7 +243,7 @@ def _measure(request_file: Path) -> None:
     measured = compare(served, base, before, parameters, data, asked, say=_say)
     outputs = measured.outcomes["candidate_output"].tolist()
     ours = call_all(own, beside, served.answer, answered(asked, outputs))
-    _write(dataclasses.replace(measured, own=paired(theirs, ours)), request_file.parent)
+    return dataclasses.replace(measured, own=paired(theirs, ours))
 
 
 def _say(done: int, total: int, note: str) -> None:

@@ -189,6 +189,7 @@ class _Kept:
             replay=[(prompt, kind == "chat") for prompt, kind in replayed[["prompt", "kind"]].to_numpy()],
             own={name: gate.function for name, gate in decision.gates.own.items()},
             beside=self.verdict,
+            stop_at=decision.gates if before.stopped else None,
             progress=progress,
         )
 

@@ -54,6 +54,7 @@ def write_report(
     outcomes: pd.DataFrame,
     set_aside: Sequence[SetAside] = (),
     tried: Sequence[Mapping[str, Any]] = (),
+    solves: Sequence[Mapping[str, Any]] = (),
     stages_seconds: Mapping[str, float] | None = None,
     commands: Mapping[str, str] | None = None,
     links: Mapping[str, str] | None = None,
@@ -70,6 +71,8 @@ def write_report(
         set_aside: corrections that were quarantined, held or failed.
         tried: where several methods were tried, a row for each: method, taken, version, verdict, failing,
             reason, seconds_per_edit, and its figures by metric.
+        solves: where parts of the batch were tried, a row for each, the whole first: corrections (how many),
+            version, verdict, reason.
         stages_seconds: stage to seconds, in order.
         commands: what it does to the exact command, in order: to promote, to undo.
         links: label to address; http(s), file and relative addresses become links, others stay text.
@@ -105,6 +108,7 @@ def write_report(
         locality_rows=int((outcomes["metric"] == LOCALITY).sum()),
         set_aside=list(set_aside),
         tried=[_method(row) for row in tried] if len(tried) > 1 else [],
+        solves=list(solves),
         plots={name: Markup(svg) for name, svg in drawn.items() if svg},
         stages=_stages(stages_seconds or {}),
         total_seconds=sum((stages_seconds or {}).values()),

@@ -44,6 +44,22 @@ def test_a_transition_is_legal_or_refused_and_a_repeat_adds_no_row(ledger: Ledge
     assert len(ledger.history(first)) == 3
 
 
+def test_what_breaks_a_batch_fails_with_a_reason_each_and_the_digest_is_that_of_the_rest(
+    ledger: Ledger,
+) -> None:
+    ids = [c.id for c in ledger.record([report(p, "x") for p in ("a", "b", "c")])]
+    rest = ledger.digest(MODEL, [State.ACCEPTED], without=ids[:2])
+    with pytest.raises(UserError, match="no correction nonesuch"):
+        ledger.set_aside({ids[0]: "why", "nonesuch": "why"}, model_name=MODEL)
+    assert ledger.counts(MODEL)[State.ACCEPTED] == 3, "all move or none"
+    ledger.set_aside({ids[0]: "it did not take", ids[1]: "it broke another"}, "run", model_name=MODEL)
+    failed = {c.id: c.reason for c in ledger.corrections(MODEL, State.FAILED)}
+    assert failed == {ids[0]: "it did not take", ids[1]: "it broke another"}
+    assert ledger.digest(MODEL, [State.ACCEPTED]) == rest
+    ledger.transition(ids[0], State.RETIRED, "withdrawn")
+    assert ledger.get(ids[0]).state is State.RETIRED
+
+
 def test_every_state_has_its_rule() -> None:
     assert set(LEGAL_TRANSITIONS) == {None, *State}
 

@@ -19,9 +19,10 @@ from editors.requests import EditRequest
 from tasks.edit_dataset import EditDataset
 from tasks.measuring import GATE_TOKENS
 from tasks.models import load, resolve
-from tasks.validate import MEASURED_FILE, OUTCOMES_FILE, _measure, measure
+from tasks.validate import MEASURED_FILE, OUTCOMES_FILE, _measure, measure, read_measured
 from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
-from validation.outcomes import LOCALITY
+from validation.outcomes import EDIT, LOCALITY
+from validation.thresholds import GateFile
 
 
 def edit(id_: str, prompt: str, *, chat: bool) -> dict[str, object]:
@@ -100,6 +101,25 @@ def test_what_is_overridden_is_measured_as_it_is_served(
     assert outcomes.loc["a", "candidate_output"] == "Cairo."
     (own,) = generate_greedy(*load(base), ["The yen is used in"], chat=True, max_new_tokens=GATE_TOKENS)
     assert outcomes.loc["b", "candidate_output"] == own
+
+
+def test_what_a_cheap_gate_refuses_is_asked_no_further(
+    tmp_path: Path, tiny_llama, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MENDFLOW_HOME", str(tmp_path))
+    folders = {"champion": str(tiny_llama()), "candidate": str(tiny_llama(seed=1))}
+    local = [stay("c", "The yen is used in", "Japan.", chat=True)]
+    EditDataset.from_rows([edit("a", "Peru is in", chat=True)], local, {}).save(tmp_path / "dataset")
+    request = {**folders, "tracking_uri": None, "dataset": str(tmp_path / "dataset"), "earlier": []}
+    for least, rows in ((0.9, ["a"]), (0.0, ["a", "c"])):
+        gate = {"min": least, "minimum_n": 1, "severity": "critical"}
+        gates = GateFile.model_validate({"version": 1, "gates": {EDIT: gate}})
+        asked = {**request, "stop_at": gates.model_dump(mode="json")}
+        (tmp_path / "request.json").write_text(json.dumps(asked))
+        _measure(tmp_path / "request.json")
+        measured = read_measured(tmp_path)
+        assert (list(measured.outcomes["id"]), measured.stopped) == (rows, least > 0)
+        assert (measured.expected_rows[EDIT], measured.expected_rows[LOCALITY]) == (1, 1)
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])

@@ -86,6 +86,10 @@ def source(gated: tuple[GateReport, pd.DataFrame], tmp_path_factory: pytest.Temp
             SetAside("x1", HOSTILE, "quarantined", "the target is empty"),
             SetAside("x2", "", "failed", "no"),
         ],
+        solves=[
+            {"corrections": 12, "version": "3", "verdict": "REJECT", "reason": HOSTILE},
+            {"corrections": 11, "version": "", "verdict": "none", "reason": "it is not finite"},
+        ],
         stages_seconds={"collect": 3.25, "validate": 61.5},
         commands={
             "Promote it": "mendflow promote demo --version 3 && echo 'done'",
@@ -144,6 +148,8 @@ def test_every_correction_is_there_before_and_after(page: Page) -> None:
 
 def test_what_was_set_aside_moved_and_took_long(page: Page) -> None:
     assert [HOSTILE, "quarantined", "the target is empty"] in page.rows
+    assert ["1", "12", "3", "REJECT", HOSTILE] in page.rows
+    assert ["2", "11", "", "none", "it is not finite"] in page.rows
     assert "1 of 40 prompts that must not move" in page.text
     assert ["Where is thing 3?", "It stands at place 3.", HOSTILE, "near"] in page.rows
     assert "61.5 s" in page.text

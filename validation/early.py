@@ -1,0 +1,41 @@
+"""Gates that are cheap to measure, and may refuse a candidate before anything else is asked of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from validation.metrics import Metric, Severity
+from validation.outcomes import EDIT
+from validation.thresholds import ChampionUnknownError, GateFile
+
+# What needs no answers, or those to the corrections' own prompts alone.
+CHEAP = frozenset(
+    {
+        "non_finite_parameters",
+        "changed_parameters",
+        "undeclared_parameters",
+        "relative_delta_norm",
+        "changed_renderings",
+        "perplexity_ratio",
+        EDIT,
+    }
+)
+
+
+def refused_early(metrics: Iterable[Metric], gates: GateFile) -> list[str]:
+    """The critical gates among the cheap ones that refuse a candidate, whatever else would be measured."""
+    refused = []
+    for metric in metrics:
+        gate = gates.gates.get(metric.name)
+        if metric.name not in CHEAP or gate is None or gate.severity is not Severity.CRITICAL:
+            continue
+        try:
+            least, greatest = gate.bounds(metric)
+        except ChampionUnknownError:
+            continue
+        low = least is not None and metric.value < least
+        high = greatest is not None and metric.value > greatest
+        if metric.n >= gate.minimum_n and (low or high or math.isnan(metric.value)):
+            refused.append(metric.name)
+    return refused
