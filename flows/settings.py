@@ -85,7 +85,7 @@ class CorrectSettings(BaseModel):
         default=None, ge=1, description="corrections that one of several reporters may alone stand behind"
     )
     attempts: int = Field(
-        default=8, ge=1, description="sets of corrections to solve and gate, if the whole batch is refused"
+        default=12, ge=1, description="solves at most, the whole batch first, then parts if it is refused"
     )
     override_failed: bool = Field(
         default=False, description="answer what had to be left out word for word, in front of the model"

@@ -87,8 +87,8 @@ def correct(
     ] = "",
     attempts: Annotated[
         int,
-        typer.Option(min=1, help="Solves at most to find what breaks a batch that the gates refuse."),
-    ] = 8,
+        typer.Option(min=1, help="Solves at most, to find what breaks a batch that the gates refuse."),
+    ] = 12,
     override_failed: Annotated[
         bool, typer.Option(help="Answer what had to be left out word for word, in front of the model.")
     ] = False,
