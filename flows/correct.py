@@ -11,13 +11,14 @@ from typing import Any
 
 from prefect import flow
 
+from editors.overrides import Overrides
 from flows import stages
 from flows.attempt import Workshop
 from flows.bisect import Notebook, Solved, solve
 from flows.console import Narrator
 from flows.dataset import requests_to_replay
 from flows.judge import check_own_gates
-from flows.overriding import overrides_differ
+from flows.overriding import overrides_differ, wanted_overrides, with_other_overrides
 from flows.promote import brought_back, put_back
 from flows.settings import CorrectSettings
 from flows.show import publish, write_run_report
@@ -25,6 +26,7 @@ from tasks import promotion, register
 from tasks.collect import NoExperiment
 from tasks.ledger import Ledger
 from tasks.models import resolve
+from tasks.overriding import overridden
 from tasks.records import Collected, Rejected, State, UserError
 from tasks.registry import describe
 from validation.verdict import Verdict
@@ -80,11 +82,16 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             f"corrections, {len(collected.traffic)} other requests"
         )
         wanted = {c.id for c in ledger.corrections(name, *stages.OPEN)}
-        rolled_back = put_back(settings, ledger, champion) is not None
-        differ = overrides_differ(settings, ledger, champion, put_back=rolled_back)
-        if wanted == set(champion.correction_ids) and not (wanted and differ):
+        if wanted == set(champion.correction_ids):
             notebook.forget()
-            return CorrectionRun("nothing to do", name, champion.version, counts=_counts(ledger, name))
+            overrides = wanted_overrides(settings, ledger, champion)
+            rolled_back = put_back(settings, ledger, champion) is not None
+            if not overrides_differ(champion, overrides, put_back=rolled_back):
+                return CorrectionRun("nothing to do", name, champion.version, counts=_counts(ledger, name))
+            if wanted or len(overrides):
+                outcome = "held" if settings.promotion == "review" else "promoted"
+                run = CorrectionRun(outcome, name, champion.version, counts=_counts(ledger, name))
+                return _with_other_overrides(run, settings, ledger, champion, overrides)
         if not wanted:
             raise _nothing_left(settings, champion)
 
@@ -141,6 +148,13 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
                 promoted = stages.find_champion(settings, ledger)
                 stages.reconcile(ledger, name, promoted)
             result.previous, result.champion = champion.version, promoted.version
+        elif solved.refused and settings.override_failed:
+            # Nobody is blamed, and all are tried again; but users need not see the wrong answers meanwhile.
+            overrides = wanted_overrides(
+                settings, ledger, champion, aside=wanted - set(champion.correction_ids)
+            )
+            if overrides_differ(champion, overrides):
+                result = _with_other_overrides(result, settings, ledger, champion, overrides)
         result.counts = _counts(ledger, name)
         _write_result(result, taken.folder)
         notebook.forget()
@@ -174,6 +188,24 @@ def collected_errors(settings: CorrectSettings, ledger: Ledger) -> Collected:
         return Collected()
 
 
+def _with_other_overrides(
+    run: CorrectionRun,
+    settings: CorrectSettings,
+    ledger: Ledger,
+    champion: stages.Champion,
+    overrides: Overrides,
+) -> CorrectionRun:
+    """The run, with what became of a version that has the champion's weights and these overrides."""
+    count = len(overridden(overrides))
+    why = f"the weights of version {champion.version}, behind overrides of {count} corrections"
+    number = with_other_overrides(settings, ledger, champion, overrides, why)
+    reason = f"{run.reason} Version {number} has {why}.".strip()
+    if settings.promotion == "review":
+        promote = settings.command("promote", "--version", number)
+        return replace(run, candidate=run.candidate or number, reason=f"{reason} `{promote}` promotes it.")
+    return replace(run, reason=reason, previous=champion.version, champion=number)
+
+
 def _set_aside(
     ledger: Ledger, name: str, solved: Solved, unreadable: Iterable[Rejected]
 ) -> list[dict[str, str]]:
@@ -199,7 +231,7 @@ def _nothing_left(settings: CorrectSettings, champion: stages.Champion) -> UserE
         remedy = f"`{settings.command('promote', '--version', bases[-1])}` puts the base back"
     return UserError(
         f"no correction of {name} is left to solve, and its champion, version {champion.version}, holds "
-        f"{len(champion.correction_ids)}: {remedy}"
+        f"{len(champion.corrected)}: {remedy}"
     )
 
 

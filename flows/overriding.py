@@ -1,15 +1,21 @@
-"""Which failed corrections a version answers by overrides in front of the model."""
+"""Overrides in front of a version: which corrections get one, and a champion behind other ones."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
+from editors.delta import Delta
 from editors.overrides import Overrides
 from flows.settings import CorrectSettings
 from flows.stages import OPEN, Champion
+from tasks import promotion, register
 from tasks.ledger import Ledger
-from tasks.overriding import overridden, overrides_of
+from tasks.models import load_delta
+from tasks.overriding import overridden, overrides_of, write
 from tasks.records import State
+from tasks.registry import describe
+from tasks.verdicts import COMPARED_TAG, RUN_TAG
 
 
 def wanted_overrides(
@@ -27,12 +33,54 @@ def wanted_overrides(
     return overrides_of(failed, [c for c in corrections if c.state in OPEN and c.id not in aside])
 
 
-def overrides_differ(
-    settings: CorrectSettings, ledger: Ledger, champion: Champion, *, put_back: bool
-) -> bool:
+def overrides_differ(champion: Champion, wanted: Overrides, *, put_back: bool = False) -> bool:
     """Whether the champion's overrides are others than they should be.
 
     One that was `put_back` by a rollback may lack some: to add them would undo the rollback.
     """
-    wanted, there = set(overridden(wanted_overrides(settings, ledger, champion))), set(champion.overridden)
-    return bool(there - wanted) or bool(wanted - there and not put_back)
+    should, there = set(overridden(wanted)), set(champion.overridden)
+    return bool(there - should) or bool(should - there and not put_back)
+
+
+def with_other_overrides(
+    settings: CorrectSettings, ledger: Ledger, champion: Champion, overrides: Overrides, why: str
+) -> str:
+    """The number of a version with the champion's own weights behind these overrides.
+
+    It is promoted unless a person decides. No gate is asked: it answers nothing but the overridden prompts
+    otherwise than the champion does.
+
+    Raises:
+        UserError: the champion's delta cannot be read, or the champion moved.
+    """
+    name, uri, served = settings.model_name, settings.tracking, champion.folder
+    delta = Delta({}, {"base_digest": served.digest, "correction_ids": []})
+    if served.delta is not None:
+        delta = load_delta(served.delta, served)
+    folder = settings.home / "runs" / name / "overridden"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    delta = write(delta, overrides, folder)
+    tags = {version.number: version.tags for version in describe(name, tracking_uri=uri).versions}
+    # What the champion was judged by holds of the same weights: `revalidate` asks it again.
+    judged = {
+        tag: tags[champion.version][tag] for tag in (RUN_TAG, COMPARED_TAG) if tag in tags[champion.version]
+    }
+    number = register.register(
+        name,
+        tracking_uri=uri,
+        base=replace(served, delta=None),
+        delta_dir=folder,
+        manifest=delta.manifest,
+        tags=judged,
+    )
+    if settings.promotion == "auto":
+        promotion.promote(
+            name,
+            number,
+            expected_champion=champion.version,
+            ledger=ledger,
+            who="correct flow",
+            why=why,
+            tracking_uri=uri,
+        )
+    return number

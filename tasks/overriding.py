@@ -36,14 +36,21 @@ def with_overrides(applied: Applied, overrides: Overrides, out: Path) -> Applied
     """The same shifts with these overrides before them, written to `out`; as it is where there are none."""
     if not len(overrides):
         return applied
-    delta = Delta.load(applied.folder)
-    answering = Delta(delta.shifts, {**delta.manifest, OVERRIDES: overrides.to_json()})
+    return replace(applied, folder=out, digest=write(Delta.load(applied.folder), overrides, out).digest())
+
+
+def write(delta: Delta, overrides: Overrides, out: Path) -> Delta:
+    """The delta with these overrides in place of its own, written to `out` at once or not at all."""
+    manifest = {key: value for key, value in delta.manifest.items() if key != OVERRIDES}
+    if len(overrides):
+        manifest[OVERRIDES] = overrides.to_json()
+    answering = Delta(delta.shifts, manifest)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     answering.save(partial)
     shutil.rmtree(out, ignore_errors=True)
     os.replace(partial, out)
-    return replace(applied, folder=out, digest=answering.digest())
+    return answering
 
 
 def overridden(overrides: Overrides) -> tuple[str, ...]:

@@ -152,3 +152,9 @@ def test_where_no_part_passes_nothing_is_blamed_and_the_budget_holds(world: Worl
         assert [row["corrections"] for row in run.solves] == [4, 2, 2]
     state = describe("tiny", tracking_uri=settings.tracking)
     assert (state.champion, state.candidate, len(state.versions)) == ("1", run.candidate, 4)
+    # All of it is tried again with whatever is new; meanwhile nobody has to see the wrong answers.
+    answered = correct(settings.model_copy(update={"override_failed": True}))
+    assert (answered.outcome, answered.counts) == ("rejected", {"accepted": 4})
+    assert "has the weights of version 1, behind overrides of 4 corrections" in answered.reason
+    assert answers(settings, MALI) == ["Cairo"]
+    assert describe("tiny", tracking_uri=settings.tracking).champion == answered.champion
