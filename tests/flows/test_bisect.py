@@ -103,7 +103,8 @@ def test_what_breaks_the_batch_jointly_fails_with_its_reason_and_is_overridden_u
     assert "if an override answers it" in CliRunner().invoke(app, retired).output
     after = correct(settings)
     assert (after.outcome, after.counts) == ("promoted", {"active": 3, "retired": 1})
-    assert answers(settings, MALI, "What is the capital of Chad?") == [before, "Cairo"]
+    said, kept = answers(settings, MALI, "What is the capital of Chad?")
+    assert (said != "Cairo", kept) == (True, "Cairo")
 
 
 @pytest.mark.slow
