@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
 from flows import stages
 from flows.attempt import Attempt, Workshop, attempt, registered
 from flows.choice import choose
@@ -148,7 +146,7 @@ def _trials(
             "failing": list(failing),
             "reason": decision.reason,
         }
-        shop.narrator.say(escape(f"  {decision.verdict.value}: {decision.reason}"))
+        shop.narrator.say(f"  {decision.verdict.value}: {decision.reason}")
         passes = decision.verdict in (Verdict.PROMOTE, Verdict.HOLD)
         return Trial(passes, one.untaken(), tuple(failing))
 
