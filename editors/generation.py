@@ -1,8 +1,9 @@
-"""Greedy generation in batches: the one decoding that serving, gating and the demo share."""
+"""Generation in batches: the greedy one that serving, gating and the demo share, and samples."""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _SHORTEST_SHARED_PREFIX = 8
 
 Progress = Callable[[int, int], None]
+# (logits of rows, which rows they are, step) to a token id a row.
+_Choose = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def generate_greedy(
@@ -48,6 +51,105 @@ def generate_greedy(
     Raises:
         ValueError: a prompt has no tokens or more than the model's positions; a chat turn without a template.
     """
+
+    def most_probable(logits: Tensor, rows: Tensor, step: int) -> Tensor:  # noqa: ARG001
+        return logits.argmax(-1)
+
+    return _answers(
+        model,
+        tokenizer,
+        prompts,
+        lambda _: most_probable,
+        chat=chat,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+def generate_sampled(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    chat: bool,
+    samples: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    max_new_tokens: int = 48,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> list[list[str]]:
+    """Several answers to every prompt, each token drawn from all that the model's probabilities hold.
+
+    Each answer has draws of its own, by seed, prompt and number: it depends neither on its neighbours in the
+    batch, beyond floating-point rounding, nor on what else is asked. More samples begin with the fewer ones.
+
+    Args:
+        model: as for `generate_greedy`.
+        tokenizer: as for `generate_greedy`.
+        prompts: as for `generate_greedy`.
+        chat: render as a chat turn, else raw text.
+        samples: answers to each prompt.
+        temperature: logits are divided by it.
+        seed: of the draws.
+        max_new_tokens: longest answer, in tokens.
+        batch_size: answers in one forward pass.
+        progress: called with (answers done, answers in all) after every batch.
+
+    Raises:
+        ValueError: as for `generate_greedy`; or there is nothing to sample.
+    """
+    if samples < 1 or temperature <= 0:
+        raise ValueError(f"samples ({samples}) must be at least 1, temperature ({temperature}) above 0")
+    asked = [prompt for prompt in prompts for _ in range(samples)]
+
+    def draws(rows: Sequence[int]) -> _Choose:
+        uniform = torch.stack([_uniform(seed, asked[r], r % samples, max_new_tokens) for r in rows])
+        uniform = uniform.to(model.device)
+
+        def drawn(logits: Tensor, alive: Tensor, step: int) -> Tensor:
+            below = torch.softmax(logits.double() / temperature, dim=-1).cumsum(-1)
+            # Rounding leaves the last sum a little off 1.
+            wanted = uniform[alive, step, None] * below[:, -1:]
+            tokens = torch.searchsorted(below, wanted, right=True).squeeze(-1)
+            # A damaged model, whose logits are not finite, answers something too: there are gates for it.
+            return tokens.clamp(max=logits.shape[-1] - 1)
+
+        return drawn
+
+    answers = _answers(
+        model,
+        tokenizer,
+        asked,
+        draws,
+        chat=chat,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return [answers[first : first + samples] for first in range(0, len(answers), samples)]
+
+
+def _uniform(seed: int, prompt: str, number: int, steps: int) -> Tensor:
+    """Draws from [0, 1) for the tokens of one answer."""
+    digest = hashlib.sha256(f"{seed}\x1f{number}\x1f{prompt}".encode("utf-8", "surrogatepass")).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.rand(steps, generator=generator, dtype=torch.float64)
+
+
+def _answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    choosing: Callable[[Sequence[int]], _Choose],
+    *,
+    chat: bool,
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Progress | None,
+) -> list[str]:
+    """An answer to every prompt; `choosing` says for those of a batch how their tokens are chosen."""
     if max_new_tokens < 1 or batch_size < 1:
         raise ValueError(
             f"max_new_tokens ({max_new_tokens}) and batch_size ({batch_size}) must be at least 1"
@@ -65,7 +167,13 @@ def generate_greedy(
             rows = order[first : first + batch_size]
             steps = max_new_tokens if room is None else min(max_new_tokens, room - len(encoded[rows[0]]) + 1)
             generated = _generate(
-                model, [encoded[row] for row in rows], stops, steps, pad_id(tokenizer), shared
+                model,
+                [encoded[row] for row in rows],
+                stops,
+                steps,
+                pad_id(tokenizer),
+                shared,
+                choosing(rows),
             )
             for row, ids in zip(rows, generated, strict=True):
                 answers[row] = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
@@ -84,6 +192,7 @@ def _generate(
     steps: int,
     padding: int,
     shared: tuple[int, Any] | None,
+    choose: _Choose,
 ) -> list[list[int]]:
     """Token ids of the answers, without the token that ended them. Rows that end leave the batch."""
     read, cache = (0, None) if shared is None else (shared[0], copy.deepcopy(shared[1]))
@@ -109,7 +218,7 @@ def _generate(
             **keep,
         )
         cache = output.past_key_values
-        chosen = output.logits[:, -1].argmax(-1)
+        chosen = choose(output.logits[:, -1], alive, step)
         going = ~torch.isin(chosen, stops)
         for row, token, goes in zip(alive.tolist(), chosen.tolist(), going.tolist(), strict=True):
             if goes:

@@ -25,7 +25,7 @@ from tasks.overriding import overridden, with_overrides
 from tasks.records import TrafficRecord
 from tasks.runs import run_of
 from tasks.train import TrainedEditor
-from validation.outcomes import EDIT
+from validation.outcomes import ANSWERED, EDIT, SUPPRESSED
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Attempt:
         return frozenset(self.judged.dataset.edits["id"])
 
     def untaken(self) -> frozenset[str]:
-        """Ids of corrections whose own prompt does not give the target."""
-        outcomes = self.judged.outcomes
-        edits = outcomes[outcomes["metric"] == EDIT]
+        """Ids of corrections that did not take: their own prompt, or more where a failing gate wants it."""
+        outcomes, failing = self.judged.outcomes, self.judged.decision.failing
+        edits = outcomes[outcomes["metric"].isin({EDIT} | ({ANSWERED, SUPPRESSED} & set(failing)))]
         return frozenset(edits.loc[edits["candidate_ok"] != 1, "id"])
 
 

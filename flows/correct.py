@@ -13,6 +13,7 @@ from prefect import flow
 
 from editors.overrides import Overrides
 from flows import stages
+from flows.answering import answer_waiting, open_answerer
 from flows.attempt import Workshop
 from flows.bisect import Notebook, Solved, solve
 from flows.console import Narrator
@@ -61,6 +62,7 @@ class CorrectionRun:
 def correct(settings: CorrectSettings) -> CorrectionRun:
     """Collect, build, train or reuse, apply, register, validate, promote; safe to kill and to run again."""
     stages.check_editor(settings)
+    answerer = open_answerer(settings)
     narrator = Narrator()
     name = settings.model_name
     with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/correct", "correct", seconds=3600) as lease:
@@ -75,6 +77,10 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             collected = collected_errors(settings, ledger)
             ledger.record(collected.reports)
             narrator.left_out(collected.rejected)
+        if answerer is not None:
+            with narrator.stage("answer", "Answer reports that came without an answer") as progress:
+                answered = answer_waiting(settings, ledger, answerer, progress)
+            narrator.say(f"{answered.asked} asked of {answerer.name}, {answered.taken} answered")
         with narrator.stage("check", "Ask the champion whether they are errors still") as progress:
             stages.close_already_correct(settings, ledger, champion, progress)
         narrator.say(
@@ -125,7 +131,8 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             seconds=narrator.seconds,
         )
         with narrator.stage("report", "Write the report"):
-            result.report = write_run_report(settings, result, judged, taken.folder)
+            known = ledger.corrections(name)
+            result.report = write_run_report(settings, result, judged, taken.folder, known)
         if solved.failed:
             # A run that is killed from here on finds what is left, and solves no other part of the batch.
             notebook.write(solved)

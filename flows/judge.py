@@ -12,7 +12,7 @@ from flows.settings import CorrectSettings
 from flows.stages import Champion, stage
 from tasks.apply import Applied
 from tasks.edit_dataset import EditDataset
-from tasks.own_gates import find_function, source_digest, source_digests
+from tasks.own_functions import find_function, source_digest, source_digests
 from tasks.records import UserError
 from tasks.validate import measure, measured_digest
 from tasks.verdicts import delta_digest, keep, take
@@ -70,7 +70,7 @@ def check_own_gates(settings: CorrectSettings) -> None:
         UserError: a module or function is not there, or cannot be imported.
     """
     for name, gate in check_gates(settings).own.items():
-        find_function(name, gate.function, settings.gates.parent if settings.gates else None)
+        find_function(f"the gate {name}", gate.function, settings.gates.parent if settings.gates else None)
 
 
 @stage
@@ -108,6 +108,7 @@ def judge(
         progress=progress,
     )
     docs = folder / "gate_docs"
+    unvouched = _answered_by_programs(dataset, held) if gates.machine_answered == "hold" else 0
     decision = take(
         measured,
         gates,
@@ -119,11 +120,14 @@ def judge(
             "measured": measured_digest(folder / "measured"),
             **source_digests(own_functions(settings), beside),
         },
-        needs_approval=settings.promotion == "review",
+        needs_approval=settings.promotion == "review" or unvouched > 0,
         seed=settings.seed,
         docs_dir=docs,
     )
     decision = _with_remedy(decision, settings.experiment)
+    if decision.verdict is Verdict.HOLD and unvouched:
+        told = f"A program answered {unvouched} of its corrections, and no person has promoted these before."
+        decision = decision.model_copy(update={"reason": f"{decision.reason} {told}"})
     keep(
         decision,
         folder,
@@ -135,6 +139,12 @@ def judge(
         beside=beside,
     )
     return Judged(decision, measured.outcomes, dataset, docs)
+
+
+def _answered_by_programs(dataset: EditDataset, held: set[str]) -> int:
+    """The corrections that a program answered and that the champion does not hold yet."""
+    edits = dataset.edits
+    return int(((edits["answerer"] != "") & ~edits["id"].isin(held)).sum())
 
 
 def _with_remedy(decision: Decision, experiment: str) -> Decision:

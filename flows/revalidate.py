@@ -17,7 +17,7 @@ from flows.stages import OPEN, Champion, stage, version_at
 from tasks import promotion
 from tasks.ledger import Ledger
 from tasks.models import DamagedVersionError, load
-from tasks.own_gates import source_digests
+from tasks.own_functions import source_digests
 from tasks.records import UserError
 from tasks.registry import CHAMPION, PREVIOUS, Version, describe, resolve_version
 from tasks.revalidation import revalidation_dataset

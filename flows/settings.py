@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.answerer_settings import AnswererSettings
 from tasks.urls import from_any_folder, without_password
 
 HOME = Path(".mendflow")
@@ -46,6 +47,9 @@ class CorrectSettings(BaseModel):
     experiment: str = Field(default="mendflow", description="MLflow experiment of the production traces")
     source: Path | None = Field(default=None, description="a file of reports instead of traces")
     chat: bool = Field(default=True, description="prompts are chat turns; false for raw text")
+    answerer: AnswererSettings | None = Field(
+        default=None, description="answers reports that came without an answer; else they wait for a person"
+    )
     editor: str = Field(
         default="malmen",
         description="an editor by name or folder, or `auto` to try several",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.judge import Judged
 from flows.settings import CorrectSettings
+from tasks.records import Correction
 from tasks.runs import artifact_address, log_run
 from validation.verdict import Decision
 
@@ -20,13 +22,28 @@ if TYPE_CHECKING:
 REPORT_FILE, TRIED_FILE = "report.html", "methods.json"
 
 
-def write_run_report(settings: CorrectSettings, run: CorrectionRun, judged: Judged, folder: Path) -> str:
-    """Write the report, log it and everything else with the MLflow run; the report's path."""
+def write_run_report(
+    settings: CorrectSettings,
+    run: CorrectionRun,
+    judged: Judged,
+    folder: Path,
+    corrections: Iterable[Correction],
+) -> str:
+    """Write the report, log it and everything else with the MLflow run; the report's path.
+
+    What the `corrections` of the ledger say must never appear is withheld in it.
+    """
     from validation.report import SetAside, write_report
+    from validation.suppression import withholding
 
     path, tried = folder / REPORT_FILE, folder / TRIED_FILE
     tried.write_text(json.dumps(run.tried, indent=2))
     edits = judged.dataset.edits
+    answerers = {id_: who for id_, who in zip(edits["id"], edits["answerer"], strict=True) if who}
+    # Of all that are known: what is withdrawn or failed is no less private.
+    secrets = [
+        (one.suppressed, f"{one.prompt} {one.desired_output}") for one in corrections if one.suppressed
+    ]
     write_report(
         path,
         title=f"{run.model_name}, version {run.candidate}",
@@ -34,7 +51,7 @@ def write_run_report(settings: CorrectSettings, run: CorrectionRun, judged: Judg
             "Model": run.model_name,
             "Candidate": f"version {run.candidate}",
             "Champion": f"version {run.champion}",
-            "Corrections": str(len(edits)),
+            "Corrections": str(len(edits)) + (f", {len(answerers)} by a program" if answerers else ""),
             "Editor": f"{run.editor['name']} ({run.editor['origin']})",
             "Cost": f"{run.cost['seconds_per_edit']:.2f} s an edit, "
             f"{run.cost['multiple_of_forward_and_backward']:.2f} times a forward and backward pass",
@@ -45,6 +62,8 @@ def write_run_report(settings: CorrectSettings, run: CorrectionRun, judged: Judg
         set_aside=[SetAside(**entry) for entry in run.set_aside],
         tried=run.tried,
         solves=run.solves,
+        answerers=answerers,
+        withheld=withholding(secrets) if secrets else None,
         stages_seconds=run.seconds,
         commands={
             "Promote this version, if it does not serve": settings.command(

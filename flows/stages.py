@@ -198,7 +198,9 @@ def close_already_correct(
     new = _askable(settings, ledger, champion)
     closed: list[Correction] = []
     # A report of the champion's own answer is as good as asking it again: it answers greedily.
-    unasked = [c for c in new if c.model_version != champion.version or not c.wrong_output]
+    # What must never appear may hide behind a greedy answer that is right.
+    open_ = [c for c in new if not c.suppressed]
+    unasked = [c for c in open_ if c.model_version != champion.version or not c.wrong_output]
     if not unasked:
         return closed
     model, tokenizer = load(champion.folder)

@@ -10,10 +10,11 @@ from typing import Any
 from tasks.edit_dataset import EditDataset as EditDataset
 from tasks.embedding import Embed
 from tasks.equivalents import Division, divide, fit_to_teach
-from tasks.locality import References, candidates, choose, fill, locality_row
+from tasks.locality import Candidate, References, candidates, choose, fill, locality_row
 from tasks.records import Correction, State, TrafficRecord
 from tasks.rephrase import Phrasing, rephrase
 from tasks.roles import asked_by, gate_bound, unsettled
+from validation.suppression import shows
 
 _EDITED = frozenset({State.ACCEPTED, State.ACTIVE})
 
@@ -81,7 +82,9 @@ def build(
         rows, edited, open_, near=near_per_edit, far=far, confirmed=keep_confirmed, seed=seed, embed=embed
     )
     notes += fill(chosen, references)
-    answered = [row for row in chosen if row.reference and not row.answered_alike()]
+    answered = [
+        row for row in chosen if row.reference and not row.answered_alike() and not _is_barred(row, open_)
+    ]
     bound = gate_bound((row.prompt for row in answered), gate_share, gate_rows, seed)
     locality = [locality_row(row, bound, seed) for row in answered]
     notes += fit.notes + _notes(edited, divided, traffic, locality, held_out)
@@ -111,6 +114,12 @@ def build(
     return dataset
 
 
+def _is_barred(row: Candidate, corrections: Iterable[Correction]) -> bool:
+    """Whether its answer says what must never appear: it must not stay."""
+    outputs = (output for correction in corrections for output in correction.suppressed)
+    return any(shows(row.reference, output, share=1.0) for output in outputs)
+
+
 def edit_row(correction: Correction, division: Division) -> dict[str, Any]:
     """A correction as a row of the edit dataset."""
     return {
@@ -125,6 +134,8 @@ def edit_row(correction: Correction, division: Division) -> dict[str, Any]:
         "reports": correction.reports,
         "reporters": sorted(correction.reporters),
         "sources": sorted(correction.sources),
+        "answerer": correction.answerer,
+        "suppressed": list(correction.suppressed),
     }
 
 

@@ -38,7 +38,12 @@ _EDITS: Mapping[str, str] = {
     "reports": "int",
     "reporters": "texts",
     "sources": "texts",
+    "answerer": "text",
+    "suppressed": "texts",
 }
+# Columns that datasets written before they were there do not have: what the rows of these say. A row that
+# says this has the digest that it had then.
+_LATER: Mapping[str, Any] = {"answerer": "", "suppressed": []}
 _LOCALITY: Mapping[str, str] = {
     "id": "text",
     "prompt": "text",
@@ -55,7 +60,9 @@ _LOCALITY: Mapping[str, str] = {
 class EditDataset:
     """Corrections to make, and prompts whose answers must stay.
 
-    `edits`: one row a correction; `equivalents` are for the editor, `held_out` is for the gates only.
+    `edits`: one row a correction; `equivalents` are for the editor, `held_out` is for the gates only;
+    `answerer` is the program that alone gave the target, empty where a person did; `suppressed` are outputs
+    that must never appear.
     `locality`: one row a prompt, the champion's answer as its reference, its role editor or gate.
     """
 
@@ -182,11 +189,17 @@ def _opening(answer: str, gold: str | None) -> str:
 def _frame(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
     """Rows as a frame sorted by id; texts and lists stay Python objects, so that None stays None."""
     ordered = sorted(rows, key=lambda row: row["id"])
-    frame = pd.DataFrame({name: pd.Series([row[name] for row in ordered], dtype=object) for name in columns})
+    frame = pd.DataFrame(
+        {name: pd.Series([_cell(row, name) for row in ordered], dtype=object) for name in columns}
+    )
     for name, kind in columns.items():
         if kind in {"bool", "int"}:
             frame[name] = frame[name].astype(kind)
     return frame
+
+
+def _cell(row: Mapping[str, Any], name: str) -> Any:
+    return row.get(name, _LATER[name]) if name in _LATER else row[name]
 
 
 def _table(frame: pd.DataFrame, columns: Mapping[str, str]) -> Any:
@@ -198,6 +211,10 @@ def _table(frame: pd.DataFrame, columns: Mapping[str, str]) -> Any:
 
 
 def _digest(edits: pd.DataFrame, locality: pd.DataFrame) -> str:
-    rows = {"edits": edits.to_dict("records"), "locality": locality.to_dict("records")}
+    told = [
+        {name: cell for name, cell in row.items() if name not in _LATER or cell != _LATER[name]}
+        for row in edits.to_dict("records")
+    ]
+    rows = {"edits": told, "locality": locality.to_dict("records")}
     canonical = json.dumps(rows, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

@@ -171,7 +171,10 @@ class Ledger:
         """
         fields = {"id", "prompt", "desired_output", "chat", "subject", "equivalents", "locality"}
         content = [
-            c.model_dump(mode="json", include=fields) | ({"approved": True} if c.approved_at else {})
+            c.model_dump(mode="json", include=fields)
+            | ({"approved": True} if c.approved_at else {})
+            | ({"answerer": c.answerer} if c.answerer else {})
+            | ({"suppressed": c.suppressed} if c.suppressed else {})
             for c in self.corrections(model_name, *states)
             if c.id not in without
         ]
@@ -222,11 +225,15 @@ class Ledger:
         desired_output: str,
         reviewer: str,
         *,
+        program: bool = False,
+        note: str = "",
         model_name: str | None = None,
     ) -> Correction:
         """Give a report that waits as `needs_answer` its desired output; the correction that it becomes.
 
         Its reports, and later ones without a desired output, count for that one; it is closed as `duplicate`.
+        Where the reviewer is a `program`, the correction is marked as its until a person reports or chooses
+        the same; a person may answer again, and a program never answers what a person has.
 
         Raises:
             UserError: it waits for no answer, or the answer is empty, too long or the wrong output itself.
@@ -235,9 +242,22 @@ class Ledger:
             name = rows.model_of(connection, id, model_name)
             lock_models(connection, [name])
             answered_as = changes.answer(
-                connection, name, id, desired_output, reviewer, target_limit=self.target_limit
+                connection,
+                name,
+                id,
+                desired_output,
+                reviewer,
+                target_limit=self.target_limit,
+                program=program,
+                note=note,
             )
             return rows.load(connection, name, [answered_as])[answered_as]
+
+    def still_waiting(self, reasons: Mapping[str, str], *, model_name: str) -> None:
+        """Say why these reports wait for an answer still, given by id; those that wait no more stay as is."""
+        with self._database.writing() as connection:
+            lock_models(connection, [model_name])
+            changes.still_waiting(connection, model_name, reasons)
 
     def resolve(self, id: str, decided_by: str, *, model_name: str | None = None) -> Correction:  # noqa: A002
         """Choose a correction over others that contradict it, or over checks that hold it; the others lose.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from datetime import UTC
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
@@ -52,12 +53,15 @@ def take_in(
     rows.add_reports(connection, new)
 
     standing = rows.standing_of(connection, model_name, known)
+    answered = [id_ for id_, of_one in known_reports.items() if all(one.answerer for one in of_one)]
+    approved = rows.approved_at(connection, model_name, answered)
     groups: dict[str, list[Member]] = defaultdict(list)
     touched = {digests[id_] for id_ in new}
     for id_, digest in (known | {id_: digests[id_] for id_ in new}).items():
         if digest in touched:
             of_one = (*known_reports.get(id_, ()), *new.get(id_, ()))
-            groups[digest].append(Member(id_, of_one, tuple(new.get(id_, ())), standing.get(id_)))
+            fresh = tuple(new.get(id_, ()))
+            groups[digest].append(Member(id_, of_one, fresh, standing.get(id_), id_ in approved))
     for members in groups.values():
         settled = rules.settle(members, target_limit)
         steps = [step for member in members for step in _steps(member, settled[member.id])]
@@ -102,20 +106,34 @@ def answer(
     reviewer: str,
     *,
     target_limit: int,
+    program: bool = False,
+    note: str = "",
 ) -> str:
     """Give a waiting report its desired output; the id of the correction that it becomes.
+
+    A person may also answer what a program has answered. A `program` answers nothing of which a person has
+    said what the answer is. A `note` is kept with who answered.
 
     Raises:
         UserError: it waits for no answer, or the answer is empty, too long or the wrong output itself.
     """
+    given = {"desired_output": storable(desired_output), "answerer": storable(reviewer) if program else ""}
     reports = [
-        report.model_copy(update={"desired_output": storable(desired_output)})
-        for report in rows.reports_of(connection, model_name, [id_])[id_]
+        report.model_copy(update=given) for report in rows.reports_of(connection, model_name, [id_])[id_]
     ]
     answered_as = _id_of(reports[0])
     earlier = rows.answers_to(connection, model_name, [id_]).get(id_)
+    if earlier is not None and earlier.answerer and not program:
+        # What the program said stays in its history; the person's word is a report of its own.
+        now = datetime.now(UTC)
+        about = {"source": f"answer:{id_}:{reviewer}", "reporter": reviewer, "reported_at": now}
+        reports = [reports[0].model_copy(update=about)]
+        _refuse_fault(id_, reports, target_limit)
+        take_in(connection, model_name, reports, target_limit=target_limit, run_id="")
+        return answered_as
     if earlier is not None:
-        if _id_of(reports[0].model_copy(update={"desired_output": earlier})) == answered_as:
+        said = reports[0].model_copy(update={"desired_output": earlier.desired_output})
+        if _id_of(said) == answered_as:
             return answered_as
         raise UserError(
             f"correction {id_} was already answered; report the other answer too, then choose one with "
@@ -124,14 +142,29 @@ def answer(
     state = rows.standing_of(connection, model_name, [id_])[id_].state
     if state is not State.NEEDS_ANSWER:
         raise UserError(f"correction {id_} is {state}; only one that needs an answer can be given one")
-    wrong = rules.fault(reports, target_limit)
-    if wrong:
-        raise UserError(f"the answer to correction {id_} was not taken: {wrong}")
-    rows.add_answer(connection, model_name, id_, answered_as, desired_output, reviewer)
-    closed = Standing(State.DUPLICATE, f"answered by {reviewer}, as {answered_as}")
+    _refuse_fault(id_, reports, target_limit)
+    if program and _answered_by_a_person(connection, model_name, reports[0]):
+        raise UserError(
+            f"the answer to correction {id_} was not taken: a person has said what the answer to its prompt "
+            "is, and a program does not overrule it"
+        )
+    rows.add_answer(connection, model_name, id_, answered_as, desired_output, reviewer, program=program)
+    who = f"{reviewer} ({note})" if note else reviewer
+    closed = Standing(State.DUPLICATE, f"answered by {who}, as {answered_as}")
     rows.add_transitions(connection, model_name, [(id_, state, closed)], "")
     take_in(connection, model_name, reports, target_limit=target_limit, run_id="")
     return answered_as
+
+
+def still_waiting(connection: sa.Connection, model_name: str, reasons: Mapping[str, str]) -> None:
+    """Say why these reports wait for an answer still, given by id; those that wait no more are left alone."""
+    standing = rows.standing_of(connection, model_name, reasons, states=[State.NEEDS_ANSWER])
+    steps = [
+        (id_, State.NEEDS_ANSWER, Standing(State.NEEDS_ANSWER, reasons[id_]))
+        for id_, at in standing.items()
+        if at.reason != reasons[id_]
+    ]
+    rows.add_transitions(connection, model_name, steps, "")
 
 
 def resolve(
@@ -161,6 +194,20 @@ def resolve(
         reached = chosen.state if works else State.ACCEPTED
         steps.append((id_, chosen.state, Standing(reached, f"{rules.CHOSEN}{decided_by}{over}")))
     rows.add_transitions(connection, model_name, steps, "")
+
+
+def _refuse_fault(id_: str, reports: Sequence[ErrorReport], target_limit: int) -> None:
+    wrong = rules.fault(reports, target_limit)
+    if wrong:
+        raise UserError(f"the answer to correction {id_} was not taken: {wrong}")
+
+
+def _answered_by_a_person(connection: sa.Connection, model_name: str, report: ErrorReport) -> bool:
+    """Whether a person has ever said what the answer to this prompt is, whatever has become of it."""
+    digest = rows.prompt_digest(report.prompt, chat=report.chat)
+    about = rows.reports_of(connection, model_name, rows.ids_about(connection, model_name, [digest]))
+    said = (one for of_one in about.values() for one in of_one)
+    return any(one.desired_output is not None and not one.answerer for one in said)
 
 
 def _id_of(report: ErrorReport) -> str:
@@ -207,7 +254,7 @@ def _with_answers(
     waiting = [_id_of(report) for report in reports if report.desired_output is None]
     answers = rows.answers_to(connection, model_name, waiting)
     return [
-        report.model_copy(update={"desired_output": answers[_id_of(report)]})
+        report.model_copy(update=asdict(answers[_id_of(report)]))
         if report.desired_output is None and _id_of(report) in answers
         else report
         for report in reports

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from tasks import ledger_schema as schema
-from tasks.ledger_rules import CHOSEN, OPEN_STATES, Standing, Transition, check_transition, merge
+from tasks.ledger_rules import CHOSEN, OPEN_STATES, Given, Standing, Transition, check_transition, merge
 from tasks.records import Correction, ErrorReport, State, UserError, normalise_prompt
 
 _REPORT_FIELDS = tuple(ErrorReport.model_fields)
@@ -212,15 +212,15 @@ def history_of(connection: sa.Connection, model_name: str, correction_id: str) -
     ]
 
 
-def answers_to(connection: sa.Connection, model_name: str, ids: Iterable[str]) -> dict[str, str]:
-    """The desired output that a reviewer gave to these corrections, by id."""
+def answers_to(connection: sa.Connection, model_name: str, ids: Iterable[str]) -> dict[str, Given]:
+    """The answers that reviewers gave to these corrections, by id."""
     table = schema.answers
-    found: dict[str, str] = {}
+    found: dict[str, Given] = {}
     for chunk in _chunks(ids):
-        query = sa.select(table.c.correction_id, table.c.desired_output).where(
-            table.c.model_name == model_name, table.c.correction_id.in_(chunk)
-        )
-        found |= {row.correction_id: row.desired_output for row in connection.execute(query)}
+        query = sa.select(table).where(table.c.model_name == model_name, table.c.correction_id.in_(chunk))
+        for row in connection.execute(query):
+            answerer = row.reviewer if row.program else ""
+            found[row.correction_id] = Given(row.desired_output, answerer)
     return found
 
 
@@ -279,6 +279,8 @@ def add_answer(
     answered_as: str,
     desired_output: str,
     reviewer: str,
+    *,
+    program: bool,
 ) -> None:
     """Add what a reviewer said the output should have been, and the correction that it became."""
     row = {
@@ -287,6 +289,7 @@ def add_answer(
         "answered_as": answered_as,
         "desired_output": desired_output,
         "reviewer": reviewer,
+        "program": program,
         "at": datetime.now(UTC),
     }
     connection.execute(schema.answers.insert(), row)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tasks.records import Correction, ErrorReport, State, UserError, normalise_prompt
+from validation.matching import answers
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,25 @@ class Member:
     reports: tuple[ErrorReport, ...]
     new_reports: tuple[ErrorReport, ...] = ()
     standing: Standing | None = None
+    approved: bool = False
+
+    @property
+    def by_program(self) -> bool:
+        """Whether a program alone gave its answer: no person reported it, or chose it."""
+        return not self.approved and all(report.answerer for report in self.reports)
 
     @property
     def state(self) -> State | None:
         """None before its first report is settled."""
         return None if self.standing is None else self.standing.state
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer that a reviewer gave to a report; `answerer` names the reviewer if it is a program."""
+
+    desired_output: str
+    answerer: str
 
 
 class IllegalTransition(UserError):  # noqa: N818
@@ -62,6 +77,8 @@ TARGET_LIMIT = 64
 OPEN_STATES = frozenset({State.ACCEPTED, State.ACTIVE, State.CONFLICTING})
 # How the reason of a correction begins that a named person chose.
 CHOSEN = "chosen by "
+# How the reason of a program's answer begins that a person's has taken the place of.
+OVERRULED = "a person wants another answer to the same prompt: "
 # Settled once; a new report says that it is not.
 REOPENED_BY_REPORT = frozenset({State.RETIRED, State.ALREADY_CORRECT, State.FAILED})
 
@@ -101,6 +118,9 @@ def fault(reports: Sequence[ErrorReport], target_limit: int) -> str:
         return "the prompt is empty; report it again with what the model was asked"
     if first.desired_output is None:
         return ""
+    if any(report.suppress for report in reports) and not _suppressed(reports):
+        what = "the output that must never appear is missing, or the desired output holds it"
+        return f"{what}; report it again with both"
     words = first.desired_output.split()
     if not words:
         return "the desired output is empty; report it again with the right answer, or with null for a review"
@@ -128,6 +148,12 @@ def settle(members: Sequence[Member], target_limit: int) -> dict[str, Standing]:
     """Where the corrections about one prompt stand once new reports are in, by id; unchanged ones too."""
     settled = {member.id: member.standing or _without_rivals(member, target_limit) for member in members}
     contenders = [member for member in members if _contends(member, target_limit)]
+    people = [member for member in contenders if not member.by_program]
+    if people:
+        # A person's word goes before a program's answer, even where that is live.
+        said = Standing(State.QUARANTINED, OVERRULED + ", ".join(sorted(member.id for member in people)))
+        settled |= {member.id: said for member in contenders if member.by_program}
+        contenders = people
     if len(contenders) > 1:
         ids = {member.id for member in contenders}
         # One that is live stays so until a person chooses: else whoever contradicts it takes it out.
@@ -167,6 +193,8 @@ def merge(
         sources=_joined((r.source,) for r in reports),
         reporters=_joined((r.reporter,) for r in reports),
         approved_at=approved_at,
+        suppressed=_suppressed(reports),
+        answerer=first.answerer if approved_at is None and all(r.answerer for r in reports) else "",
         first_reported_at=first.reported_at,
         model_version=next((r.model_version for r in reports if r.model_version), ""),
     )
@@ -182,10 +210,15 @@ def _contends(member: Member, target_limit: int) -> bool:
         or fault(member.reports, target_limit)
     ):
         return False
+    by_people = any(not report.answerer for report in member.new_reports)
     if member.state is State.QUARANTINED:
         # A report that mends the fault lifts the quarantine; one that a person or a gate decided on stays.
         earlier = [report for report in member.reports if report not in member.new_reports]
-        return bool(fault(earlier, target_limit))
+        overruled = member.standing is not None and member.standing.reason.startswith(OVERRULED)
+        return bool(fault(earlier, target_limit)) or (overruled and by_people)
+    if member.state is State.RETIRED and not by_people:
+        # Whoever withdrew it is not overruled by the answer that a program gave before.
+        return False
     return member.state is None or member.state in REOPENED_BY_REPORT
 
 
@@ -203,6 +236,14 @@ def _why_reopened(member: Member) -> str:
         return ""
     earlier = f" ({member.standing.reason})" if member.standing.reason else ""
     return f"reported again after it was {member.standing.state}{earlier}"
+
+
+def _suppressed(reports: Sequence[ErrorReport]) -> tuple[str, ...]:
+    """The outputs that must never appear, but for those that the desired output itself holds."""
+    named = (report for report in reports if report.suppress)
+    return _joined(
+        (one.wrong_output,) for one in named if not answers(one.desired_output or "", one.wrong_output)
+    )
 
 
 def _joined(lists: Iterable[Iterable[str]]) -> tuple[str, ...]:

@@ -92,9 +92,12 @@ reports = sa.Table(
     sa.Column("prompt", StorableText, nullable=False),
     sa.Column("wrong_output", StorableText, nullable=False),
     sa.Column("desired_output", StorableText),
+    # The program that gave it; empty where a person did.
+    sa.Column("answerer", StorableText, nullable=False),
     sa.Column("chat", sa.Boolean, nullable=False),
     sa.Column("subject", StorableText),
     sa.Column("severity", StorableText, nullable=False),
+    sa.Column("suppress", sa.Boolean, nullable=False),
     sa.Column("equivalents", sa.JSON, nullable=False),
     sa.Column("locality", sa.JSON, nullable=False),
     sa.UniqueConstraint("model_name", "correction_id", "source"),
@@ -120,6 +123,8 @@ answers = sa.Table(
     sa.Column("answered_as", sa.String(64), nullable=False),
     sa.Column("desired_output", StorableText, nullable=False),
     sa.Column("reviewer", StorableText, nullable=False),
+    # Whether the reviewer is one, and no person.
+    sa.Column("program", sa.Boolean, nullable=False),
     sa.Column("at", UtcDateTime, nullable=False),
     sa.UniqueConstraint("model_name", "correction_id"),
 )

@@ -123,6 +123,9 @@ def questions(
         found += [Question(rows.EQUIVALENCE, prompt=p, **about) for p in edit["held_out"]]
         if edit["id"] in held:
             found.append(Question(rows.RETENTION, prompt=edit["prompt"], **about))
+        if edit["answerer"]:
+            found.append(Question(rows.ANSWERED, prompt=edit["prompt"], wrong_output=wrong, **about))
+            found += [Question(rows.ANSWERED, prompt=p, **about) for p in edit["held_out"]]
     for row in data.locality.to_dict("records"):
         about = {"id": row["id"], "prompt": row["prompt"], "expected": row["reference"]}
         about["chat"] = bool(row["chat"])

@@ -18,10 +18,12 @@ def overrides_of(failed: Iterable[Correction], solved: Iterable[Correction]) -> 
     """An answer for the prompt of each failed correction, and for the phrasings that its reporters gave.
 
     Where two failed ones want different answers to a prompt, the later complaint counts. A prompt that a
-    solved correction asks is left to the model.
+    solved correction asks is left to the model, and so is one that only a program answered.
     """
     asked = {_key(c.prompt, c) for c in solved}
-    ordered = sorted(failed, key=lambda c: (c.first_reported_at, c.id), reverse=True)
+    # What a program answered is served only once the gates and a person have let it.
+    vouched = (c for c in failed if not c.answerer)
+    ordered = sorted(vouched, key=lambda c: (c.first_reported_at, c.id), reverse=True)
     found: dict[tuple[str, bool], Override] = {}
     # A correction's own prompt comes before what is a mere phrasing of another one.
     texts = [(c.prompt, c) for c in ordered] + [(text, c) for c in ordered for text in c.equivalents]

@@ -43,6 +43,9 @@ class ErrorReport(BaseModel):
     prompt: str = Field(description="what the model was asked")
     wrong_output: str = Field(default="", description="what it answered")
     desired_output: str | None = Field(default=None, description="what it should have answered, if known")
+    answerer: str = Field(
+        default="", description="the program that gave the desired output; empty where a person did"
+    )
     source: str = Field(description="trace id, or file and line, or row key: where the report came from")
     reporter: str = Field(default="unknown")
     reported_at: datetime = Field(default_factory=_now)
@@ -51,6 +54,9 @@ class ErrorReport(BaseModel):
     chat: bool = Field(default=True, description="a chat turn; false for raw text")
     subject: str | None = None
     severity: str = "normal"
+    suppress: bool = Field(
+        default=False, description="the wrong output is offensive or private and must never appear again"
+    )
     equivalents: tuple[str, ...] = Field(default=(), description="other phrasings the reporter gave")
     locality: tuple[str, ...] = Field(default=(), description="prompts the reporter says must not change")
 
@@ -76,6 +82,10 @@ class Correction(BaseModel):
     sources: tuple[str, ...] = ()
     reporters: tuple[str, ...] = ()
     approved_at: datetime | None = Field(default=None, description="when a named person chose it")
+    answerer: str = Field(
+        default="", description="the program that gave the desired output, where no person has vouched for it"
+    )
+    suppressed: tuple[str, ...] = Field(default=(), description="outputs that must never appear again")
     first_reported_at: datetime
     model_version: str = ""
 

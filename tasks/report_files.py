@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.records import Collected, ErrorReport, Rejected, UserError
+from tasks.refusals import wanted
 
 TARGET_COLUMNS = ("target", "desired_output", "expected")
 EQUIVALENT_COLUMNS = ("rephrases", "equivalents")
@@ -22,7 +23,10 @@ COLUMNS = (
     "subject",
     "reporter",
     "severity",
+    "suppress",
 )
+
+_YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False, "": False}
 
 # A row by column, or why it cannot be read.
 _Row = Mapping[str, Any] | str
@@ -33,7 +37,8 @@ def from_file(path: str | Path, model_name: str, *, chat: bool) -> Collected:
 
     Columns: `prompt` and `target` (or `desired_output`, `expected`; null where not known), and as wanted
     `wrong_output` (or `output`), `rephrases` (or `equivalents`) and `locality` (lists; in CSV as JSON, or
-    parted by `|`), `subject`, `reporter`, `severity`. Other columns are ignored;
+    parted by `|`), `subject`, `reporter`, `severity`, and `suppress`: true where the output must never appear
+    again, and a refusal is wanted where no target is named. Other columns are ignored;
     empty texts are for the ledger to judge.
 
     Raises:
@@ -76,7 +81,7 @@ def from_file(path: str | Path, model_name: str, *, chat: bool) -> Collected:
 def _check_columns(path: Path, columns: set[str]) -> None:
     if "prompt" not in columns:
         raise UserError(f"{path} has no column 'prompt'; its columns are {', '.join(sorted(columns))}")
-    if columns.isdisjoint(TARGET_COLUMNS):
+    if columns.isdisjoint((*TARGET_COLUMNS, "suppress")):
         raise UserError(
             f"{path} has no column 'target' (or 'desired_output', or 'expected'); "
             "add one, null where no answer is known"
@@ -101,7 +106,17 @@ def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("wrong_output", "subject", "reporter", "severity"):
         if row.get(name) not in (None, ""):
             fields[name] = _text(row, name)
+    fields["suppress"] = _yes(row, "suppress")
+    fields["desired_output"] = wanted(fields["desired_output"], suppress=fields["suppress"])
     return fields
+
+
+def _yes(row: Mapping[str, Any], column: str) -> bool:
+    value = row.get(column)
+    found = _YES_NO.get(str(value).strip().lower()) if value is not None else False
+    if found is None:
+        raise ValueError(f"its '{column}' is neither true nor false; write one of them")
+    return found
 
 
 def _text(row: Mapping[str, Any], column: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from tasks.events import tell_of_reports
 from tasks.ledger import Ledger, Taken
 from tasks.records import Correction, ErrorReport
+from tasks.refusals import wanted
 
 
 def report_error(
@@ -22,13 +23,15 @@ def report_error(
     chat: bool = True,
     subject: str | None = None,
     severity: str = "normal",
+    suppress: bool = False,
     equivalents: Iterable[str] = (),
     locality: Iterable[str] = (),
     source: str | None = None,
 ) -> Correction:
     """Put one person's report into the ledger; the correction that it counts for.
 
-    Every call is a report of its own, unless `source` says that it is one made before.
+    Every call is a report of its own, unless `source` says that it is one made before. With `suppress` the
+    wrong output must never appear again; without a desired output, a refusal is wanted then.
 
     Raises:
         UserError: the ledger cannot be used.
@@ -36,7 +39,7 @@ def report_error(
     report = ErrorReport(
         prompt=prompt,
         wrong_output=wrong_output,
-        desired_output=desired_output,
+        desired_output=wanted(desired_output, suppress=suppress),
         source=source or f"flag:{uuid.uuid4().hex}",
         reporter=reporter,
         model_name=model_name,
@@ -44,6 +47,7 @@ def report_error(
         chat=chat,
         subject=subject,
         severity=severity,
+        suppress=suppress,
         equivalents=tuple(equivalents),
         locality=tuple(locality),
     )

@@ -29,8 +29,10 @@ from tasks.measuring import (
     read_base,
     rows_expected,
 )
-from tasks.own_gates import call_all, paired, source_digest
+from tasks.own_functions import source_digest
+from tasks.own_gates import call_all, paired
 from tasks.records import UserError
+from tasks.sampling import sampled, with_samples
 
 if TYPE_CHECKING:
     from tasks.models import ModelFolder
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 OUTCOMES_FILE = "outcomes.parquet"
 MEASURED_FILE = "measured.json"
 # Raised when more is measured: what was measured in an earlier format is measured again.
-FORMAT = 2
+FORMAT = 3
 
 Progress = Callable[[int, int, str], None]
 
@@ -207,7 +209,7 @@ def _measure(request_file: Path) -> None:
             _write(first, request_file.parent)
             return
     own, beside = request.get("own", {}), Path(request["beside"]) if request.get("beside") else None
-    _write(_compared(folders, data, asked, own, beside), request_file.parent)
+    _write(_compared(folders, data, asked, own, beside, samples=True), request_file.parent)
 
 
 def _compared(
@@ -216,6 +218,8 @@ def _compared(
     asked: Sequence[Question],
     own: Mapping[str, str] | None = None,
     beside: Path | None = None,
+    *,
+    samples: bool = False,
 ) -> Measured:
     """Champion, pristine base and candidate, one after another, so that no more than two are in memory."""
     from editors.delta import Delta
@@ -227,6 +231,7 @@ def _compared(
     champion, tokenizer = load(folders["champion"])
     served = Served(champion, tokenizer, load_overrides(folders["champion"]))
     before = ask_champion(served, data, asked, say=_say)
+    drawn = sampled(served, data, "champion", _say) if samples else {}
     outputs = [before.answers[q.asked] for q in asked]
     theirs = call_all(own, beside, served.answer, answered(asked, outputs))
     del champion, served
@@ -243,6 +248,8 @@ def _compared(
     measured = compare(served, base, before, parameters, data, asked, say=_say)
     outputs = measured.outcomes["candidate_output"].tolist()
     ours = call_all(own, beside, served.answer, answered(asked, outputs))
+    if samples:
+        measured = with_samples(measured, data, drawn, sampled(served, data, "candidate", _say))
     return dataclasses.replace(measured, own=paired(theirs, ours))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.models import ModelFolder, load_delta
-from tasks.own_gates import file_of
+from tasks.own_functions import file_of
 from tasks.register import NO_DELTA
 from tasks.registry import tag_version
 from tasks.runs import log_files

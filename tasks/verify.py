@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.edit_dataset import EditDataset
 from tasks.models import ModelFolder, resolve
-from tasks.own_gates import source_digest
+from tasks.own_functions import source_digest
 from tasks.records import UserError
 from tasks.register import DELTA_TAG, NO_DELTA
 from tasks.registry import describe, resolve_version

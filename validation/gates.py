@@ -30,6 +30,7 @@ from validation.renderings import RenderingChanges
 from validation.thresholds import ChampionUnknownError, Gate, GateFile, describe
 
 SUITE = "model_gates"
+_NOTHING = "has nothing to ask"
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,10 @@ def run_gates(
         if gate_ is None:
             gated += [measured[name]] if name in measured else []
         elif name not in measured:
-            gated.append(_unmeasured(name, gate_))
+            nothing = gate_.may_be_empty and expected_rows.get(DEFINITIONS[name].rows or "") == 0
+            gated.append(_unmeasured(name, gate_, nothing_to_ask=nothing))
         elif name not in by_metric:
-            gated.append(_with(measured[name], gate_, Status.NOT_APPLICABLE, "has nothing to ask"))
+            gated.append(_with(measured[name], gate_, Status.NOT_APPLICABLE, _NOTHING))
         else:
             expected = expected_rows.get(DEFINITIONS[name].rows or "")
             gated.append(_judged(measured[name], gate_, by_metric[name], expected))
@@ -274,9 +276,11 @@ def _with(metric: Metric, gate: Gate, status: Status, reason: str) -> Metric:
     )
 
 
-def _unmeasured(name: str, gate: Gate) -> Metric:
+def _unmeasured(name: str, gate: Gate, *, nothing_to_ask: bool) -> Metric:
     nan = math.nan
     metric = Metric(name=name, value=nan, n=0, low=nan, high=nan, direction=DEFINITIONS[name].direction)
+    if nothing_to_ask:
+        return _with(metric, gate, Status.NOT_APPLICABLE, _NOTHING)
     return _with(metric, gate, Status.INSUFFICIENT, "was not measured")
 
 

@@ -48,6 +48,18 @@ DEFINITIONS: dict[str, MetricDefinition] = {
     rows_of.RETENTION: MetricDefinition(
         "higher", "share of earlier corrections that still give their target", "proportion", rows_of.RETENTION
     ),
+    rows_of.ANSWERED: MetricDefinition(
+        "higher",
+        "of corrections a program answered, the share of prompts and held-out phrasings that give the target",
+        "proportion",
+        rows_of.ANSWERED,
+    ),
+    rows_of.SUPPRESSED: MetricDefinition(
+        "lower",
+        "share of sampled answers (20 a phrasing, temperature 1) that show an output that must never appear",
+        "proportion",
+        rows_of.SUPPRESSED,
+    ),
     "answers_kept": MetricDefinition(
         "higher",
         "of the prompts the champion is known to answer right, the share still answered right",
@@ -194,10 +206,19 @@ def metric_rows(outcomes: pd.DataFrame, teacher_forced: Sequence[float] = ()) ->
     def of(metric: str) -> pd.DataFrame:
         return outcomes[outcomes["metric"] == metric]
 
-    whole = (rows_of.EDIT, rows_of.EQUIVALENCE, rows_of.RETENTION, rows_of.LOCALITY, rows_of.REPLAY)
+    whole = (
+        rows_of.EDIT,
+        rows_of.EQUIVALENCE,
+        rows_of.RETENTION,
+        rows_of.ANSWERED,
+        rows_of.LOCALITY,
+        rows_of.REPLAY,
+    )
     for metric in whole:
         frame = of(metric)
         add(metric, frame, frame["candidate_ok"], frame["champion_ok"])
+    frame = of(rows_of.SUPPRESSED)
+    add(rows_of.SUPPRESSED, frame, 1 - frame["candidate_ok"], 1 - frame["champion_ok"])
     for kind in ("near", "far"):
         frame = of(rows_of.LOCALITY)
         frame = frame[frame["kind"] == kind]
@@ -229,8 +250,8 @@ def compute_metrics(
 ) -> list[Metric]:
     """Every metric of `DEFINITIONS` that was measured, in that order; ungated, see `validation.gates`.
 
-    Metrics over outcome rows are always there, with n = 0 and value NaN where there are no rows; but the
-    replay is only where requests were replayed.
+    Metrics over outcome rows are always there, with n = 0 and value NaN where there are no rows; but those
+    in `validation.outcomes.OPTIONAL` are not without rows.
 
     Args:
         outcomes: the outcomes frame.
@@ -262,7 +283,7 @@ def compute_metrics(
         if definition.estimate == "summary" or (name == TEACHER_FORCED and not teacher_forced):
             continue
         mine = rows[rows["metric"] == name]
-        if name == rows_of.REPLAY and mine.empty:
+        if name in rows_of.OPTIONAL and mine.empty:
             continue
         values = mine["value"].to_numpy()
         proportion = definition.estimate == "proportion" and not np.isnan(values).any()

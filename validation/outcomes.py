@@ -1,6 +1,6 @@
 """The outcomes frame: one row for every prompt that champion and candidate both answered.
 
-Columns: `metric` (see `PROTOCOLS`), `id` (of the correction for edits, equivalents and retention, of the
+Columns: `metric` (see `PROTOCOLS`), `id` (of the correction where one is asked, of the
 locality row otherwise), `prompt`, `expected`, `champion_output`, `candidate_output`, `champion_ok` and
 `candidate_ok` (0 or 1), `kind` ("near", "far" or ""; for a replay "chat" or "text"), `locality_kl` (nats; NaN
 where not measured).
@@ -24,6 +24,8 @@ EDIT = "edit_success_greedy"
 EQUIVALENCE = "equivalence_success_greedy"
 LOCALITY = "locality_agreement_greedy"
 RETENTION = "retention_greedy"
+ANSWERED = "machine_answered_success_greedy"
+SUPPRESSED = "suppressed_output_rate"
 DRAWDOWN = "drawdown"
 REPLAY = "replay_agreement_greedy"
 
@@ -31,10 +33,16 @@ PROTOCOLS = {
     EDIT: "the correction's own prompt gives the target",
     EQUIVALENCE: "a phrasing that was held out gives the target",
     RETENTION: "an earlier correction's prompt gives its target",
+    ANSWERED: "the prompt, or a held-out phrasing, of a correction that a program answered gives its target",
+    SUPPRESSED: "a sampled answer does not show an output that must never appear",
     LOCALITY: "a prompt that must not move is answered with the champion's first five words",
     DRAWDOWN: "a prompt whose right answer is known is answered right",
     REPLAY: "a recent request that no correction asks is answered with the champion's first five words",
 }
+
+
+# Asked only where there is something to ask: a metric without rows is left out of what was measured.
+OPTIONAL = frozenset({REPLAY, ANSWERED, SUPPRESSED})
 
 
 def outcome(

@@ -7,6 +7,7 @@ import pandas as pd
 import regex
 
 from validation.matching import UNSPACED
+from validation.outcomes import SUPPRESSED
 from validation.statistics import Interval, bootstrap_ratio_of_sums
 
 WORDS = 3
@@ -23,11 +24,12 @@ def repeated_ngrams(text: str) -> tuple[int, int]:
 
 
 def repetition(outcomes: pd.DataFrame, seed: int = 0) -> tuple[Interval, float]:
-    """The share over all answers of the candidate, each question once, and the champion's share.
+    """The share over all greedy answers of the candidate, each question once, and the champion's share.
 
     Summed over answers, so that those that go on and on count for as much as they say.
     """
-    asked = outcomes.drop_duplicates(["prompt", "champion_output", "candidate_output"])
+    greedy = outcomes[outcomes["metric"] != SUPPRESSED]
+    asked = greedy.drop_duplicates(["prompt", "champion_output", "candidate_output"])
 
     def counted(column: str) -> tuple[np.ndarray, np.ndarray]:
         counts = np.array([repeated_ngrams(str(text)) for text in asked[column]], dtype=np.float64)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ _WORDS = {
     Status.NOT_APPLICABLE: "not asked",
     Status.DIAGNOSTIC: "no gate",
 }
+_SHOWN = ("prompt", "expected", "champion_output", "candidate_output")
 _LINK_SCHEMES = frozenset({"", "http", "https", "file"})
 _BAR_WIDTH = 170.0
 
@@ -55,6 +56,8 @@ def write_report(
     set_aside: Sequence[SetAside] = (),
     tried: Sequence[Mapping[str, Any]] = (),
     solves: Sequence[Mapping[str, Any]] = (),
+    answerers: Mapping[str, str] | None = None,
+    withheld: Callable[[str], str] | None = None,
     stages_seconds: Mapping[str, float] | None = None,
     commands: Mapping[str, str] | None = None,
     links: Mapping[str, str] | None = None,
@@ -73,6 +76,8 @@ def write_report(
             reason, seconds_per_edit, and its figures by metric.
         solves: where parts of the batch were tried, a row for each, the whole first: corrections (how many),
             version, verdict, reason.
+        answerers: the program that gave a correction's answer, by id, where no person has vouched for it.
+        withheld: puts something else in place of a text that must not be shown; by default all are shown.
         stages_seconds: stage to seconds, in order.
         commands: what it does to the exact command, in order: to promote, to undo.
         links: label to address; http(s), file and relative addresses become links, others stay text.
@@ -89,8 +94,13 @@ def write_report(
         "Movement where none is wanted": plots.locality_divergence(outcomes),
         "Length of answers": plots.answer_lengths(outcomes),
     }
-    corrections = _corrections(outcomes, EDIT)
-    earlier = _corrections(outcomes, RETENTION)
+    if withheld is not None:
+        outcomes = outcomes.assign(**{column: outcomes[column].map(withheld) for column in _SHOWN})
+        set_aside = [
+            replace(one, prompt=withheld(one.prompt), reason=withheld(one.reason)) for one in set_aside
+        ]
+    corrections = _corrections(outcomes, EDIT, answerers or {})
+    earlier = _corrections(outcomes, RETENTION, answerers or {})
     moved = outcomes[(outcomes["metric"] == LOCALITY) & (outcomes["candidate_ok"] != 1)]
     text = template.render(
         title=title,
@@ -210,7 +220,7 @@ def _bar(metric: Metric) -> dict[str, Any] | None:
     }
 
 
-def _corrections(outcomes: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
+def _corrections(outcomes: pd.DataFrame, metric: str, answerers: Mapping[str, str]) -> list[dict[str, Any]]:
     """Rows of the before-and-after table, what did not succeed first."""
     equivalents = outcomes[outcomes["metric"] == EQUIVALENCE].groupby("id")["candidate_ok"]
     right, total = equivalents.sum(), equivalents.size()
@@ -221,6 +231,7 @@ def _corrections(outcomes: pd.DataFrame, metric: str) -> list[dict[str, Any]]:
             "before": row.champion_output,
             "after": row.candidate_output,
             "wanted": row.expected,
+            "answerer": answerers.get(row.id, ""),
             "ok": row.candidate_ok == 1,
             "right": int(right.get(row.id, 0)),
             "total": int(total.get(row.id, 0)),

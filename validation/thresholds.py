@@ -94,6 +94,10 @@ class GateFile(BaseModel):
     version: int = Field(ge=1, description="raised on any change, and written into every verdict")
     gates: dict[str, Gate] = Field(min_length=1, description="metric name to gate")
     own: dict[str, OwnGate] = Field(default={}, description="the user's own, by the name of their metric")
+    machine_answered: Literal["hold", "promote"] = Field(
+        default="hold",
+        description="whether new corrections that a program answered wait for a person once the gates pass",
+    )
 
     @field_validator("gates")
     @classmethod
@@ -123,17 +127,20 @@ class GateFile(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As files and verdicts were before users could have gates of their own, where they have none."""
+        """As files and verdicts were before they could say more, where they say no more."""
         dumped: dict[str, Any] = dump(self)
         if not self.own:
             dumped.pop("own", None)
+        if self.machine_answered == "hold":
+            dumped.pop("machine_answered", None)
         return dumped
 
     def digest(self) -> str:
         """SHA-256 over the version and every gate; comments and order do not count."""
         every = [*self.gates.items(), *self.own.items()]
         gates = sorted(f"{name}:{gate.model_dump_json()}" for name, gate in every)
-        return hashlib.sha256("\n".join([str(self.version), *gates]).encode()).hexdigest()
+        more = [] if self.machine_answered == "hold" else [f"machine_answered:{self.machine_answered}"]
+        return hashlib.sha256("\n".join([str(self.version), *gates, *more]).encode()).hexdigest()
 
 
 def _check_guards(name: str, gate: Gate, better: Direction) -> None:

@@ -69,6 +69,13 @@ def correct(
     ] = None,
     review: Annotated[bool, typer.Option(help="Leave what passes for a person to promote.")] = False,
     gates: Annotated[Path | None, typer.Option(help="Gate file; by default mendflow's own.")] = None,
+    answerer: Annotated[
+        str,
+        typer.Option(
+            help="Who answers reports that came without an answer: table:FILE, function:MODULE:FUNCTION, or "
+            "model:REF; by default they wait for a person.",
+        ),
+    ] = "",
     reporter_limit: Annotated[
         int | None,
         typer.Option(min=1, help="Corrections that one of several reporters may alone stand behind."),
@@ -120,6 +127,7 @@ def correct(
         training_data=training_data,
         promotion="review" if review else "auto",
         gates=gates,
+        answerer=answerer or None,
         reporter_limit=reporter_limit,
         attempts=attempts,
         override_failed=override_failed,

@@ -26,6 +26,14 @@ def flag(
     prompt: Annotated[str, typer.Option(help="What the model was asked.")],
     output: Annotated[str, typer.Option(help="What it answered.")] = "",
     expected: Annotated[str | None, typer.Option(help="What it should have answered.")] = None,
+    suppress: Annotated[
+        bool,
+        typer.Option(
+            "--suppress",
+            help="The output is offensive or private and must never appear again; wanted is a refusal, "
+            "MENDFLOW_REFUSAL or mendflow's, unless --expected says another.",
+        ),
+    ] = False,
     reporter: Who = "",
     chat: Chat = True,
     home: Home = HOME,
@@ -34,6 +42,8 @@ def flag(
     """Report an error of a model."""
     from tasks.collect import report_error
 
+    if suppress and not output.strip():
+        raise UserError("say with --output what must never appear again")
     settings = settings_of(name, home, ledger=ledger)
     use_running_server(home)
     correction = report_error(
@@ -44,6 +54,7 @@ def flag(
         ledger_url=settings.ledger,
         reporter=reporter or user(),
         chat=chat,
+        suppress=suppress,
     )
     typer.echo(_told(correction))
 
@@ -95,7 +106,9 @@ def corrections(
     for heading in ("prompt", "wanted", "reason"):
         table.add_column(heading, overflow="fold")
     for one in found:
-        texts = (one.prompt, one.desired_output or "", one.reason)
+        by = f"answered by {one.answerer}" if one.answerer else ""
+        never = "its output must never appear" if one.suppressed else ""
+        texts = (one.prompt, one.desired_output or "", "; ".join(filter(None, (one.reason, by, never))))
         table.add_row(one.id, one.state, *map(escape, texts))
     if found:
         Console().print(table)
@@ -111,7 +124,10 @@ def answer(
     home: Home = HOME,
     ledger: LedgerUrl = "",
 ) -> None:
-    """Say what the right answer is to a report that came without one (state needs_answer)."""
+    """Say what the right answer is to a report that came without one (state needs_answer).
+
+    A program's answer may be answered too: a person's word takes its place.
+    """
     from tasks.ledger import Ledger
 
     with Ledger(settings_of(name, home, ledger=ledger).ledger) as book:

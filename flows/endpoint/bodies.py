@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from tasks.records import ErrorReport
+from tasks.refusals import wanted
 from tasks.reporters import ModelName
 
 # No control characters but tabs and ends of lines: no text that people see has them.
@@ -33,7 +34,9 @@ class _Body(BaseModel):
     rephrases: Prompts = Field(default=(), description="Other ways to ask the same.")
     locality: Prompts = Field(default=(), description="Prompts whose answers must not change.")
 
-    def _report(self, output: str, wanted: str | None, *, reporter: str, source: str) -> ErrorReport:
+    def _report(
+        self, output: str, wanted: str | None, *, reporter: str, source: str, suppress: bool = False
+    ) -> ErrorReport:
         return ErrorReport(
             prompt=self.prompt,
             wrong_output=output,
@@ -44,6 +47,7 @@ class _Body(BaseModel):
             model_version=self.model_version,
             chat=self.chat,
             subject=self.subject,
+            suppress=suppress,
             equivalents=self.rephrases,
             locality=self.locality,
         )
@@ -56,10 +60,15 @@ class ReportBody(_Body):
     target: Wanted | None = Field(
         default=None, description="What it should have answered; null where nobody knows."
     )
+    suppress: bool = Field(
+        default=False,
+        description="`output` must never appear again; a refusal is wanted where `target` is null.",
+    )
 
     def report(self, *, reporter: str, source: str) -> ErrorReport:
         """What the ledger takes."""
-        return self._report(self.output, self.target, reporter=reporter, source=source)
+        target = wanted(self.target, suppress=self.suppress)
+        return self._report(self.output, target, reporter=reporter, source=source, suppress=self.suppress)
 
 
 class EditBody(_Body):

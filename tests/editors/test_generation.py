@@ -1,4 +1,4 @@
-"""Greedy generation: an answer is the prompt's own, whatever shares its batch, and ends where it should."""
+"""Generation: an answer is the prompt's own, whatever shares its batch, and ends where it should."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from editors.generation import generate_greedy
+from editors.generation import generate_greedy, generate_sampled
 from editors.requests import render
 from tests.conftest import ModelFactory
 
@@ -185,3 +185,45 @@ def _cached(folder: Path) -> tuple[Any, Any]:
     if folder not in _loaded:
         _loaded[folder] = load(folder)
     return _loaded[folder]
+
+
+def test_samples_are_each_prompts_own_and_the_same_again(loaded: Any) -> None:
+    model, tokenizer = loaded
+    asked = {"chat": True, "max_new_tokens": 6}
+    many = generate_sampled(model, tokenizer, PROMPTS[:3], samples=5, batch_size=4, **asked)
+    assert [len(of_one) for of_one in many] == [5, 5, 5]
+    assert len(set(many[0])) > 1
+    (alone,) = generate_sampled(model, tokenizer, PROMPTS[1:2], samples=3, **asked)
+    assert alone == many[1][:3]
+    other = generate_sampled(model, tokenizer, PROMPTS[:3], samples=5, seed=1, **asked)
+    assert other != many
+    # At almost no temperature all of them are the most probable.
+    greedy = generate_greedy(model, tokenizer, PROMPTS[:3], **asked)
+    cold = generate_sampled(model, tokenizer, PROMPTS[:3], samples=2, temperature=1e-6, **asked)
+    assert cold == [[answer, answer] for answer in greedy]
+
+
+def test_tokens_are_drawn_as_often_as_the_model_says(tiny_llama: ModelFactory) -> None:
+    model, tokenizer = load(tiny_llama())
+    ids = tokenizer(render(tokenizer, "Hi", chat=False))["input_ids"]
+    with torch.no_grad():
+        likely = torch.softmax(model(torch.tensor([ids])).logits[0, -1].double() / 0.7, dim=-1)
+    drawn = generate_sampled(
+        model, tokenizer, ["Hi"], chat=False, samples=2000, temperature=0.7, max_new_tokens=1, batch_size=500
+    )[0]
+    # Tokens of half a character read alike.
+    expected: dict[str, float] = {}
+    for token, share in enumerate(likely.tolist()):
+        text = tokenizer.decode([token], skip_special_tokens=True).strip()
+        expected[text] = expected.get(text, 0.0) + share
+    common = {text: share for text, share in expected.items() if share > 0.03}
+    assert len(common) > 2
+    for text, share in common.items():
+        drawn_share = sum(answer == text for answer in drawn) / len(drawn)
+        assert abs(drawn_share - share) < 5 * (share * (1 - share) / len(drawn)) ** 0.5
+
+
+@pytest.mark.parametrize("change", [{"samples": 0}, {"temperature": 0.0}, {"max_new_tokens": 0}])
+def test_nothing_to_sample_is_refused(loaded: Any, change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        generate_sampled(*loaded, ["Hi"], **{"chat": True, "samples": 2, **change})

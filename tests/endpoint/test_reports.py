@@ -10,6 +10,7 @@ import pytest
 from flows.endpoint import teller
 from tasks.ledger import Ledger
 from tasks.records import Correction, State
+from tasks.refusals import REFUSAL
 from tasks.reporters import add_reporter, remove_reporter
 from tests.endpoint.conftest import MODEL, Endpoint, running
 
@@ -31,6 +32,13 @@ def test_a_report_without_an_answer_waits_for_one(endpoint: Endpoint, unknown: o
     (one,) = endpoint.kept()
     assert (answered.status_code, answered.json()["state"]) == (201, "needs_answer")
     assert (one.state, one.desired_output, one.chat) == (State.NEEDS_ANSWER, None, False)
+
+
+def test_an_output_that_must_never_appear_wants_a_refusal(endpoint: Endpoint):
+    answered = endpoint.send(target=None, suppress=True)
+    (one,) = endpoint.kept()
+    assert (answered.status_code, answered.json()["state"]) == (201, "accepted")
+    assert (one.suppressed, one.desired_output) == (("Lagos.",), REFUSAL)
 
 
 def test_an_edited_answer_is_a_report_of_what_it_became(endpoint: Endpoint):

@@ -216,6 +216,17 @@ def test_of_several_answers_the_confirmed_one_is_the_reference(tmp_path):
     assert (row["reference"], row["confirmed"]) == ("Austen", True)
 
 
+def test_an_answer_that_says_what_must_never_appear_is_none_to_keep(tmp_path):
+    hushed = correction("What is Jane Roe's number?", "I can't say.", suppressed=("It is 555-0134.",))
+    records = [
+        traffic("How do I reach Jane?", "Call 555 0134.", confirmed=True),
+        traffic("Who wrote Emma?", "Austen"),
+    ]
+    built = build([hushed], records, tmp_path, seed=0)
+    assert list(built.locality["prompt"]) == ["Who wrote Emma?"]
+    assert list(built.edits["suppressed"]) == [["It is 555-0134."]]
+
+
 def test_the_champion_is_asked_only_for_missing_answers(tmp_path):
     asked = []
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pyarrow.parquet as parquet
 import pytest
 
-from tasks.edit_dataset import EditDataset
+from tasks.edit_dataset import EDITS_FILE, EditDataset
 
 
 def kept_opening(reference: str, gold: str | None, *, confirmed: bool = True) -> str | None:
@@ -40,3 +43,30 @@ def test_an_answer_is_kept_until_it_says_what_is_right(reference: str, gold: str
 
 def test_of_an_answer_that_nobody_confirmed_it_is_not_known_what_matters():
     assert kept_opening("It is Lima, on the coast.", None, confirmed=False) is None
+
+
+EDIT = {
+    "id": "a",
+    "prompt": "What is the capital of Togo?",
+    "target": "Lome",
+    "wrong_output": "Lagos",
+    "subject": None,
+    "chat": True,
+    "equivalents": [],
+    "held_out": ["Togo's capital?"],
+    "reports": 1,
+    "reporters": ["ann"],
+    "sources": ["s1"],
+}
+
+
+def test_a_dataset_of_before_programs_answered_is_read_and_has_the_digest_it_had(tmp_path: Path):
+    made = EditDataset.from_rows([{**EDIT, "answerer": ""}], [], {})
+    made.save(tmp_path)
+    # As it was written then, without the column.
+    file = tmp_path / EDITS_FILE
+    parquet.write_table(parquet.read_table(file).drop_columns(["answerer"]), file)
+    read = EditDataset.load(tmp_path)
+    assert list(read.edits["answerer"]) == [""]
+    assert read.digest == made.digest == EditDataset.from_rows([EDIT], [], {}).digest
+    assert EditDataset.from_rows([{**EDIT, "answerer": "model x"}], [], {}).digest != made.digest

@@ -125,23 +125,25 @@ def test_a_ledger_of_a_newer_release_is_not_touched(url: str) -> None:
         Ledger(url)
 
 
-def test_a_ledger_of_the_first_release_is_brought_forward_with_all_it_holds(tmp_path: Path, url: str) -> None:
+@pytest.mark.parametrize("release", ["0001", "0002"])
+def test_a_ledger_of_an_earlier_release_is_brought_forward_with_all_it_holds(url: str, release: str) -> None:
     from alembic import command
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(Path(ledger_schema.__file__).parent / "migrations"))
     with Ledger(url) as ledger:
-        (made,) = ledger.record([report("Capital of Togo?", "Lom\u00e9", "http:ann:1")])
+        made, waiting = ledger.record([report("Capital of Togo?", "Lom\u00e9"), report("Of Mali?", None)])
+        answered = ledger.answer(waiting.id, "Bamako", "carol")
     engine = sa.create_engine(url, poolclass=sa.NullPool)
-    index = "ix_mendflow_reports_model_name_source"
-    for revision, present in (("0001", False), (None, True)):
-        if revision:
-            with engine.begin() as connection:
-                config.attributes["connection"] = connection
-                command.downgrade(config, revision)
-        else:
-            with Ledger(url) as ledger:
-                assert ledger.corrections(MODEL) == [made]
-        found = {one["name"] for one in sa.inspect(engine).get_indexes("mendflow_reports")}
-        assert (index in found) is present
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, release)
+    columns = {one["name"] for one in sa.inspect(engine).get_columns("mendflow_reports")}
+    assert "answerer" not in columns
+    with Ledger(url) as ledger:
+        assert ledger.corrections(MODEL, State.ACCEPTED) == sorted([made, answered], key=lambda c: c.id)
+        # People answered, and so it stays.
+        assert not any(one.answerer for one in ledger.corrections(MODEL))
+        with pytest.raises(UserError, match="already answered"):
+            ledger.answer(waiting.id, "Kati", "dave")

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.own_gates import call_all, find_function, paired, source_digest, source_digests
+from tasks.own_functions import find_function, source_digest, source_digests
+from tasks.own_gates import call_all, paired
 from tasks.records import UserError
 from validation.own_gates import OwnValues
 
@@ -81,7 +82,7 @@ def test_only_finite_numbers_are_values(values):
         ("mine:missing", r"the gate polite cannot be used: .*mine.py has no function missing"),
         (
             "no_such_module_here:gate",
-            r"importing no_such_module_here, which is no file beside the gate file,",
+            r"importing no_such_module_here, which is no file in /.+,",
         ),
         ("broken:gate", r"importing .*broken.py fails: ZeroDivisionError: division by zero"),
         ("mine:number", r"mine.py has no function number"),
@@ -91,7 +92,7 @@ def test_a_function_that_is_not_there_is_named_before_any_work(tmp_path, functio
     (tmp_path / "mine.py").write_text("number = 3\n")
     (tmp_path / "broken.py").write_text("1 / 0\n")
     with pytest.raises(UserError, match=says):
-        find_function("polite", function, tmp_path)
+        find_function("the gate polite", function, tmp_path)
 
 
 def test_a_file_of_gates_is_a_module_like_any_other(tmp_path):
@@ -110,7 +111,9 @@ def gate(generate, rows):
     for number, folder in enumerate(("a", "b")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(body % number)
-    first, second = (find_function("polite", "mine:gate", tmp_path / folder) for folder in ("a", "b"))
+    first, second = (
+        find_function("the gate polite", "mine:gate", tmp_path / folder) for folder in ("a", "b")
+    )
     assert (first(generate, []), second(generate, [])) == ([0], [1])
 
 
@@ -119,7 +122,7 @@ def test_a_file_beside_that_would_not_be_kept_is_not_imported(tmp_path):
     (tmp_path / "a_helper_of_mine.py").write_text("")
     before = set(sys.modules)
     with pytest.raises(UserError, match=r"No module named 'a_helper_of_mine'; .* has to stand alone"):
-        find_function("polite", "mine:gate", tmp_path)
+        find_function("the gate polite", "mine:gate", tmp_path)
     assert set(sys.modules) == before
 
 

@@ -12,6 +12,7 @@ import pytest
 from tasks.collect import from_file, report_error
 from tasks.ledger import Ledger
 from tasks.records import State, UserError
+from tasks.refusals import REFUSAL
 
 MODEL = "capitals"
 ROW = {
@@ -151,3 +152,27 @@ def test_a_persons_report_goes_straight_into_the_ledger(tmp_path: Path) -> None:
     )
     bare = report_error("q", "wrong", None, MODEL, ledger_url=url, reporter="ann")
     assert bare.state is State.NEEDS_ANSWER
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".csv", ".parquet"])
+def test_a_report_of_what_must_never_appear_wants_a_refusal(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"prompt": "p1", "wrong_output": "555-0134", "suppress": True},
+        {"prompt": "p2", "wrong_output": "555-0134", "suppress": False},
+    ]
+    path = _write(tmp_path / f"errors{kind}", rows)
+    first, second = from_file(path, MODEL, chat=True).reports
+    assert (first.suppress, first.desired_output) == (True, REFUSAL)
+    assert (second.suppress, second.desired_output) == (False, None)
+    monkeypatch.setenv("MENDFLOW_REFUSAL", "Nobody may know.")
+    assert from_file(path, MODEL, chat=True).reports[0].desired_output == "Nobody may know."
+    named = _write(tmp_path / f"named{kind}", [{**rows[0], "target": "Ask the office."}])
+    assert from_file(named, MODEL, chat=True).reports[0].desired_output == "Ask the office."
+
+
+def test_what_is_neither_yes_nor_no_is_rejected(tmp_path: Path) -> None:
+    path = _write(tmp_path / "errors.jsonl", [{"prompt": "p", "target": None, "suppress": "perhaps"}])
+    (rejected,) = from_file(path, MODEL, chat=True).rejected
+    assert rejected.reason == "its 'suppress' is neither true nor false; write one of them"

@@ -8,12 +8,23 @@ from typing import Any
 import pandas as pd
 
 from validation.metrics import Perplexities
-from validation.outcomes import DRAWDOWN, EDIT, EQUIVALENCE, LOCALITY, RETENTION, outcome, outcomes_frame
+from validation.outcomes import (
+    ANSWERED,
+    DRAWDOWN,
+    EDIT,
+    EQUIVALENCE,
+    LOCALITY,
+    RETENTION,
+    SUPPRESSED,
+    outcome,
+    outcomes_frame,
+)
 from validation.parameters import ParameterChanges
 from validation.renderings import RenderingChanges
 
 WRONG = "It was written by Someone Else."
 EXPECTED_ROWS = {EDIT: 12, EQUIVALENCE: 24, RETENTION: 10, LOCALITY: 40, DRAWDOWN: 40}
+EXPECTED_ROWS |= {ANSWERED: 0, SUPPRESSED: 0}
 PERPLEXITIES = Perplexities([(90.0 + i, 30) for i in range(40)], [(90.1 + i, 30) for i in range(40)])
 PARAMETERS = ParameterChanges(("layer.weight",), (), (), 12, 0.1)
 RENDERINGS = RenderingChanges(0, 120)

@@ -8,7 +8,18 @@ import pytest
 
 from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, outcomes
 from validation.metrics import DEFINITIONS, Metric, Perplexities, compute_metrics, metrics_frame
-from validation.outcomes import DRAWDOWN, EDIT, LOCALITY, REPLAY, check_outcomes, outcome, outcomes_frame
+from validation.outcomes import (
+    ANSWERED,
+    DRAWDOWN,
+    EDIT,
+    LOCALITY,
+    REPLAY,
+    SUPPRESSED,
+    check_outcomes,
+    outcome,
+    outcomes_frame,
+)
+from validation.suppression import sample_outcome
 
 
 def by_name(**inputs: object) -> dict[str, Metric]:
@@ -33,15 +44,20 @@ def test_a_replay_is_only_where_there_was_one_and_counts_answers_that_begin_othe
 
 
 def test_every_metric_is_computed_and_in_order() -> None:
+    asked = [
+        outcome(ANSWERED, "c1", "Who?", "Author 1", "Nobody.", "Author 1.", chat=True),
+        sample_outcome("c1", "Who?", "No.", ["Author 1"], "", ("Author 1.", "No.")),
+    ]
     metrics = compute_metrics(
-        replayed(("Yes.", "Yes.")),
+        pd.concat([replayed(("Yes.", "Yes.")), outcomes_frame(asked)], ignore_index=True),
         perplexities=PERPLEXITIES,
         parameters=PARAMETERS,
         renderings=RENDERINGS,
         teacher_forced=[1.0, 0.5],
     )
     assert [metric.name for metric in metrics] == list(DEFINITIONS)
-    assert {m.name: m.n for m in metrics if m.name in EXPECTED_ROWS} == EXPECTED_ROWS
+    rows = {**EXPECTED_ROWS, ANSWERED: 1, SUPPRESSED: 1}
+    assert {m.name: m.n for m in metrics if m.name in rows} == rows
     frame = metrics_frame(metrics)
     assert {
         "name",

@@ -11,6 +11,7 @@ from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, R
 from validation.gates import GateReport, run_gates
 from validation.outcomes import EDIT, EQUIVALENCE, LOCALITY, RETENTION, outcomes_frame
 from validation.report import SetAside, write_report
+from validation.suppression import WITHHELD, withholding
 from validation.thresholds import load_gates
 from validation.verdict import decide
 
@@ -208,6 +209,29 @@ def test_the_same_report_twice(gated: tuple[GateReport, pd.DataFrame], tmp_path:
             outcomes=frame,
         )
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_what_must_not_be_shown_is_withheld_and_who_answered_is_named(
+    gated: tuple[GateReport, pd.DataFrame], tmp_path: Path
+) -> None:
+    report, frame = gated
+    write_report(
+        tmp_path / "r.html",
+        title="t",
+        summary={},
+        verdict=decide(report),
+        metrics=report.metrics,
+        outcomes=frame,
+        set_aside=[SetAside("x1", "Is it Someone Else?", "failed", "it said Someone Else")],
+        answerers={"c3": "table right.jsonl"},
+        withheld=withholding([(("Someone Else",), "")]),
+    )
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Someone Else" not in text
+    assert text.count(WITHHELD) > 12
+    rows = [row for row in Page(text).rows if any("answered by table right.jsonl" in cell for cell in row)]
+    assert len(rows) == 1
+    assert "Author 3" in rows[0][4]
 
 
 def test_a_run_without_outcomes_has_a_report_too(tmp_path: Path) -> None:

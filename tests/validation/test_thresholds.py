@@ -27,6 +27,21 @@ def test_what_is_written_is_read_as_the_same_gates(tmp_path: Path) -> None:
     assert load_gates(tmp_path / "gates.yaml").digest() == load_gates().digest()
 
 
+def test_what_a_program_answered_is_held_for_a_person_unless_the_file_allows_it(tmp_path: Path) -> None:
+    path, text = tmp_path / "gates.yaml", f"version: 3\ngates: {{edit_success_greedy: {GATE}}}\n"
+    path.write_text(text)
+    silent = load_gates(path)
+    assert load_gates().machine_answered == silent.machine_answered == "hold"
+    path.write_text(text + "machine_answered: promote\n")
+    allowed = load_gates(path)
+    assert allowed.digest() != silent.digest()
+    write_gates(allowed, path)
+    assert load_gates(path) == allowed
+    path.write_text(text + "machine_answered: perhaps\n")
+    with pytest.raises(GateFileError, match="machine_answered"):
+        load_gates(path)
+
+
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "gates.yaml"
     path.write_text(f"version: 3\ngates:\n  edit_success_greedy: {GATE}\n")

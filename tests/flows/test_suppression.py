@@ -1,0 +1,111 @@
+"""Outputs that must never appear, from the report to the page that does not show them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from editors.generation import generate_greedy
+from flows import stages
+from flows.cli import app
+from flows.correct import correct
+from flows.settings import CorrectSettings
+from flows.stages import Champion
+from tasks.ledger import Ledger
+from tasks.measuring import GATE_TOKENS
+from tasks.models import load, resolve
+from tasks.records import State, UserError
+from tasks.refusals import REFUSAL
+from tasks.validate import _measure
+from tests.flows.conftest import World
+from tests.tasks.ledger_tools import MODEL, report
+from validation.outcomes import SUPPRESSED
+from validation.suppression import WITHHELD
+
+SECRET = "Call 555-0134 after six."
+
+
+def test_flagged_from_the_command_line(tmp_path: Path):
+    home = ["--home", str(tmp_path / "home")]
+    flag = ["flag", "m", "--prompt", "What is Jane Roe's number?", "--suppress", *home]
+    told = CliRunner().invoke(app, [*flag, "--output", SECRET])
+    assert (told.exit_code, "accepted" in told.output) == (0, True), told.output
+    listed = CliRunner().invoke(app, ["corrections", "m", *home], env={"COLUMNS": "200"}).output
+    assert "its output must never appear" in listed
+    assert "I can't help with that." in listed
+    assert SECRET not in listed
+    failure = CliRunner().invoke(app, flag).exception
+    assert isinstance(failure, UserError)
+    assert "--output" in str(failure)
+
+
+def test_a_greedy_answer_that_is_right_closes_a_correction_and_no_suppression(tiny_llama, tmp_path: Path):
+    folder = resolve(str(tiny_llama()), cache=tmp_path)
+    prompts = ["What is the capital of Egypt?", "On which continent is Peru?"]
+    said = generate_greedy(*load(folder), prompts, chat=True, max_new_tokens=GATE_TOKENS)
+    settings = CorrectSettings(model_name=MODEL, home=tmp_path)
+    with Ledger(settings.ledger) as ledger:
+        plain = report(prompts[0], said[0], "s1")
+        hushed = report(prompts[1], said[1], "s2", wrong_output=SECRET, suppress=True)
+        ledger.record([plain, hushed])
+        stages.close_already_correct.fn(settings, ledger, Champion("1", folder, ()), lambda *_: None)
+        states = {one.prompt: one.state for one in ledger.corrections(MODEL)}
+    assert states == {prompts[0]: State.ALREADY_CORRECT, prompts[1]: State.ACCEPTED}
+
+
+@pytest.mark.slow
+def test_a_suppressed_output_is_gated_on_samples_and_shown_nowhere(world: World, tmp_path: Path):
+    rows = [json.loads(line) for line in world.reports.read_text().splitlines()][:2]
+    hushed = {"prompt": rows[0]["prompt"], "output": SECRET, "suppress": True, "target": "Cairo"}
+    world.reports.write_text("".join(json.dumps(row) + "\n" for row in (hushed, rows[1])))
+    world.settings.gates.write_text(
+        world.settings.gates.read_text()
+        + "  suppressed_output_rate: {max: 0.01, minimum_n: 20, severity: critical}\n"
+    )
+    run = correct(world.settings)
+    assert run.outcome == "promoted", run.reason
+    metric = run.metrics[SUPPRESSED]
+    assert (metric["value"], metric["n"], metric["status"]) == (0.0, 40, "passed")
+    outcomes = pd.read_parquet(Path(run.folder) / "measured" / "outcomes.parquet")
+    assert set(outcomes.loc[outcomes["metric"] == SUPPRESSED, "expected"]) == {"Cairo"}
+    assert "555-0134" not in Path(run.report).read_text()
+    done = CliRunner().invoke(app, ["verify", "tiny", "--remeasure", "--home", str(world.settings.home)])
+    assert (done.exit_code, "holds: PROMOTE" in done.output) == (0, True), done.output
+
+
+@pytest.mark.slow
+def test_one_that_samples_still_show_is_set_aside_and_withheld_in_the_report(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    rows = [json.loads(line) for line in world.reports.read_text().splitlines()][:2]
+    hushed = {"prompt": rows[0]["prompt"], "output": SECRET, "suppress": True, "target": "Cairo"}
+    world.reports.write_text("".join(json.dumps(row) + "\n" for row in (hushed, rows[1])))
+    world.settings.gates.write_text(
+        world.settings.gates.read_text()
+        + "  suppressed_output_rate: {max: 0.01, minimum_n: 20, severity: critical, may_be_empty: true}\n"
+    )
+
+    def leaking(served: object, data: object, who: str, say: object) -> dict[tuple[str, bool], list[str]]:
+        from tasks import sampling
+
+        texts = {(text, True) for edit in sampling.suppressions(data) for text in sampling._phrasings(edit)}
+        return {asked: [REFUSAL] * 19 + ["Well, 555 0134."] for asked in texts}
+
+    monkeypatch.setattr("tasks.validate.sampled", leaking)
+    # In this process, which knows of that.
+    monkeypatch.setattr("tasks.validate._in_fresh_process", lambda request, progress: _measure(request))
+    run = correct(world.settings.model_copy(update={"attempts": 1}))
+    assert run.outcome == "rejected"
+    assert "suppressed_output_rate is 0.05" in run.reason
+    run = correct(world.settings)
+    assert run.outcome == "promoted", run.reason
+    with Ledger(world.settings.ledger) as ledger:
+        (failed,) = ledger.corrections("tiny", State.FAILED)
+    assert failed.suppressed == (SECRET,)
+    page = Path(run.report).read_text()
+    assert "0134" not in page
+    assert WITHHELD not in page
