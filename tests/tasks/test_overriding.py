@@ -37,6 +37,13 @@ def test_each_answers_its_own_prompt_before_anyone_elses_phrasing(ledger: Ledger
     assert overrides_of([third, second, first], []).to_json() == found.to_json()
 
 
+def test_what_a_program_answered_is_answered_by_no_override(ledger: Ledger) -> None:
+    (waiting,) = ledger.record([report("Capital of Togo?", None)])
+    answered = ledger.answer(waiting.id, "Lom\u00e9", "model large", program=True)
+    assert not len(overrides_of([answered], []))
+    assert len(overrides_of([ledger.resolve(answered.id, "carol")], [])) == 1
+
+
 def test_a_prompt_that_is_solved_is_left_to_the_model_and_the_later_complaint_counts(ledger: Ledger) -> None:
     asked = {"equivalents": ("Chad, capital?",)}
     (early,) = ledger.record([report("Capital of Chad?", "Moundou", **asked)])
