@@ -14,16 +14,18 @@ from prefect import flow
 from editors.overrides import Overrides
 from flows import stages
 from flows.answering import answer_waiting, open_answerer
+from flows.approve import carry_out_written
 from flows.attempt import Workshop
 from flows.bisect import Notebook, Solved, solve
 from flows.console import Narrator
 from flows.dataset import requests_to_replay
 from flows.judge import check_own_gates
+from flows.notify import tell_of_run
 from flows.overriding import overrides_differ, wanted_overrides, with_other_overrides
 from flows.promote import brought_back, put_back
 from flows.settings import CorrectSettings
 from flows.show import publish, write_run_report
-from tasks import promotion, register
+from tasks import approval, promotion, register
 from tasks.collect import NoExperiment
 from tasks.ledger import Ledger
 from tasks.models import resolve
@@ -33,6 +35,7 @@ from tasks.registry import describe
 from validation.verdict import Verdict
 
 RESULT_FILE = "result.json"
+REJECTED = "rejected"
 
 
 @dataclass
@@ -70,6 +73,8 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         promotion.recover(name, ledger=ledger, tracking_uri=settings.tracking)
         champion = stages.find_champion(settings, ledger)
         stages.check_base(settings, champion)
+        if carry_out_written(settings, ledger):
+            champion = stages.find_champion(settings, ledger)
         stages.reconcile(ledger, name, champion, brought_back=brought_back(settings, ledger, champion))
         notebook = Notebook(settings.home / "runs" / name)
 
@@ -109,14 +114,16 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         taken = solved.taken
         judged, applied, run_id = taken.judged, taken.applied, taken.run_id
 
+        verdict = judged.decision.verdict
+        rejection = ledger.rejection(name, taken.candidate)
         result = CorrectionRun(
-            outcome=_OUTCOMES[judged.decision.verdict],
+            outcome=REJECTED if rejection else _OUTCOMES[verdict],
             model_name=name,
             champion=champion.version,
             candidate=taken.candidate,
             folder=str(taken.folder),
             run_id=run_id,
-            reason=judged.decision.reason,
+            reason=f"{promotion.rejected(rejection)}." if rejection else judged.decision.reason,
             editor=taken.method.described(),
             tried=solved.methods,
             solves=solved.solves,
@@ -137,7 +144,19 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             # A run that is killed from here on finds what is left, and solves no other part of the batch.
             notebook.write(solved)
             ledger.set_aside(solved.failed, run_id, model_name=name)
-        if judged.decision.verdict is Verdict.PROMOTE:
+        if rejection:
+            # Registered again, it had the alias of a candidate again.
+            promotion.reject(
+                name,
+                taken.candidate,
+                ledger=ledger,
+                who=rejection.who,
+                why=rejection.why,
+                tracking_uri=settings.tracking,
+            )
+        elif verdict is Verdict.HOLD:
+            approval.ask(name, taken.candidate, tracking_uri=settings.tracking)
+        elif verdict is Verdict.PROMOTE:
             # Written first: a run that is killed after its promotion leaves its result all the same.
             promises = replace(result, previous=champion.version, champion=taken.candidate)
             _write_result(promises, taken.folder)
@@ -166,13 +185,15 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         _write_result(result, taken.folder)
         notebook.forget()
         publish(result, judged.decision, settings)
+        if rejection is None:
+            tell_of_run(settings, result)
     return result
 
 
 _OUTCOMES = {
     Verdict.PROMOTE: "promoted",
     Verdict.HOLD: "held",
-    Verdict.REJECT: "rejected",
+    Verdict.REJECT: REJECTED,
     Verdict.INSUFFICIENT: "insufficient",
 }
 _SET_ASIDE = (
@@ -208,6 +229,7 @@ def _with_other_overrides(
     number = with_other_overrides(settings, ledger, champion, overrides, why)
     reason = f"{run.reason} Version {number} has {why}.".strip()
     if settings.promotion == "review":
+        approval.ask(settings.model_name, number, tracking_uri=settings.tracking)
         promote = settings.command("promote", "--version", number)
         return replace(run, candidate=run.candidate or number, reason=f"{reason} `{promote}` promotes it.")
     return replace(run, reason=reason, previous=champion.version, champion=number)

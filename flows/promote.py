@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.notify import tell
 from flows.settings import CorrectSettings
 from flows.stages import Champion, find_champion, reconcile, version_at
 from tasks import promotion
 from tasks.ledger import Ledger, Phase, Promotion
+from tasks.promotion_log import CHANGES, ROLLBACK
 from tasks.records import UserError
-from tasks.registry import CANDIDATE, CHAMPION, PREVIOUS, describe, resolve_version
+from tasks.registry import CANDIDATE, CHAMPION, PREVIOUS, RegisteredModel, describe, resolve_version
 from tasks.verdicts import COMPARED_TAG, VERDICT_TAG
 from validation.verdict import Verdict
 
@@ -31,35 +33,53 @@ def promote(settings: CorrectSettings, version: str | None, who: str, why: str) 
             raise UserError(f"{name} has no candidate to promote; run `{again}`, or name a version")
         number = resolve_version(name, version or CANDIDATE, tracking_uri=uri)
         if version is None:
-            tags = next(found.tags for found in state.versions if found.number == number)
-            verdict, beside = tags.get(VERDICT_TAG, "none"), tags.get(COMPARED_TAG, "none")
-            if verdict not in (Verdict.PROMOTE.value, Verdict.HOLD.value) or beside != state.champion:
-                raise UserError(
-                    f"the candidate, version {number} of {name}, has the verdict {verdict} beside version "
-                    f"{beside}, and the champion is version {state.champion}: run "
-                    f"`{settings.command('correct')}` again, or name it with --version {number} to promote "
-                    "it all the same"
-                )
-        # One that cannot be loaded would serve nobody.
-        version_at(settings, number)
-        promotion.promote(
-            name,
-            number,
-            expected_champion=state.champion,
-            ledger=ledger,
-            who=who,
-            why=why,
-            tracking_uri=uri,
-        )
-        reconcile(ledger, name, find_champion(settings, ledger))
+            require_passed(settings, state, number)
+        make_champion(settings, ledger, number, state.champion, who, why)
     return number
+
+
+def require_passed(settings: CorrectSettings, state: RegisteredModel, version: str) -> None:
+    """Refuse a version that did not pass its gates beside the champion that serves now.
+
+    Raises:
+        UserError: it did not, or another champion serves now.
+    """
+    tags = next(found.tags for found in state.versions if found.number == version)
+    verdict, beside = tags.get(VERDICT_TAG, "none"), tags.get(COMPARED_TAG, "none")
+    if verdict in (Verdict.PROMOTE.value, Verdict.HOLD.value) and beside == state.champion:
+        return
+    raise UserError(
+        f"version {version} of {state.name} has the verdict {verdict} beside version {beside}, and the "
+        f"champion is version {state.champion or 'none'}: run `{settings.command('correct')}` again, or "
+        f"promote it all the same with `{settings.command('promote', '--version', version)}`"
+    )
+
+
+def make_champion(
+    settings: CorrectSettings, ledger: Ledger, version: str, champion: str | None, who: str, why: str
+) -> None:
+    """Promote a version over the champion that it is to follow, and have the ledger say what is held then.
+
+    Raises:
+        UserError: it cannot be loaded, a person rejected it, or the champion is another one.
+    """
+    name, uri = settings.model_name, settings.tracking
+    # One that cannot be loaded would serve nobody.
+    version_at(settings, version)
+    promotion.promote(
+        name, version, expected_champion=champion, ledger=ledger, who=who, why=why, tracking_uri=uri
+    )
+    reconcile(ledger, name, find_champion(settings, ledger))
+    tell(settings, f"version {version}: promoted", f"By {who}: {why}.")
 
 
 @flow(name="rollback", persist_result=False)
 def rollback(settings: CorrectSettings, who: str, why: str) -> str:
     """Put the previous champion back; a second rollback goes forward again. The new champion's number."""
     with Ledger(settings.ledger) as ledger:
-        return roll_back(settings, ledger, who, why)
+        number = roll_back(settings, ledger, who, why)
+    tell(settings, f"rolled back to version {number}", f"By {who}: {why}.")
+    return number
 
 
 def roll_back(
@@ -110,7 +130,8 @@ def brought_back(settings: CorrectSettings, ledger: Ledger, champion: Champion) 
 
 def put_back(settings: CorrectSettings, ledger: Ledger, champion: Champion) -> Promotion | None:
     """The rollback by which this version is the champion, where the last change of champion was one."""
-    done = [row for row in ledger.promotion_log(settings.model_name) if row.phase is Phase.DONE]
-    if not done or done[-1].action != promotion.ROLLBACK or done[-1].to_version != champion.version:
+    log = ledger.promotion_log(settings.model_name)
+    done = [row for row in log if row.phase is Phase.DONE and row.action in CHANGES]
+    if not done or done[-1].action != ROLLBACK or done[-1].to_version != champion.version:
         return None
     return done[-1]

@@ -10,6 +10,7 @@ from prefect import flow
 
 from flows.console import Narrator, ReportProgress
 from flows.judge import check_gates, check_own_gates, own_functions
+from flows.notify import tell
 from flows.promote import roll_back
 from flows.settings import CorrectSettings
 from flows.show import publish_revalidation
@@ -74,6 +75,9 @@ def revalidate(settings: CorrectSettings, roll_back_failing: bool = False) -> Re
                 found = _rolled_back(settings, ledger, found)
         finally:
             publish_revalidation(found, decision)
+            if found.outcome == FAILS:
+                back = f", rolled back to version {found.rolled_back_to}" if found.rolled_back_to else ""
+                tell(settings, f"version {found.version}: revalidation failed{back}", found.reason)
     return found
 
 

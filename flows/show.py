@@ -65,12 +65,7 @@ def write_run_report(
         answerers=answerers,
         withheld=withholding(secrets) if secrets else None,
         stages_seconds=run.seconds,
-        commands={
-            "Promote this version, if it does not serve": settings.command(
-                "promote", "--version", str(run.candidate)
-            ),
-            "Undo the last promotion": settings.command("rollback"),
-        },
+        commands={**_decisions(settings, run), "Undo the last promotion": settings.command("rollback")},
         links={"Data gate": "data_docs/edits/index.html", "Model gates": "gate_docs/index.html"},
     )
     log_run(
@@ -98,6 +93,18 @@ def write_run_report(
         },
     )
     return str(path)
+
+
+def _decisions(settings: CorrectSettings, run: CorrectionRun) -> dict[str, str]:
+    """What a person who has read the report may do with the version."""
+    version = ("--version", str(run.candidate))
+    if run.outcome == "held":
+        note = ("--note", "TEXT", *version)
+        return {
+            "Approve this version": settings.command("approve", *note),
+            "Reject it for good": settings.command("reject", *note),
+        }
+    return {"Promote this version, if it does not serve": settings.command("promote", *version)}
 
 
 def publish(run: CorrectionRun, decision: Decision, settings: CorrectSettings) -> None:

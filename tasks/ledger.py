@@ -304,8 +304,12 @@ class Ledger:
         promotion_log.append(self._database, row)
 
     def promotion_log(self, model_name: str) -> list[Promotion]:
-        """Every change of champion of a model, oldest first."""
+        """Every change of champion of a model, and every rejection, oldest first."""
         return promotion_log.rows(self._database, model_name)
+
+    def rejection(self, model_name: str, version: str) -> Promotion | None:
+        """The row of the promotion log that says that a person rejected this version, if one did."""
+        return promotion_log.rejection(self._database, model_name, version)
 
     def unfinished_promotion(self, model_name: str) -> Promotion | None:
         """The change of champion that was begun and neither done nor failed, if there is one."""

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from tasks import approval
 from tasks.ledger import Ledger, Phase, Promotion
+from tasks.promotion_log import CHANGES, PROMOTE, REJECT, ROLLBACK
 from tasks.records import UserError
 from tasks.registry import CANDIDATE, CHAMPION, PREVIOUS, aliases_of
 from tasks.tracking import tracking
 
-PROMOTE, ROLLBACK = "promote", "rollback"
 BY_TAG = "mendflow.promoted_by"
 AT_TAG = "mendflow.promoted_at"
 REASON_TAG = "mendflow.reason"
@@ -45,8 +46,8 @@ def promote(
         run_id: the run that decided.
 
     Raises:
-        UserError: the champion is not the expected one, the version does not exist, or another change of
-            this model's champion is under way.
+        UserError: the champion is not the expected one, a person rejected the version, it does not exist, or
+            another change of this model's champion is under way.
     """
     version, expected = str(version), None if expected_champion is None else str(expected_champion)
     with _changing(name, ledger, who, tracking_uri) as client:
@@ -58,6 +59,9 @@ def promote(
                 f"{name} version {version} was compared with champion {expected or 'none'}, but now "
                 f"the champion is {champion or 'none'}; validate it again before promoting it"
             )
+        rejection = ledger.rejection(name, version)
+        if rejection is not None:
+            raise UserError(f"{rejected(rejection)}; a rejected version is never promoted")
         _require(client, name, version)
         change = Promotion(name, PROMOTE, champion, version, who, why, Phase.BEGUN, run_id, datetime.now(UTC))
         _carry_out(client, ledger, change)
@@ -102,6 +106,39 @@ def rollback(
         )
         _carry_out(client, ledger, change)
         return previous
+
+
+def reject(
+    name: str, version: str, *, ledger: Ledger, who: str, why: str, tracking_uri: str | None
+) -> Promotion:
+    """Log that a person rejected a version, which is never promoted then; the row that says so.
+
+    It loses the alias `candidate`. Rejecting it again changes nothing.
+
+    Raises:
+        UserError: it serves or has served, does not exist, or another change is under way.
+    """
+    with _changing(name, ledger, who, tracking_uri) as client:
+        _require(client, name, version)
+        served = [r for r in ledger.promotion_log(name) if r.action in CHANGES and r.phase is Phase.DONE]
+        aliases = aliases_of(client, name)
+        if version in {aliases.get(CHAMPION), *(row.to_version for row in served)}:
+            raise UserError(
+                f"{name} version {version} has served already: it can be rolled back, and not be rejected"
+            )
+        row = ledger.rejection(name, version)
+        if row is None:
+            champion, now = aliases.get(CHAMPION), datetime.now(UTC)
+            row = Promotion(name, REJECT, champion, version, who, why, Phase.DONE, "", now)
+            _log(ledger, row, Phase.DONE)
+        if aliases.get(CANDIDATE) == version:
+            client.delete_registered_model_alias(name, CANDIDATE)
+        return row
+
+
+def rejected(row: Promotion) -> str:
+    """That a version was rejected, by whom and why, in words."""
+    return f"{row.model_name} version {row.to_version} was rejected by {row.who}: {row.why}"
 
 
 def recover(name: str, *, ledger: Ledger, tracking_uri: str | None) -> Promotion | None:
@@ -150,7 +187,8 @@ def _undo(client: Any, ledger: Ledger, change: Promotion, champion: str | None) 
     if before is not None and champion == after:
         client.set_registered_model_alias(name, CHAMPION, before)
     if before is not None and aliases_of(client, name).get(PREVIOUS) == before:
-        earlier = [row.from_version for row in ledger.promotion_log(name) if row.phase is Phase.DONE]
+        log = ledger.promotion_log(name)
+        earlier = [row.from_version for row in log if row.phase is Phase.DONE and row.action in CHANGES]
         if earlier and earlier[-1] is not None and _exists(client, name, earlier[-1]):
             client.set_registered_model_alias(name, PREVIOUS, earlier[-1])
         else:
@@ -168,7 +206,11 @@ def _carry_out(client: Any, ledger: Ledger, change: Promotion) -> None:
     if aliases_of(client, name).get(CANDIDATE) == after:
         client.delete_registered_model_alias(name, CANDIDATE)
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    for tag, value in ((BY_TAG, change.who), (AT_TAG, at), (REASON_TAG, change.why)):
+    tags = {BY_TAG: change.who, AT_TAG: at, REASON_TAG: change.why}
+    if approval.waits(client.get_model_version(name, after).tags):
+        # Whoever promotes it, it waits no more.
+        tags |= approval.tags_of(approval.Decision(after, True, change.who, change.why))
+    for tag, value in tags.items():
         client.set_model_version_tag(name, after, tag, value)
     _log(ledger, change, Phase.DONE)
 

@@ -1,4 +1,7 @@
-"""The promotion log: which version of a model became champion when, by whom and why. Rows are only added."""
+"""The promotion log: which version of a model became champion or was rejected, when, by whom and why.
+
+Rows are only added.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,10 @@ import sqlalchemy as sa
 from tasks import ledger_schema as schema
 from tasks.ledger_database import Database, lock_models
 from tasks.records import UserError
+
+PROMOTE, ROLLBACK, REJECT = "promote", "rollback", "reject"
+# The actions that change who serves: begun, then done or failed. A rejection moves nothing, and is one row.
+CHANGES = (PROMOTE, ROLLBACK)
 
 
 class Phase(StrEnum):
@@ -58,15 +65,11 @@ def append(database: Database, promotion: Promotion) -> None:
         ):
             return
         unfinished = last if last and last.phase is Phase.BEGUN else None
-        if promotion.phase is not Phase.BEGUN and (
-            unfinished is None or unfinished.change != promotion.change
-        ):
+        other = unfinished is not None and unfinished.change != promotion.change
+        ends = promotion.phase is not Phase.BEGUN and promotion.action in CHANGES
+        if ends and (unfinished is None or other):
             raise ValueError(f"{_shown(promotion)} ends as {promotion.phase}, but it was not begun")
-        if (
-            promotion.phase is Phase.BEGUN
-            and unfinished is not None
-            and unfinished.change != promotion.change
-        ):
+        if unfinished is not None and other:
             raise UserError(
                 f"{_shown(unfinished)} was interrupted; "
                 f"finish it, or log it as failed, before {_shown(promotion)}"
@@ -79,6 +82,13 @@ def rows(database: Database, model_name: str) -> list[Promotion]:
     """The whole log of a model, oldest first."""
     with database.reading() as connection:
         return _rows(connection, model_name)[::-1]
+
+
+def rejection(database: Database, model_name: str, version: str) -> Promotion | None:
+    """That a person rejected this version, if one did."""
+    with database.reading() as connection:
+        found = [row for row in _rows(connection, model_name) if row.action == REJECT]
+    return next((row for row in found if row.to_version == version), None)
 
 
 def unfinished(database: Database, model_name: str) -> Promotion | None:

@@ -21,7 +21,7 @@ from tasks.records import State
 FILE = Path(__file__).parent.parent / "deployments" / "prefect.yaml"
 CONTENT = yaml.safe_load(FILE.read_text())
 DEPLOYMENTS = {one["name"]: one for one in CONTENT["deployments"]}
-STARTED = ["correct", "revalidate"]
+STARTED = ["correct", "revalidate", "decide"]
 
 
 def given(deployment: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -31,7 +31,8 @@ def given(deployment: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def test_the_jobs_of_production_are_there_and_say_nothing_of_this_machine():
-    assert set(DEPLOYMENTS) == {"correct", "revalidate", "train-editor", "promote", "rollback"}
+    by_hand = {"train-editor", "approve", "reject", "promote", "rollback"}
+    assert set(DEPLOYMENTS) == {*STARTED, *by_hand}
     assert [name for name, one in DEPLOYMENTS.items() if "schedules" in one] == STARTED
     words = FILE.read_text().replace('"', " ").split()
     assert not [word for word in words if word.startswith("/")]

@@ -25,6 +25,7 @@ from flows.cli.options import (
     typed,
     user,
 )
+from tasks import approval
 from tasks.records import State, UserError
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
     from flows.settings import CorrectSettings
     from tasks.registry import RegisteredModel
+
+Note = Annotated[str, typer.Option(help="Why, for the promotion log.")]
+Waiting = Annotated[str | None, typer.Option(help="A version; by default the candidate.")]
 
 # States in which a correction waits for a person, and the command that deals with it.
 _WAITING = (
@@ -53,7 +57,7 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
         found = _registered(settings, named=bool(tracking)).versions
         counts = book.counts(name)
         _require_known(name, home, found or any(counts.values()))
-        versions = Table("version", "alias", "delta", "promoted by", title=name)
+        versions = Table("version", "alias", "delta", "promoted by", "approval", title=name)
         for version in found:
             tags = version.tags
             versions.add_row(
@@ -61,8 +65,13 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
                 ", ".join(version.aliases),
                 tags.get("mendflow.delta_digest", "")[:12],
                 escape(tags.get("mendflow.promoted_by", "")),
+                escape(tags.get(approval.TAG, "")),
             )
         console.print(versions)
+        for version in found:
+            if approval.waits(version.tags):
+                decide = [settings.command(verb, "--note", "TEXT") for verb in ("approve", "reject")]
+                typer.echo(f"version {version.number} waits for approval: `{decide[0]}` or `{decide[1]}`")
         states = Table("state", "corrections")
         quoted = shlex.quote(name)
         for state, count in counts.items():
@@ -183,6 +192,52 @@ def promote(
 
     number = promote_flow(settings, version, who or user(), why)
     typer.echo(f"champion of {name} is version {number}")
+
+
+def approve(
+    name: Name,
+    note: Note,
+    version: Waiting = None,
+    by: Who = "",
+    home: Home = HOME,
+    tracking: Tracking = "",
+    ledger: LedgerUrl = "",
+) -> None:
+    """Promote a version that passed its gates and waits for a person's word."""
+    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    prepare_prefect(home)
+    _require_versions(settings, home, named=bool(tracking))
+    from flows.approve import approve as approve_flow
+
+    number = approve_flow(settings, by or user(), note, version)
+    typer.echo(f"champion of {name} is version {number}")
+
+
+def reject(
+    name: Name,
+    note: Note,
+    version: Waiting = None,
+    by: Who = "",
+    home: Home = HOME,
+    tracking: Tracking = "",
+    ledger: LedgerUrl = "",
+) -> None:
+    """Refuse a version that waits for a person's word: it is never promoted.
+
+    The corrections that it alone holds are set aside as quarantined; choose those that the next run is to try
+    again.
+    """
+    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    prepare_prefect(home)
+    _require_versions(settings, home, named=bool(tracking))
+    from flows.approve import reject as reject_flow
+
+    number = reject_flow(settings, by or user(), note, version)
+    typer.echo(f"version {number} of {name} is rejected")
+    stores = typed(home, ledger=ledger)
+    listed = f"mendflow corrections {shlex.quote(name)} --state quarantined{stores}"
+    again = f"mendflow choose {shlex.quote(name)} ID{stores}"
+    typer.echo(f"`{listed}` lists what was set aside; `{again}` has the next run try it again")
 
 
 def rollback(

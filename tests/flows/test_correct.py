@@ -180,18 +180,6 @@ def test_without_an_encoder_neighbours_are_found_by_words_and_that_is_said(world
     assert "neighbours are found by words in common, and not by meaning: no sentence encoder" in told
 
 
-def test_review_leaves_the_promotion_to_a_person(world: World):
-    from flows.promote import promote
-
-    run = correct(world.settings.model_copy(update={"promotion": "review"}))
-    assert run.outcome == "held"
-    assert describe("tiny", tracking_uri=world.settings.tracking).champion == "1"
-    assert promote(world.settings, None, "ann", "looked at the report") == "2"
-    with Ledger(world.settings.ledger) as ledger:
-        assert [p.who for p in ledger.promotion_log("tiny")][-1] == "ann"
-        assert len(ledger.corrections("tiny", State.ACTIVE)) == 4
-
-
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -25,7 +25,7 @@ from tests.flows.conftest import COUNTRIES, LENIENT_GATES
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 THRESHOLD = 3
-SCHEDULED, OTHER, THIRD = "scheduled", "flagged", "third model"
+SCHEDULED, OTHER, THIRD, REVIEWED = "scheduled", "flagged", "third model", "reviewed"
 
 
 def free_port() -> int:
@@ -142,7 +142,7 @@ def test_scheduled_runs_are_created_and_completed(production: Production):
         ids = {run["flow_id"] for run in completed(production)}
         return {httpx.get(f"{production.api}/flows/{id_}").json()["name"] for id_ in ids}
 
-    until(lambda: flows() == {"correct", "revalidate"})
+    until(lambda: flows() == {"correct", "revalidate", "decide"})
     runs = production.runs("SCHEDULE")
     assert not [run for run in runs if run["state_type"] in ("FAILED", "CRASHED")]
     assert {run["parameters"]["settings"]["model_name"] for run in runs} == {SCHEDULED}
@@ -162,6 +162,26 @@ def test_enough_flagged_errors_start_one_run_for_their_model_and_one_less_none(p
         state = describe(name, tracking_uri=f"sqlite:///{production.home / 'mlflow.db'}")
         assert state.champion == "2", name
         assert "active │ 3" in production.mendflow("status", name)
+
+
+def test_a_person_approves_on_prefects_page(production: Production):
+    production.flag(REVIEWED, THRESHOLD - 1)
+    of_tiny = ("--editor", "finetune", "--gates", str(production.home.parent / "gates.yaml"))
+    base = production.arguments[production.arguments.index("--base") + 1]
+    assert "held: " in production.mendflow("correct", REVIEWED, "--review", "--base", base, *of_tiny)
+    id_ = httpx.get(f"{production.api}/deployments/name/approve/approve").json()["id"]
+
+    def run(**parameters: object) -> httpx.Response:
+        sent = {"parameters": {"settings": {"model_name": REVIEWED}, **parameters}}
+        return httpx.post(f"{production.api}/deployments/{id_}/create_flow_run", json=sent)
+
+    assert run(note="read the report").is_client_error
+    assert run(by="ann", note="read the report").is_success
+    store = f"sqlite:///{production.home / 'mlflow.db'}"
+    until(lambda: describe(REVIEWED, tracking_uri=store).champion == "2")
+    status = production.mendflow("status", REVIEWED)
+    assert "approved by ann: read the report" in status
+    assert "promote" in status
 
 
 def test_down_stops_every_process_and_up_goes_on_with_the_same_stores(production: Production):
