@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from flows.cli import editing, endpoint, jobs, ledger, machine, serving, versions
+from flows.cli import cleaning, editing, endpoint, jobs, ledger, machine, serving, versions
 from tasks.records import UserError
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ app.command()(versions.rollback)
 app.command()(serving.serve)
 app.command()(serving.export)
 app.command()(jobs.report)
+app.command()(cleaning.clean)
 app.command()(machine.up)
 app.command()(machine.down)
 app.command()(endpoint.listen)
