@@ -11,6 +11,7 @@ from flows.stages import version_at
 from tasks import approval, promotion
 from tasks.approval import Decision
 from tasks.ledger import LeaseHeld, Ledger
+from tasks.models import DamagedVersionError
 from tasks.promotion_log import REJECT
 from tasks.records import State, UserError
 from tasks.registry import CANDIDATE, CHAMPION, RegisteredModel, describe, resolve_version
@@ -150,8 +151,8 @@ def _set_aside(settings: CorrectSettings, ledger: Ledger, version: str, reason: 
 
 
 def _held(settings: CorrectSettings, version: str) -> set[str]:
-    """The corrections in a version; none in one that cannot be read, which is no reason not to reject it."""
+    """The corrections in a version; none in a damaged one, which is no reason not to reject it."""
     try:
         return set(version_at(settings, version).correction_ids)
-    except UserError:
+    except DamagedVersionError:
         return set()

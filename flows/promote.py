@@ -93,7 +93,7 @@ def roll_back(
     """
     name, uri = settings.model_name, settings.tracking
     finished = promotion.recover(name, ledger=ledger, tracking_uri=uri)
-    if finished is not None and finished.action == promotion.ROLLBACK:
+    if finished is not None and finished.action == ROLLBACK:
         # An interrupted rollback is finished, and not followed by another.
         number = str(finished.to_version)
     else:
