@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
@@ -119,5 +119,10 @@ def hold(database: Database, model_name: str, holder: str, seconds: float) -> It
     lease = Lease(database, model_name, holder, seconds)
     try:
         yield lease
-    finally:
-        lease.release()
+    except BaseException:
+        # What went wrong inside is told, and not that the database cannot be reached to say so; the lease
+        # ends with this process.
+        with suppress(UserError):
+            lease.release()
+        raise
+    lease.release()

@@ -68,7 +68,11 @@ class Ledger:
     def __init__(self, url: str, *, target_limit: int = TARGET_LIMIT) -> None:
         self.target_limit = target_limit
         self._database = Database(url)
-        self.migrate()
+        try:
+            self.migrate()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -37,6 +37,11 @@ class Database:
         try:
             parsed = sa.make_url(url)
             self._engine = _engine(parsed)
+            sqlite = parsed.get_backend_name() == "sqlite"
+            # SQLite gives every transaction one state without being asked.
+            self._reader = self._engine.execution_options(
+                **({} if sqlite else {"isolation_level": "REPEATABLE READ"})
+            )
         except (exc.ArgumentError, ValueError, ImportError, OSError) as error:
             raise self._unusable(error) from error
 
@@ -54,8 +59,8 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that sees one state of the database throughout (on SQLite)."""
-        with self._naming_database(), self._engine.begin() as connection:
+        """A transaction that sees one state of the database throughout."""
+        with self._naming_database(), self._reader.begin() as connection:
             yield connection
 
     @contextmanager
@@ -82,8 +87,8 @@ class Database:
         cause = " ".join(str(getattr(error, "orig", None) or error).split())
         return UserError(
             f"the ledger {self.shown_url} cannot be used ({without_password(cause)}); correct its URL "
-            "(sqlite:///path/to/ledger.db, or postgresql+psycopg://user:password@host/name with that driver "
-            "installed), or see that the database runs and may be written"
+            "(sqlite:///path/to/ledger.db, or postgresql+psycopg://user:password@host/name with "
+            "`pip install 'mendflow[postgresql]'`), or see that the database runs and may be written"
         )
 
     def _is_current(self) -> bool:
@@ -115,8 +120,17 @@ class Database:
 
 
 def lock_models(connection: sa.Connection, names: Iterable[str]) -> None:
-    """Hold, until the transaction ends, the exclusive right to write about these models."""
+    """Hold, until the transaction ends, the exclusive right to write about these models.
+
+    Raises:
+        UserError: a name is one that a database may refuse.
+    """
     for name in sorted(set(names)):
+        if len(name) > schema.NAME_LENGTH or schema.storable(name) != name:
+            raise UserError(
+                f"{name[:40]!r} cannot be a model's name: give it one of up to {schema.NAME_LENGTH} "
+                "characters that are text"
+            )
         if connection.execute(sa.select(schema.models).filter_by(name=name)).first() is None:
             try:
                 with connection.begin_nested():

@@ -88,14 +88,14 @@ def reports_of(
     table = schema.reports
     reports: dict[str, list[ErrorReport]] = {}
     for chunk in _chunks(ids):
-        query = (
-            sa.select(table)
-            .where(table.c.model_name == model_name, table.c.correction_id.in_(chunk))
-            .order_by(table.c.reported_at, table.c.source)
-        )
+        query = sa.select(table).where(table.c.model_name == model_name, table.c.correction_id.in_(chunk))
         for row in connection.execute(query).mappings():
             reports.setdefault(row["correction_id"], []).append(_report(row))
-    return {id_: tuple(of_one) for id_, of_one in reports.items()}
+    # Sorted here: a database sorts text by its own locale, and the digest of an edit must be the same in all.
+    return {
+        id_: tuple(sorted(of_one, key=lambda one: (one.reported_at, one.source)))
+        for id_, of_one in reports.items()
+    }
 
 
 def reports_by_source(

@@ -14,6 +14,8 @@ from sqlalchemy.engine import Dialect
 
 PREFIX = "mendflow_"
 VERSION_TABLE = f"{PREFIX}ledger_version"
+# The longest name of a model, in characters.
+NAME_LENGTH = 255
 
 
 def storable(text: str) -> str:
@@ -57,7 +59,7 @@ metadata = sa.MetaData(
 )
 
 # One row a model: what a writer locks, so that two writers never judge the same prompt at once.
-models = sa.Table(f"{PREFIX}models", metadata, sa.Column("name", sa.String(255), primary_key=True))
+models = sa.Table(f"{PREFIX}models", metadata, sa.Column("name", sa.String(NAME_LENGTH), primary_key=True))
 
 corrections = sa.Table(
     f"{PREFIX}corrections",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import glob
+import os
+import shutil
 import socket
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -94,15 +99,34 @@ def _check_reachable(uri: str, *, create: bool) -> None:
 
 
 def _make_sqlite_store(uri: str) -> None:
-    """Begin a new SQLite store in write-ahead mode: its tables, and every trace, take a third of the time."""
+    """Make a new SQLite store, there whole or not at all: MLflow cannot go on with a part of its tables.
+
+    In write-ahead mode: its tables, and every trace, take a third of the time.
+    """
     file = sqlite_file(uri)
     if file is None or file.exists():
         return
+    from filelock import FileLock
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(file)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-    except (OSError, sqlite3.Error) as error:
+        with FileLock(file.with_name(f".{file.name}.lock")):
+            if file.exists():
+                return
+            making = f".{file.name}.making-"
+            for left in file.parent.glob(f"{glob.escape(making)}*"):
+                shutil.rmtree(left)
+            # Another name each time: MLflow keeps connections to a file of a name.
+            with tempfile.TemporaryDirectory(prefix=making, dir=file.parent) as scratch:
+                unfinished = Path(scratch) / file.name
+                with closing(sqlite3.connect(unfinished)) as connection:
+                    connection.execute("PRAGMA journal_mode = WAL")
+                artifacts = file.absolute().parent / "artifacts"
+                SqlAlchemyStore(f"sqlite:///{unfinished}", artifacts.as_uri()).engine.dispose()
+                os.replace(unfinished, file)
+    except (OSError, sqlite3.Error, SQLAlchemyError) as error:
         raise _unusable(uri, error) from error
 
 

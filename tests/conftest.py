@@ -10,16 +10,17 @@ os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import contextlib
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests import tiny_models
+from tests import postgres, tiny_models
 
 ModelFactory = Callable[..., Path]
 
@@ -47,6 +48,17 @@ def mlflow_store(tmp_path_factory: pytest.TempPathFactory) -> str:
         client.search_experiments()
     patch.undo()
     return uri
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[postgres.Postgres]:
+    """A PostgreSQL server; the test is skipped, and says why, where none can be had."""
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(postgres.running())
+        except postgres.NoServerError as error:
+            pytest.skip(str(error))
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of tasks: a new ledger and its URL."""
+"""Fixtures of the tests of tasks: a new ledger and its URL, on SQLite and, as slow tests, on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 
 from tasks.ledger import Ledger
+from tests.postgres import Postgres
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """URL of a new SQLite ledger."""
-    return f"sqlite:///{tmp_path / 'ledger.db'}"
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a new ledger."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    server: Postgres = request.getfixturevalue("postgresql")
+    return server.url(server.new_database())
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ from tasks.ledger import Ledger
 from tasks.records import State, UserError
 from tests.tasks.ledger_tools import MODEL, report
 
+MIGRATIONS = Path(ledger_schema.__file__).parent / "migrations"
 
-def test_sqlite_is_set_up_for_several_processes(ledger: Ledger, url: str, tmp_path: Path) -> None:
-    with ledger._database.reading() as connection:
+
+def test_sqlite_is_set_up_for_several_processes(tmp_path: Path) -> None:
+    with Ledger(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger, ledger._database.reading() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
         assert int(connection.exec_driver_sql("PRAGMA busy_timeout").scalar() or 0) >= 5000
@@ -125,25 +127,48 @@ def test_a_ledger_of_a_newer_release_is_not_touched(url: str) -> None:
         Ledger(url)
 
 
-@pytest.mark.parametrize("release", ["0001", "0002"])
-def test_a_ledger_of_an_earlier_release_is_brought_forward_with_all_it_holds(url: str, release: str) -> None:
-    from alembic import command
-    from alembic.config import Config
+def _revisions() -> list[str]:
+    from alembic.script import ScriptDirectory
 
-    config = Config()
-    config.set_main_option("script_location", str(Path(ledger_schema.__file__).parent / "migrations"))
+    return [one.revision for one in ScriptDirectory(str(MIGRATIONS)).walk_revisions()]
+
+
+@pytest.mark.parametrize("revision", _revisions())
+def test_a_ledger_of_every_release_is_brought_forward_with_all_it_holds(revision: str, url: str) -> None:
+    from alembic import command
+    from alembic.autogenerate import compare_metadata
+    from alembic.config import Config
+    from alembic.migration import MigrationContext
+
     with Ledger(url) as ledger:
-        made, waiting = ledger.record([report("Capital of Togo?", "Lom\u00e9"), report("Of Mali?", None)])
+        togo, mali = report("Capital of Togo?", "Lom\u00e9", "http:ann:1"), report("Of Mali?", None)
+        made, waiting = ledger.record([togo, mali])
         answered = ledger.answer(waiting.id, "Bamako", "carol")
+        ledger.log_promotion(MODEL, "promote", None, "1", "ann", "", "begun")
+        log = ledger.promotion_log(MODEL)
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    options = {"version_table": ledger_schema.VERSION_TABLE, "compare_type": True}
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.downgrade(config, release)
-    columns = {one["name"] for one in sa.inspect(engine).get_columns("mendflow_reports")}
-    assert "answerer" not in columns
+        command.downgrade(config, revision)
+        there = MigrationContext.configure(connection, opts=options)
+        assert there.get_current_revision() == revision
     with Ledger(url) as ledger:
-        assert ledger.corrections(MODEL, State.ACCEPTED) == sorted([made, answered], key=lambda c: c.id)
+        found = sorted([made, answered], key=lambda one: one.id)
+        assert ledger.corrections(MODEL, State.ACCEPTED) == found
+        assert ledger.promotion_log(MODEL) == log
         # People answered, and so it stays.
-        assert not any(one.answerer for one in ledger.corrections(MODEL))
+        assert not any(one.answerer for one in found)
         with pytest.raises(UserError, match="already answered"):
             ledger.answer(waiting.id, "Kati", "dave")
+    with engine.connect() as connection:
+        there = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(there, ledger_schema.metadata) == []
+
+
+def test_a_name_that_some_database_refuses_is_refused_by_all(url: str) -> None:
+    for name in ("n" * 256, "nul \x00", "half a \ud800"):
+        with Ledger(url) as ledger, pytest.raises(UserError, match="cannot be a model's name"):
+            ledger.record([report("p", "x", model_name=name)])

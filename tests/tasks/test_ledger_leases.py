@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tasks.ledger import LeaseHeld, LeaseLost, Ledger, Phase
+from tasks.ledger import Lease, LeaseHeld, LeaseLost, Ledger, Phase
 from tasks.records import UserError
 from tests.tasks.ledger_tools import MODEL
 
@@ -33,6 +33,19 @@ def test_a_lease_is_given_back_when_the_work_fails(ledger: Ledger) -> None:
     with pytest.raises(RuntimeError, match="boom"), ledger.lease(MODEL, "a"):
         raise RuntimeError("boom")
     with ledger.lease(MODEL, "b"):
+        pass
+
+
+def test_why_the_work_failed_is_told_where_the_lease_cannot_be_given_back(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(lease: Lease) -> None:
+        raise UserError("the ledger cannot be used")
+
+    monkeypatch.setattr(Lease, "release", unreachable)
+    with pytest.raises(RuntimeError, match="boom"), ledger.lease(MODEL, "a"):
+        raise RuntimeError("boom")
+    with pytest.raises(UserError, match="the ledger cannot be used"), ledger.lease("another model", "a"):
         pass
 
 
