@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -50,15 +52,24 @@ app.command("remove-reporter")(endpoint.remove_reporter)
 
 
 def main() -> None:
-    """Run a command; a user's mistake is one sentence on standard error and exit status 2."""
+    """Run a command; a user's mistake, or a full disk, is one sentence on standard error and status 2."""
     _quieten()
     try:
         app()
     except UserError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]mendflow:[/] {escape(str(error))}")
-        sys.exit(2)
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        of = f" of {error.filename}" if error.filename else ""
+        _refuse(f"the disk{of} is full; free some space and give the command again")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _refuse(why: str) -> NoReturn:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]mendflow:[/] {escape(why)}")
+    sys.exit(2)
 
 
 def _quieten() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from flows import cli
 
 LOADED = """
 import sys
@@ -51,3 +54,16 @@ def test_help_and_a_misspelt_editor_are_answered_at_once(
     assert len(told.splitlines()) == (1 if status else 0)
     assert not HEAVY & set(loaded.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_said_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def write() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/srv/mendflow/delta")
+
+    monkeypatch.setattr(cli, "app", write)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "the disk of /srv/mendflow/delta is full; free some space" in capsys.readouterr().err
