@@ -184,6 +184,7 @@ def _with_batches_of(size: int, monkeypatch: pytest.MonkeyPatch, run: Callable[[
     return delta
 
 
+@pytest.mark.slow
 def test_two_models_in_one_process_do_not_mix(
     architecture: str, make: Any, request: pytest.FixtureRequest
 ) -> None:

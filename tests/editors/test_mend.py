@@ -162,6 +162,7 @@ def test_rows_without_a_gradient_do_not_enter_the_statistics(loaded: Any) -> Non
         assert torch.equal(shift, shifts[name])
 
 
+@pytest.mark.slow
 def test_training_beats_the_untrained_editor_on_held_out_facts(request: pytest.FixtureRequest) -> None:
     facts = learnt(folder_of("llama", request, initializer_range=0.1), countries=40)
     training = TrainingConfig(

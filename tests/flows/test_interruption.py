@@ -149,6 +149,7 @@ def test_killed_and_run_again_ends_the_same(
     assert end_state(settings) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_killed_train_editor_command_goes_on_from_its_checkpoint(
     taught: Callable[[Path], World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

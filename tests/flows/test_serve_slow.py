@@ -12,6 +12,7 @@ from tasks.live_server import Limits
 from tests.flows.serving_tools import CHAT, Known, ask, running
 
 
+@pytest.mark.slow
 def test_a_client_that_is_silent_or_slow_with_its_body_is_sent_away(
     known: Known, monkeypatch: pytest.MonkeyPatch
 ):

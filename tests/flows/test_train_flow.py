@@ -16,6 +16,7 @@ from tasks.train import find_editor
 from tests.flows.conftest import World
 
 
+@pytest.mark.slow
 def test_the_flow_leaves_an_editor_where_a_run_finds_it(taught: Callable[[Path], World], tmp_path: Path):
     settings = taught(tmp_path / "home").settings.model_copy(update={"training_steps": 2})
     with Ledger(settings.ledger) as ledger, ledger.lease("tiny/correct", "run"), pytest.raises(LeaseHeld):

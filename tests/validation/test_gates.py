@@ -159,6 +159,7 @@ DAMAGED: dict[str, tuple[Callable[..., str], dict[str, Any], tuple[str, ...]]] =
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_candidate_is_refused_by_the_gate_that_should(damage: str) -> None:
     says, inputs, responsible = DAMAGED[damage]
