@@ -137,12 +137,39 @@ def capture_gradients(
     with frozen(model), traced(model, names) as (inputs, outputs), torch.enable_grad():
         loss = answer_loss(model, batch)
         gradients = torch.autograd.grad(loss, [outputs[name] for name in names])
-    result = {}
-    for name, gradient in zip(names, gradients, strict=True):
-        mask = _positions(model, name, batch, inputs[name], all_tokens=all_tokens)
-        counts = tuple(mask.reshape(len(mask), -1).sum(1).tolist())
-        result[name] = Captured(inputs[name][mask].float(), gradient[mask].float(), counts)
-    return result
+    return {
+        name: _rows(model, name, batch, inputs[name], gradient, all_tokens=all_tokens)
+        for name, gradient in zip(names, gradients, strict=True)
+    }
+
+
+def capture_unsure(
+    model: nn.Module, modules: Sequence[EditableModule], batch: TokenBatch, certainty: float
+) -> tuple[list[bool], dict[str, Captured]]:
+    """Whether the model is sure of each answer, and the gradients of those that it is not sure of.
+
+    It is sure where every answer token is the most probable one and has more than `certainty`. One forward
+    pass, and the backward pass of `capture_gradients` where it is unsure of any.
+
+    Returns:
+        By example, whether it is sure; and by module name the rows of all examples, with gradients of zero
+        for an answer that it is sure of.
+    """
+    names = [module.name for module in modules]
+    with frozen(model), traced(model, names) as (inputs, outputs), torch.enable_grad():
+        logits = answer_logits(model, batch)
+        sure = [each > certainty for each in certainties(batch, logits.detach())]
+        if all(sure):
+            gradients = [torch.zeros_like(outputs[name]) for name in names]
+        else:
+            losses = nn.functional.cross_entropy(logits, answer_labels(batch, logits), reduction="none")
+            tokens = losses.split(batch.answer_mask.sum(1).tolist())
+            loss = torch.cat([row for row, is_sure in zip(tokens, sure, strict=True) if not is_sure]).sum()
+            gradients = list(torch.autograd.grad(loss, [outputs[name] for name in names]))
+    return sure, {
+        name: _rows(model, name, batch, inputs[name], gradient)
+        for name, gradient in zip(names, gradients, strict=True)
+    }
 
 
 def capture_keys(
@@ -185,6 +212,21 @@ def certainties(batch: TokenBatch, logits: Tensor) -> list[float]:
     probable = logits.softmax(-1).gather(1, labels[:, None])[:, 0]
     probable = torch.where(logits.argmax(-1) == labels, probable, torch.zeros_like(probable))
     return [float(row.min()) for row in probable.split(batch.answer_mask.sum(1).tolist())]
+
+
+def _rows(
+    model: nn.Module,
+    name: str,
+    batch: TokenBatch,
+    given: Tensor,
+    gradient: Tensor,
+    *,
+    all_tokens: bool = False,
+) -> Captured:
+    """One module's rows of a batch at the positions of the edit, or at all."""
+    mask = _positions(model, name, batch, given, all_tokens=all_tokens)
+    counts = tuple(mask.reshape(len(mask), -1).sum(1).tolist())
+    return Captured(given[mask].float(), gradient[mask].float(), counts)
 
 
 def _positions(

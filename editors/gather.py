@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +16,7 @@ from editors.capture import (
     answer_logits,
     capture_gradients,
     capture_keys,
+    capture_unsure,
     certainties,
     read_answers,
 )
@@ -137,6 +138,18 @@ def gather_keys(
     return {m.name: torch.cat([part[m.name] for part in parts]) for m in modules}
 
 
+@dataclass(frozen=True)
+class Looked:
+    """A batch: the numbers of the examples in doubt, what their gradients are made of, and the other keys.
+
+    `asked` and `held` (tokens, d_in) are by module name, and empty where there are no such examples.
+    """
+
+    unsure: list[int]
+    asked: dict[str, Captured]
+    held: dict[str, Tensor]
+
+
 def look(
     model: nn.Module,
     modules: Sequence[EditableModule],
@@ -144,21 +157,43 @@ def look(
     certainty: float,
     pad: int,
     cache: PrefixCache,
-) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """A batch at a time: which answers the model is not sure of, and its keys at those that it is.
+    doubted: Collection[int] = (),
+) -> Iterator[Looked]:
+    """A batch at a time: which answers the model is not sure of, and what they ask for; see `capture_unsure`.
 
-    It is sure where every answer token is the most probable one and has more than `certainty`.
-
-    Yields:
-        Numbers of examples, and by module name the keys (tokens, d_in) of the others.
+    Numbers of examples that are `doubted` are read with a backward pass at once. Others are read without, and
+    again where the model is not sure of them after all.
     """
-    for numbers, batch in batches(examples, pad):
+    surprises: set[int] = set()
+    for numbers, batch in _batches_of(examples, [i for i in range(len(examples)) if i not in doubted], pad):
         with cache.replayed(batch):
             surest, keys = read_answers(model, modules, batch)
         sure = [each > certainty for each in surest]
-        unsure = [number for number, is_sure in zip(numbers, sure, strict=True) if not is_sure]
-        held = {name: list(itertools.compress(rows, sure)) for name, rows in keys.items()}
-        yield unsure, {name: torch.cat(rows) for name, rows in held.items() if rows}
+        surprises |= {number for number, is_sure in zip(numbers, sure, strict=True) if not is_sure}
+        if any(sure):
+            yield Looked([], {}, {name: torch.cat([*compress(rows, sure)]) for name, rows in keys.items()})
+    for numbers, batch in _batches_of(examples, sorted(surprises.union(doubted)), pad):
+        with cache.replayed(batch):
+            sure, captured = capture_unsure(model, modules, batch, certainty)
+        unsure = [not each for each in sure]
+        asked, held = {}, {}
+        for name, rows in captured.items():
+            keys_of, gradients = rows.keys.split(list(rows.counts)), rows.gradients.split(list(rows.counts))
+            if any(sure):
+                held[name] = torch.cat([*compress(keys_of, sure)])
+            if any(unsure):
+                asked[name] = Captured(
+                    torch.cat([*compress(keys_of, unsure)]), torch.cat([*compress(gradients, unsure)])
+                )
+        yield Looked([*compress(numbers, unsure)], asked, held)
+
+
+def _batches_of(
+    examples: Sequence[Example], numbers: Sequence[int], pad: int
+) -> Iterator[tuple[list[int], TokenBatch]]:
+    """Batches of the examples of these numbers, each with its numbers."""
+    for places, batch in batches([examples[number] for number in numbers], pad):
+        yield [numbers[place] for place in places], batch
 
 
 def answered_exactly(

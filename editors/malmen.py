@@ -21,7 +21,6 @@ from editors.capture import Captured, device_of, evaluating
 from editors.delta import Delta
 from editors.gather import (
     answered_exactly,
-    captures,
     encode_openings,
     encode_requests,
     gather_keys,
@@ -192,9 +191,11 @@ class Malmen(HyperEditor):
             openings = encode_openings(tokenizer, keep, OPENING, kind)
             # What this model never answered, but an edited one before it did, is nothing to hold on to.
             own = answered_exactly(model, openings, pad, cache)
+            stays = list(itertools.compress(openings, own))
+            asked = encode_requests(tokenizer, requests, kind)
             wanted = [
-                _Wanted(encode_requests(tokenizer, requests, kind), 1.0, self.config.certainty),
-                _Wanted(list(itertools.compress(openings, own)), self.config.kept_row_weight, 0.0),
+                _Wanted(asked, 1.0, self.config.certainty, unsure=set(range(len(asked)))),
+                _Wanted(stays, self.config.kept_row_weight, 0.0, unsure=set()),
             ]
             for number in range(self.config.passes):
                 equations = self._equations(model, wanted, len(requests), pad, cache)
@@ -220,18 +221,18 @@ class Malmen(HyperEditor):
         modules, undone = self.modules_edited, 0
         equations = {m.name: NormalEquations(m.d_in, m.d_out, device_of(model)) for m in modules}
         for answers in wanted:
-            unsure: list[Example] = []
-            for numbers, held in look(model, modules, answers.examples, answers.certainty, pad, cache):
-                unsure += [answers.examples[number] for number in numbers]
-                for name, keys in held.items():
+            unsure: set[int] = set()
+            for seen in look(model, modules, answers.examples, answers.certainty, pad, cache, answers.unsure):
+                unsure.update(seen.unsure)
+                for name, keys in seen.held.items():
                     equations[name].add(keys, weight=answers.weight)
-            undone += len(unsure)
-            for captured in captures(model, modules, unsure, pad, cache):
-                for module in modules:
-                    asked = captured[module.name]
+                for module in modules if seen.asked else ():
+                    asked = seen.asked[module.name]
                     with torch.no_grad():
                         values = self.values(module, asked, n)
                     equations[module.name].add(asked.keys, values, answers.weight)
+            undone += len(unsure)
+            answers.unsure = unsure
         return equations if undone else None
 
     def study(self, model: nn.Module, text: Sequence[Example], kept: Sequence[Example], pad: int) -> None:
@@ -250,10 +251,14 @@ class Malmen(HyperEditor):
         self.__dict__.pop("stored_regularisers", None)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Wanted:
-    """Answers that the model is to give: the weight of their tokens, and how sure of them it has to be."""
+    """Answers that the model is to give: the weight of their tokens, and how sure of them it has to be.
+
+    `unsure` has the numbers of those that it was not sure of when it was last looked at.
+    """
 
     examples: Sequence[Example]
     weight: float
     certainty: float
+    unsure: set[int]

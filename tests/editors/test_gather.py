@@ -1,0 +1,53 @@
+"""What is gathered of many answers does not depend on which of them were expected to be in doubt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from editors.capture import answer_logits, certainties
+from editors.gather import batches, captures, joined, look
+from editors.locate import editable
+from editors.replay import PrefixCache
+from editors.requests import encode, pad_id
+from tests.editors.tools import PROMPTS, TARGETS, folder_of, load
+
+NAMES = ["model.layers.1.mlp.down_proj", "model.layers.2.mlp.down_proj"]
+
+
+@pytest.mark.parametrize("doubted", [set(), {0, 2}, {1}, set(range(len(PROMPTS)))])
+def test_an_answer_is_asked_for_or_held_whoever_doubted_it(
+    doubted: set[int], request: pytest.FixtureRequest
+) -> None:
+    model, tokenizer = load(folder_of("llama", request))
+    modules, pad = [editable(model, name) for name in NAMES], pad_id(tokenizer)
+    examples = [encode(tokenizer, p, t, chat=True) for p, t in zip(PROMPTS, TARGETS, strict=True)]
+    # An untrained model is right where it is asked for nothing but its own next token.
+    for number in range(0, len(examples), 2):
+        ((_, batch),) = batches([examples[number]], pad)
+        own = int(answer_logits(model, batch)[0].argmax())
+        examples[number] = replace(examples[number], target_ids=(own,))
+    sure = []
+    for example in examples:
+        ((_, batch),) = batches([example], pad)
+        sure += [certainties(batch, answer_logits(model, batch).detach())[0] > 0]
+    assert any(sure)
+    assert not all(sure)
+
+    seen = list(look(model, modules, examples, 0, pad, PrefixCache(model, modules), doubted))
+
+    assert sorted(n for part in seen for n in part.unsure) == [n for n, one in enumerate(sure) if not one]
+    wrong = [example for example, one in zip(examples, sure, strict=True) if not one]
+    right = [example for example, one in zip(examples, sure, strict=True) if one]
+    asked = joined(captures(model, modules, wrong, pad))
+    held = joined(captures(model, modules, right, pad))
+    for name in NAMES:
+        keys = torch.cat([part.asked[name].keys for part in seen if part.asked])
+        gradients = torch.cat([part.asked[name].gradients for part in seen if part.asked])
+        kept = torch.cat([part.held[name] for part in seen if part.held])
+        # Sums of products do not depend on the order of the rows.
+        torch.testing.assert_close(keys.T @ gradients, asked[name].keys.T @ asked[name].gradients)
+        torch.testing.assert_close(kept.T @ kept, held[name].keys.T @ held[name].keys)
+        assert (len(keys), len(kept)) == (len(asked[name].keys), len(held[name].keys))
