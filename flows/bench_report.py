@@ -11,7 +11,7 @@ from typing import Any
 
 from flows.fresh_process import MEASURED, OVER_BUDGET
 from tasks.trial import HARMONIC_MEAN, LOCALITY
-from validation.metrics import TEACHER_FORCED
+from validation.metric_definitions import TEACHER_FORCED
 from validation.outcomes import EDIT, EQUIVALENCE
 
 Cell = Mapping[str, Any]

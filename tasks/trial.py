@@ -24,7 +24,7 @@ from tasks.models import ModelFolder, load
 from tasks.records import UserError
 from validation.divergence import teacher_forced_success
 from validation.matching import matches
-from validation.metrics import TEACHER_FORCED
+from validation.metric_definitions import TEACHER_FORCED
 from validation.outcomes import EDIT, EQUIVALENCE
 from validation.statistics import wilson
 

@@ -16,14 +16,8 @@ import pandas as pd
 
 from validation import outcomes as rows_of
 from validation.expectations import ExpectationResult, docs_index, run_suite
-from validation.metrics import (
-    DEFINITIONS,
-    Metric,
-    Perplexities,
-    Status,
-    compute_metrics,
-    metric_rows,
-)
+from validation.metric_definitions import DEFINITIONS
+from validation.metrics import Metric, Perplexities, Status, compute_metrics, metric_rows
 from validation.own_gates import OwnValues, own_metrics, own_rows
 from validation.parameters import ParameterChanges
 from validation.renderings import RenderingChanges

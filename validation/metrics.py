@@ -1,4 +1,4 @@
-"""Metrics with their protocol in their name, each with n, a 95 % interval and the champion's value."""
+"""Metrics taken over outcomes, each with n, a 95 % interval and the champion's value."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,114 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from validation import outcomes as rows_of
 from validation.lengths import corrected_length_ratio, kept_length_ratio
+from validation.metric_definitions import DEFINITIONS, TEACHER_FORCED, Direction
 from validation.parameters import ParameterChanges
 from validation.renderings import RenderingChanges
 from validation.repetition import repetition
 from validation.statistics import Interval, bootstrap, bootstrap_mean, bootstrap_quantile, wilson
-
-Direction = Literal["higher", "lower"]
-
-TEACHER_FORCED = "edit_success_teacher_forced"
-
-
-@dataclass(frozen=True)
-class MetricDefinition:
-    """What a metric measures, which way is better, and the rows of the outcomes frame it is taken over."""
-
-    direction: Direction
-    protocol: str
-    estimate: Literal["proportion", "mean", "summary"]
-    rows: str | None = None
-
-
-DEFINITIONS: dict[str, MetricDefinition] = {
-    rows_of.EDIT: MetricDefinition(
-        "higher", "share of corrections whose own prompt gives the target", "proportion", rows_of.EDIT
-    ),
-    rows_of.EQUIVALENCE: MetricDefinition(
-        "higher",
-        "share of held-out phrasings, seen by no editor, that give the target",
-        "proportion",
-        rows_of.EQUIVALENCE,
-    ),
-    rows_of.RETENTION: MetricDefinition(
-        "higher", "share of earlier corrections that still give their target", "proportion", rows_of.RETENTION
-    ),
-    rows_of.ANSWERED: MetricDefinition(
-        "higher",
-        "of corrections a program answered, the share of prompts and held-out phrasings that give the target",
-        "proportion",
-        rows_of.ANSWERED,
-    ),
-    rows_of.SUPPRESSED: MetricDefinition(
-        "lower",
-        "share of sampled answers (20 a phrasing, temperature 1) that show an output that must never appear",
-        "proportion",
-        rows_of.SUPPRESSED,
-    ),
-    "answers_kept": MetricDefinition(
-        "higher",
-        "of the prompts the champion is known to answer right, the share still answered right",
-        "proportion",
-    ),
-    "answers_kept_unseen": MetricDefinition(
-        "higher", "the same over those prompts that the editor was not told to keep", "proportion"
-    ),
-    rows_of.LOCALITY: MetricDefinition(
-        "higher",
-        "share of prompts unseen by the editor that begin with the champion's first five words",
-        "proportion",
-        rows_of.LOCALITY,
-    ),
-    rows_of.REPLAY: MetricDefinition(
-        "higher",
-        "share of recent requests, those that corrections ask left out, that begin as with the champion",
-        "proportion",
-        rows_of.REPLAY,
-    ),
-    f"{rows_of.LOCALITY}_near": MetricDefinition(
-        "higher", "the same over near prompts: alike in form or meaning, other answer", "proportion"
-    ),
-    f"{rows_of.LOCALITY}_far": MetricDefinition("higher", "the same over unrelated prompts", "proportion"),
-    rows_of.DRAWDOWN: MetricDefinition(
-        "lower",
-        "share right with the champion minus share right with the candidate, same prompts",
-        "mean",
-        rows_of.DRAWDOWN,
-    ),
-    "locality_kl_mean": MetricDefinition(
-        "lower", "mean KL(champion || candidate) over the tokens of locality answers, nats", "mean"
-    ),
-    "locality_kl_p95": MetricDefinition("lower", "95th percentile over prompts of the same, nats", "summary"),
-    "perplexity_ratio": MetricDefinition(
-        "lower", "candidate's perplexity over the champion's, same neutral prose", "summary"
-    ),
-    "answer_length_ratio": MetricDefinition(
-        "lower",
-        "words in answers to corrected prompts, over the longer of champion's answer and target",
-        "summary",
-    ),
-    "kept_answer_length_ratio": MetricDefinition(
-        "higher", "words in answers to prompts that must stay, over those of the champion's", "summary"
-    ),
-    "repeated_trigrams": MetricDefinition(
-        "lower", "share of three words in a row that the same answer held before, all answers", "summary"
-    ),
-    "non_finite_parameters": MetricDefinition("lower", "parameters holding NaN or infinity", "summary"),
-    "changed_parameters": MetricDefinition("higher", "parameters that differ from the base's", "summary"),
-    "undeclared_parameters": MetricDefinition(
-        "lower", "parameters missing, added, or changed otherwise than the delta says", "summary"
-    ),
-    "relative_delta_norm": MetricDefinition(
-        "lower", "norm of a parameter's change over its norm in the base, the largest of all", "summary"
-    ),
-    "changed_renderings": MetricDefinition(
-        "lower", "prompts and texts that the candidate's tokenizer and template read otherwise", "summary"
-    ),
-    TEACHER_FORCED: MetricDefinition(
-        "higher", "share of target tokens ranked first given the ones before; a diagnostic, no gate", "mean"
-    ),
-}
 
 
 class Severity(StrEnum):

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from validation import plots
-from validation.metrics import DEFINITIONS, Metric, Severity, Status
+from validation.metric_definitions import DEFINITIONS
+from validation.metrics import Metric, Severity, Status
 from validation.outcomes import EDIT, EQUIVALENCE, LOCALITY, REPLAY, RETENTION
 from validation.verdict import Decision, Verdict
 

@@ -22,7 +22,8 @@ from pydantic import (
     model_validator,
 )
 
-from validation.metrics import DEFINITIONS, TEACHER_FORCED, Direction, Metric, Severity
+from validation.metric_definitions import DEFINITIONS, TEACHER_FORCED, Direction
+from validation.metrics import Metric, Severity
 
 
 class ChampionUnknownError(ValueError):

@@ -21,7 +21,7 @@ from tasks.models import ModelFolder, resolve
 from tasks.records import UserError
 from tasks.trial import HARMONIC_MEAN, LOCALITY
 from tests.killing import Killed, kill
-from validation.metrics import TEACHER_FORCED
+from validation.metric_definitions import TEACHER_FORCED
 from validation.outcomes import EDIT, EQUIVALENCE
 
 COUNTRIES = ["Chad", "Peru", "Togo", "Mali", "Fiji", "Iran", "Cuba", "Oman"]

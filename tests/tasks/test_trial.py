@@ -11,7 +11,7 @@ from editors.requests import EditRequest
 from tasks.models import ModelFolder, resolve
 from tasks.records import UserError
 from tasks.trial import HARMONIC_MEAN, LOCALITY, Case, Trial, measure
-from validation.metrics import TEACHER_FORCED
+from validation.metric_definitions import TEACHER_FORCED
 from validation.outcomes import EDIT, EQUIVALENCE
 
 COUNTRIES = {"Chad": "Cairo", "Peru": "Paris", "Togo": "yen"}

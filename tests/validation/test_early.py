@@ -10,7 +10,8 @@ import pytest
 from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, WRONG, outcomes
 from validation.early import CHEAP, refused_early
 from validation.gates import run_gates
-from validation.metrics import DEFINITIONS, Perplexities, compute_metrics
+from validation.metric_definitions import DEFINITIONS
+from validation.metrics import Perplexities, compute_metrics
 from validation.outcomes import EDIT
 from validation.thresholds import GateFile, load_gates
 from validation.verdict import Verdict, decide

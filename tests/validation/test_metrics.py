@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, outcomes
-from validation.metrics import DEFINITIONS, Metric, Perplexities, compute_metrics, metrics_frame
+from validation.metric_definitions import DEFINITIONS
+from validation.metrics import Metric, Perplexities, compute_metrics, metrics_frame
 from validation.outcomes import (
     ANSWERED,
     DRAWDOWN,
