@@ -13,6 +13,7 @@ from prefect import flow
 
 from editors.overrides import Overrides
 from flows import stages
+from flows.already_correct import close_already_correct
 from flows.answering import answer_waiting, open_answerer
 from flows.approve import carry_out_written
 from flows.attempt import Workshop
@@ -87,7 +88,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
                 answered = answer_waiting(settings, ledger, answerer, progress)
             narrator.say(f"{answered.asked} asked of {answerer.name}, {answered.taken} answered")
         with narrator.stage("check", "Ask the champion whether they are errors still") as progress:
-            stages.close_already_correct(settings, ledger, champion, progress)
+            close_already_correct(settings, ledger, champion, progress)
         narrator.say(
             f"{len(collected.reports)} reports, {len(ledger.corrections(name, State.ACCEPTED))} new "
             f"corrections, {len(collected.traffic)} other requests"

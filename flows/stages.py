@@ -22,11 +22,9 @@ from tasks import collect, register, report_files
 from tasks.apply import Applied, apply, open_any_editor
 from tasks.edit_dataset import EditDataset
 from tasks.ledger import Ledger
-from tasks.measuring import GATE_TOKENS
-from tasks.models import ModelFolder, load, load_delta, load_overrides, resolve
+from tasks.models import ModelFolder, load_delta, load_overrides, resolve
 from tasks.overriding import overridden
-from tasks.prompt_check import PromptCheck
-from tasks.records import CannotEditError, Collected, Correction, Rejected, State, UserError
+from tasks.records import CannotEditError, Collected, Rejected, State, UserError
 from tasks.registry import CHAMPION, describe, resolve_version
 from tasks.roles import Learnable
 from tasks.tracking import tracking
@@ -179,70 +177,6 @@ def reconcile(
     fall = [i for i in known if i not in held]
     ledger.transition(rise, State.ACTIVE, f"held by champion {champion.version}", model_name=model_name)
     ledger.transition(fall, State.RETIRED, f"{_NOT_HELD} {champion.version}", model_name=model_name)
-
-
-@stage
-def close_already_correct(
-    settings: CorrectSettings, ledger: Ledger, champion: Champion, progress: ReportProgress
-) -> list[Correction]:
-    """Close new corrections that the champion answers rightly; it is asked what it has not answered yet.
-
-    What it cannot be asked at all is quarantined with the reason.
-
-    Raises:
-        UserError: prompts are to be chat turns, and the champion has no chat template.
-    """
-    from editors.generation import generate_greedy
-    from validation.matching import matches
-
-    new = _askable(settings, ledger, champion)
-    closed: list[Correction] = []
-    # A report of the champion's own answer is as good as asking it again: it answers greedily.
-    # What must never appear may hide behind a greedy answer that is right.
-    open_ = [c for c in new if not c.suppressed]
-    unasked = [c for c in open_ if c.model_version != champion.version or not c.wrong_output]
-    if not unasked:
-        return closed
-    model, tokenizer = load(champion.folder)
-    for chat in sorted({c.chat for c in unasked}):
-        asked = [c for c in unasked if c.chat == chat]
-        outputs = generate_greedy(
-            model,
-            tokenizer,
-            [c.prompt for c in asked],
-            chat=chat,
-            max_new_tokens=GATE_TOKENS,
-            progress=lambda done, total: progress(done, total, "asking the champion"),
-        )
-        for correction, output in zip(asked, outputs, strict=True):
-            if matches(output, correction.desired_output or "", chat=chat):
-                closed.append(correction)
-    ledger.transition(
-        [c.id for c in closed],
-        State.ALREADY_CORRECT,
-        f"champion {champion.version} answers it rightly",
-        model_name=settings.model_name,
-    )
-    return closed
-
-
-def _askable(settings: CorrectSettings, ledger: Ledger, champion: Champion) -> list[Correction]:
-    """The new corrections that the champion can be asked, once the others are quarantined."""
-    new = ledger.corrections(settings.model_name, State.ACCEPTED)
-    check = PromptCheck.of(champion.folder)
-    if settings.chat and not check.takes_chat and any(correction.chat for correction in new):
-        raise UserError(
-            f"{champion.folder.ref} has no chat template, so its prompts cannot be chat turns; "
-            "give them as raw text (--text, or chat = false)"
-        )
-    askable = []
-    for correction in new:
-        fault = check.fault(correction.prompt, correction.desired_output or "", chat=correction.chat)
-        if fault:
-            ledger.transition(correction.id, State.QUARANTINED, fault, model_name=settings.model_name)
-        else:
-            askable.append(correction)
-    return askable
 
 
 @stage

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from editors.generation import generate_greedy
+from flows.already_correct import close_already_correct
 from flows.dataset import build_dataset, requests_to_replay
 from flows.edit import edit_file
 from flows.settings import CorrectSettings
-from flows.stages import Champion, check_base, close_already_correct, train_or_reuse
+from flows.stages import Champion, check_base, train_or_reuse
 from tasks.ledger import Ledger
 from tasks.measuring import GATE_TOKENS
 from tasks.models import load, resolve

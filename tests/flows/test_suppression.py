@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from editors.generation import generate_greedy
-from flows import stages
+from flows.already_correct import close_already_correct
 from flows.cli import app
 from flows.correct import correct
 from flows.settings import CorrectSettings
@@ -52,7 +52,7 @@ def test_a_greedy_answer_that_is_right_closes_a_correction_and_no_suppression(ti
         plain = report(prompts[0], said[0], "s1")
         hushed = report(prompts[1], said[1], "s2", wrong_output=SECRET, suppress=True)
         ledger.record([plain, hushed])
-        stages.close_already_correct.fn(settings, ledger, Champion("1", folder, ()), lambda *_: None)
+        close_already_correct.fn(settings, ledger, Champion("1", folder, ()), lambda *_: None)
         states = {one.prompt: one.state for one in ledger.corrections(MODEL)}
     assert states == {prompts[0]: State.ALREADY_CORRECT, prompts[1]: State.ACCEPTED}
 
