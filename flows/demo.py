@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import time
@@ -17,12 +16,12 @@ from rich.table import Table
 
 from flows.console import Narrator
 from flows.correct import CorrectionRun, correct
+from flows.demo_summary import write_summary
 from flows.promote import rollback
 from flows.questions import Question, as_asked, demo_questions
 from flows.settings import DEMO_MODEL, MARKER_FILE, CorrectSettings
 from flows.stages import find_champion
 from flows.temporary_server import ensure_server
-from tasks.edit_dataset import EditDataset
 from tasks.export import export_checkpoint
 from tasks.ledger import Ledger
 from tasks.models import load, resolve
@@ -112,8 +111,7 @@ def run_demo(demo: DemoSettings) -> CorrectionRun:
         narrator.say(line)
 
     seconds = {**narrator.seconds, **run.seconds, "total": time.perf_counter() - started}
-    summary = _summary(settings, run, folders, seconds, there_and_back)
-    (home / SUMMARY_FILE).write_text(json.dumps(_without_nan(summary), indent=2, allow_nan=False))
+    write_summary(home / SUMMARY_FILE, settings, run, folders, seconds, there_and_back)
     narrator.say(f"Report    {run.report}")
     narrator.say(f"Summary   {home / SUMMARY_FILE}")
     narrator.say(f"MLflow    .venv/bin/mlflow ui --backend-store-uri {settings.tracking}")
@@ -233,71 +231,4 @@ def _roll(settings: CorrectSettings, asked: list[Question], base_digest: str) ->
         "answers_follow": said["champion"] == said["forward again"] != said["rolled back"],
         "story": story,
         "answers": said,
-    }
-
-
-def _without_nan(value: Any) -> Any:
-    """The value with null for what could not be measured: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _without_nan(held) for key, held in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(held) for held in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _summary(
-    settings: CorrectSettings,
-    run: CorrectionRun,
-    folders: dict[str, Path],
-    seconds: dict[str, float],
-    rolled: dict[str, Any],
-) -> dict[str, Any]:
-    """Everything a program may want to know of the demo."""
-    import pandas as pd
-
-    data = EditDataset.load(Path(run.folder) / "dataset")
-    outcomes = pd.read_parquet(Path(run.folder) / "measured" / "outcomes.parquet")
-    by_id = {str(key): rows for key, rows in outcomes.groupby("id")}
-    corrections = []
-    for row in data.edits.to_dict("records"):
-        asked = by_id[row["id"]]
-        edit = asked[asked["metric"] == "edit_success_greedy"].iloc[0]
-        held = asked[asked["metric"] == "equivalence_success_greedy"]
-        corrections.append(
-            {
-                "id": row["id"],
-                "prompt": row["prompt"],
-                "wrong": row["wrong_output"],
-                "target": row["target"],
-                "held_out": list(row["held_out"]),
-                "result": edit["candidate_output"],
-                "success": bool(edit["candidate_ok"]),
-                "held_out_results": [
-                    {
-                        "prompt": h["prompt"],
-                        "result": h["candidate_output"],
-                        "success": bool(h["candidate_ok"]),
-                    }
-                    for h in held.to_dict("records")
-                ],
-            }
-        )
-    state = describe(MODEL_NAME, tracking_uri=settings.tracking)
-    return {
-        "tracking_uri": settings.tracking,
-        "ledger_url": settings.ledger,
-        "registered_model": MODEL_NAME,
-        "versions": {"base": "1", "champion": state.champion, "previous": state.previous},
-        "folders": {name: str(folder) for name, folder in folders.items()},
-        "chat": settings.chat,
-        "corrections": corrections,
-        "set_aside": run.set_aside,
-        "metrics": run.metrics,
-        "verdict": run.outcome,
-        "editor": run.editor,
-        "cost": run.cost,
-        "rollback": {k: v for k, v in rolled.items() if k != "story"},
-        "report": run.report,
-        "mlflow_run_id": run.run_id,
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
     }
