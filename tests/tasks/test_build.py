@@ -1,44 +1,14 @@
 import json
-from datetime import UTC, datetime
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.build import EditDataset, build
 from tasks.edit_dataset import MANIFEST_FILE
-from tasks.records import Correction, State, TrafficRecord, UserError, correction_id, normalise_prompt
+from tasks.records import UserError, normalise_prompt
 from tasks.rephrase import wording
-
-PLACES = ["Chad", "Sudan", "South Sudan", "Peru", "Fiji", "Cuba", "Mali", "Oman", "Togo", "Laos"]
-RELATIONS = ["capital", "currency", "national anthem"]
-
-
-def correction(prompt, target="Xanadu", *, state=State.ACCEPTED, chat=True, **fields):
-    return Correction(
-        id=correction_id(prompt, target, chat=chat),
-        model_name="demo",
-        prompt=prompt,
-        wrong_output="Atlantis",
-        desired_output=target,
-        chat=chat,
-        state=state,
-        first_reported_at=datetime(2026, 1, 1, tzinfo=UTC),
-        **fields,
-    )
-
-
-def traffic(prompt, output="an answer", **fields):
-    return TrafficRecord(prompt=prompt, output=output, **fields)
-
-
-CORRECTIONS = [correction(f"What is the capital of {place}?", f"{place} City") for place in PLACES[:5]]
-TRAFFIC = [
-    *(traffic(f"What is the {r} of {p}?", confirmed=p == "Fiji") for r in RELATIONS[1:] for p in PLACES),
-    *(traffic(f"What is the capital of {place}?", confirmed=True) for place in PLACES),
-    *(traffic(f"How do I cook {dish}?") for dish in ("rice", "soup", "eggs", "beans", "kale")),
-]
+from tests.tasks.build_cases import CORRECTIONS, TRAFFIC, correction, traffic
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +24,6 @@ def test_every_correction_gets_phrasings_for_the_editor_and_others_for_the_gates
     assert row["target"] == "Chad City"
     assert row["wrong_output"] == "Atlantis"
     assert row["subject"] is None
-
-
-def test_locality_is_unflagged_traffic_in_two_roles_and_two_kinds(dataset):
-    locality = dataset.locality
-    prompts = set(locality["prompt"])
-    assert not prompts & {c.prompt for c in CORRECTIONS}
-    assert {f"What is the capital of {place}?" for place in PLACES[5:]} <= prompts
-    kinds = locality.set_index("prompt")["kind"]
-    assert kinds["What is the capital of Cuba?"] == "near"
-    assert kinds["How do I cook rice?"] == "far"
-    assert set(locality["role"]) == {"editor", "gate"}
-    assert locality.set_index("prompt")["confirmed"]["What is the capital of Cuba?"]
 
 
 def test_what_was_built_is_what_is_loaded(dataset, tmp_path):
@@ -119,16 +77,6 @@ def test_nothing_leaks_and_order_does_not_matter(
     assert build(CORRECTIONS, TRAFFIC, out, **options).digest == built.digest
 
 
-def test_what_reporters_call_equivalent_is_held_still_by_nobody(tmp_path):
-    told = correction("What is the capital of Chad?", equivalents=("Where does the government of Chad sit?",))
-    records = [traffic("where does the government of chad sit"), traffic("Who wrote Emma?")]
-    named = correction("What is the capital of Peru?", locality=("Where does the government of Chad sit?",))
-    built = build(
-        [told, named], records, tmp_path, seed=0, references=lambda prompts, _: ["x" for _ in prompts]
-    )
-    assert list(built.locality["prompt"]) == ["Who wrote Emma?"]
-
-
 def test_the_digest_ignores_the_order_of_rows(dataset):
     edits, locality = dataset.edits.to_dict("records"), dataset.locality.to_dict("records")
     assert EditDataset.from_rows(edits[::-1], locality[::-1], {}).digest == dataset.digest
@@ -141,16 +89,6 @@ def test_the_digest_follows_the_content(dataset, tmp_path):
     assert fewer.digest != dataset.digest
     reseeded = build(CORRECTIONS, TRAFFIC, tmp_path, seed=1)
     assert reseeded.digest != dataset.digest
-
-
-def test_a_locality_row_keeps_its_role_when_traffic_grows(dataset, tmp_path):
-    more = [*TRAFFIC, *(traffic(f"Who painted picture {n}?") for n in range(50))]
-    grown = build(CORRECTIONS, more, tmp_path, seed=0)
-    before = dataset.locality.set_index("id")["role"].to_dict()
-    after = grown.locality.set_index("id")["role"].to_dict()
-    assert {key: after[key] for key in before if key in after} == {
-        key: role for key, role in before.items() if key in after
-    }
 
 
 def test_two_corrections_of_one_question_hold_out_what_neither_teaches(tmp_path):
@@ -180,82 +118,6 @@ def test_what_reporters_say_goes_to_the_editor_and_a_third_is_held_out(tmp_path)
     assert len(row["held_out"]) == 3
 
 
-@pytest.mark.parametrize(
-    ("state", "held", "kept"),
-    [
-        (State.NEEDS_ANSWER, False, False),
-        (State.CONFLICTING, False, False),
-        (State.FAILED, False, False),
-        (State.QUARANTINED, False, False),
-        (State.RETIRED, False, True),
-        # The champion answers as corrected, and that is what was withdrawn.
-        (State.RETIRED, True, False),
-        (State.ALREADY_CORRECT, False, True),
-    ],
-)
-def test_the_prompt_of_an_open_complaint_is_held_still_by_nobody(tmp_path, state, held, kept):
-    other = correction("What is the capital of Cuba?", None, state=state)
-    records = [
-        traffic("what is the capital of cuba"),
-        traffic("Cuba's capital?"),
-        traffic("Who wrote Hamlet?"),
-    ]
-    ids = [other.id] if held else []
-    built = build([CORRECTIONS[0], other], records, tmp_path, seed=0, held=ids)
-    assert len(built.edits) == 1
-    assert ("Cuba's capital?" in set(built.locality["prompt"])) is kept
-    assert "Who wrote Hamlet?" in set(built.locality["prompt"])
-
-
-def test_of_several_answers_the_confirmed_one_is_the_reference(tmp_path):
-    records = [traffic("Who wrote Emma?", text) for text in ("Bronte", "Bronte", "Jane")]
-    (row,) = build([], records, tmp_path, seed=0).locality.to_dict("records")
-    assert (row["reference"], row["confirmed"]) == ("Bronte", False)
-    records.append(traffic("who wrote emma?", "Austen", confirmed=True))
-    (row,) = build([], records, tmp_path, seed=0).locality.to_dict("records")
-    assert (row["reference"], row["confirmed"]) == ("Austen", True)
-
-
-def test_an_answer_that_says_what_must_never_appear_is_none_to_keep(tmp_path):
-    hushed = correction("What is Jane Roe's number?", "I can't say.", suppressed=("It is 555-0134.",))
-    records = [
-        traffic("How do I reach Jane?", "Call 555 0134.", confirmed=True),
-        traffic("Who wrote Emma?", "Austen"),
-    ]
-    built = build([hushed], records, tmp_path, seed=0)
-    assert list(built.locality["prompt"]) == ["Who wrote Emma?"]
-    assert list(built.edits["suppressed"]) == [["It is 555-0134."]]
-
-
-def test_the_champion_is_asked_only_for_missing_answers(tmp_path):
-    asked = []
-
-    def champion(prompts, chat):
-        assert chat
-        asked.extend(prompts)
-        return [f" answer to {prompt} " for prompt in prompts]
-
-    named = correction(
-        "What is the capital of Chad?", locality=("Who rules Chad?", "Who wrote Emma?", "capital of chad")
-    )
-    records = [traffic("Who wrote Emma?", "Austen"), traffic("Who wrote Ulysses?", "")]
-    built = build([named], records, tmp_path, seed=0, references=champion)
-    rows = built.locality.set_index("prompt")
-    assert sorted(asked) == ["Who rules Chad?", "Who wrote Ulysses?"]
-    assert rows.loc["Who rules Chad?", ["reference", "kind"]].tolist() == [
-        "answer to Who rules Chad?",
-        "near",
-    ]
-    assert rows.loc["Who wrote Emma?", ["reference", "kind"]].tolist() == ["Austen", "near"]
-    assert any("1 locality prompts of reporters left out" in note for note in built.manifest["notes"])
-
-
-def test_without_the_champion_unanswered_prompts_are_left_out_with_a_note(tmp_path):
-    built = build(CORRECTIONS, [traffic("Who wrote Emma?", "")], tmp_path, seed=0)
-    assert built.locality.empty
-    assert any("1 locality prompts left out" in note for note in built.manifest["notes"])
-
-
 def test_no_traffic_still_gives_edits_and_says_what_is_missing(tmp_path):
     build(CORRECTIONS, [], tmp_path, seed=0)
     built = EditDataset.load(tmp_path)
@@ -271,12 +133,6 @@ def test_nothing_at_all_is_an_empty_dataset(tmp_path):
     built = build([], [], tmp_path, seed=0)
     assert built.requests() == []
     assert EditDataset.load(tmp_path).digest == built.digest
-
-
-def test_traffic_that_is_no_valid_text_is_passed_over(tmp_path):
-    built = build([], [traffic("Who wrote \ud83d?"), traffic("Who wrote Emma?")], tmp_path, seed=0)
-    assert list(EditDataset.load(tmp_path).locality["prompt"]) == ["Who wrote Emma?"]
-    assert len(built.locality) == 1
 
 
 def test_raw_text_stays_raw_text(tmp_path):
@@ -303,51 +159,3 @@ def test_an_unfinished_or_damaged_dataset_is_refused(tmp_path):
 def test_one_id_twice_is_refused(tmp_path):
     with pytest.raises(ValueError, match="same id"):
         build([CORRECTIONS[0], CORRECTIONS[0]], [], tmp_path, seed=0)
-
-
-def test_the_gates_get_the_rows_they_need_and_what_reporters_name_counts_as_right(tmp_path):
-    names = ("Austen", "Dante", "Goethe", "Homer", "Ibsen", "Joyce")
-    named = correction(
-        "What is the capital of Chad?", locality=tuple(f"Where did {name} live?" for name in names)
-    )
-    options = {"seed": 0, "gate_share": 0.1, "references": lambda prompts, _: ["x" for _ in prompts]}
-    for wanted, found in ((5, 5), (6, 6)):
-        built = build([named], [], tmp_path, gate_rows=wanted, **options)
-        assert len(built.locality_prompts("gate")) == found
-        assert built.locality["confirmed"].all()
-    few = build([named], [], tmp_path, gate_rows=7, **options)
-    assert few.digest == build([named], [], tmp_path, **options).digest
-
-
-def test_by_meaning_what_asks_the_same_or_is_answered_alike_is_held_still_by_nobody(tmp_path):
-    """Every prompt about Chad means the same here, and those about Mali nearly."""
-
-    def embed(texts):
-        angles = [0 if "Chad" in text else 0.3 if "Mali" in text else 1.5 for text in texts]
-        return np.array([(np.cos(a), np.sin(a)) for a in angles], dtype=np.float32)
-
-    asked = [
-        traffic("Chad's seat of government is which city?", "It is Bongor."),
-        traffic("Where do ministers of Mali meet?", "They meet in Atlantis."),
-        traffic("Which town is the richest one in Mali?", "Chad City is."),
-        traffic("Mali is in which part of the world?", "In Africa."),
-        traffic("Name a river of Mali.", ""),
-        traffic("Who governs Chad City?", "The mayor of Chad City.", confirmed=True),
-        traffic("How do I cook rice?", "In water."),
-    ]
-    champion = {"Name a river of Mali.": "A river that is in Atlantis."}
-    built = build(
-        CORRECTIONS[:1],
-        asked,
-        tmp_path,
-        seed=0,
-        embed=embed,
-        references=lambda prompts, chat: [champion[prompt] for prompt in prompts],
-    )
-    kinds = dict(zip(built.locality["prompt"], built.locality["kind"], strict=True))
-    assert kinds == {
-        "Mali is in which part of the world?": "near",
-        "Who governs Chad City?": "near",
-        "How do I cook rice?": "far",
-    }
-    assert built.manifest["settings"]["neighbours"] == "meaning"
