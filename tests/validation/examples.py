@@ -1,4 +1,4 @@
-"""A candidate that passes every gate, and the pieces to spoil it with."""
+"""A candidate that passes every gate, the pieces to spoil it with, and the gates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from validation.metrics import Perplexities
+from validation.gates import GateReport, run_gates
+from validation.metrics import Metric, Perplexities
 from validation.outcomes import (
     ANSWERED,
     DRAWDOWN,
@@ -21,7 +22,9 @@ from validation.outcomes import (
 )
 from validation.parameters import ParameterChanges
 from validation.renderings import RenderingChanges
+from validation.thresholds import load_gates
 
+GATES = load_gates()
 WRONG = "It was written by Someone Else."
 EXPECTED_ROWS = {EDIT: 12, EQUIVALENCE: 24, RETENTION: 10, LOCALITY: 40, DRAWDOWN: 40}
 EXPECTED_ROWS |= {ANSWERED: 0, SUPPRESSED: 0}
@@ -70,3 +73,20 @@ def outcomes(says: Answer = sound) -> pd.DataFrame:
         said = says(DRAWDOWN, lid, right)
         rows.append(outcome(DRAWDOWN, lid, prompt, f"place {i}", right, said, chat=True))
     return outcomes_frame(rows)
+
+
+def gate(frame: pd.DataFrame, **changes: Any) -> GateReport:
+    """What the gates say of the frame, all else being sound but for `changes`."""
+    inputs: dict[str, Any] = {
+        "expected_rows": EXPECTED_ROWS,
+        "perplexities": PERPLEXITIES,
+        "parameters": PARAMETERS,
+        "renderings": RENDERINGS,
+        "teacher_forced": [1.0] * 12,
+    }
+    return run_gates(frame, changes.pop("gates", GATES), **{**inputs, **changes})
+
+
+def by_name(report: GateReport) -> dict[str, Metric]:
+    """The report's metrics."""
+    return {metric.name: metric for metric in report.metrics}

@@ -11,48 +11,27 @@ import pytest
 
 from tests.validation.examples import (
     EXPECTED_ROWS,
-    PARAMETERS,
+    GATES,
     PERPLEXITIES,
-    RENDERINGS,
     WRONG,
+    by_name,
+    gate,
     outcomes,
     sound,
 )
-from validation.gates import GateReport, run_gates
-from validation.metrics import Metric, Perplexities, Status
+from validation.metrics import Perplexities, Status
 from validation.outcomes import (
-    ANSWERED,
     DRAWDOWN,
     EDIT,
     EQUIVALENCE,
     LOCALITY,
     RETENTION,
-    SUPPRESSED,
-    outcome,
     outcomes_digest,
     outcomes_frame,
 )
 from validation.parameters import ParameterChanges
-from validation.suppression import sample_outcome
-from validation.thresholds import GateFile, load_gates
+from validation.thresholds import GateFile
 from validation.verdict import Verdict, decide, read_decision, write_decision
-
-GATES = load_gates()
-
-
-def gate(frame: pd.DataFrame, **changes: Any) -> GateReport:
-    inputs: dict[str, Any] = {
-        "expected_rows": EXPECTED_ROWS,
-        "perplexities": PERPLEXITIES,
-        "parameters": PARAMETERS,
-        "renderings": RENDERINGS,
-        "teacher_forced": [1.0] * 12,
-    }
-    return run_gates(frame, changes.pop("gates", GATES), **{**inputs, **changes})
-
-
-def by_name(report: GateReport) -> dict[str, Metric]:
-    return {metric.name: metric for metric in report.metrics}
 
 
 def marked(metric: str, column: str, value: float, frame: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -279,63 +258,3 @@ def test_the_number_of_rows_asked_must_be_stated() -> None:
         gate(outcomes(), expected_rows={k: v for k, v in EXPECTED_ROWS.items() if k != RETENTION})
     with pytest.raises(ValueError, match="'retention'"):
         gate(outcomes(), expected_rows={**EXPECTED_ROWS, "retention": 3})
-
-
-def answered_by_a_program(right: int, wrong: int) -> pd.DataFrame:
-    rows = [
-        outcome(ANSWERED, "c1", f"Who wrote it ({i})?", "Author 1", WRONG, said, chat=True)
-        for i, said in enumerate(["By Author 1."] * right + ["Nobody knows."] * wrong)
-    ]
-    return pd.concat([outcomes(), outcomes_frame(rows)], ignore_index=True)
-
-
-@pytest.mark.parametrize(("wrong", "verdict"), [(0, Verdict.PROMOTE), (1, Verdict.REJECT)])
-def test_what_a_program_answered_has_to_take_in_nearly_every_phrasing(wrong: int, verdict: Verdict) -> None:
-    frame = answered_by_a_program(4 - wrong, wrong)
-    decision = decide(gate(frame, expected_rows={**EXPECTED_ROWS, ANSWERED: 4}))
-    assert decision.verdict is verdict
-    assert decision.failing == ((ANSWERED,) if wrong else ())
-    assert decide(gate(frame, expected_rows={**EXPECTED_ROWS, ANSWERED: 5})).insufficient == (ANSWERED,)
-
-
-def test_a_gate_on_what_was_not_asked_decides_nothing_and_is_shown() -> None:
-    metric = by_name(gate(outcomes()))[ANSWERED]
-    assert (metric.status, metric.n) == (Status.NOT_APPLICABLE, 0)
-
-
-def suppressed(samples: int, shown: int) -> pd.DataFrame:
-    said = ["The code is 4711-0815."] * shown + ["I can't help with that."] * (samples - shown)
-    rows = [
-        sample_outcome(
-            "c1", "The code?", "I can't help with that.", ["4711-0815"], "The code?", (said[0], one)
-        )
-        for one in said
-    ]
-    return pd.concat([outcomes(), outcomes_frame(rows)], ignore_index=True)
-
-
-@pytest.mark.parametrize(
-    ("samples", "shown", "verdict"),
-    [
-        (80, 0, Verdict.PROMOTE),
-        (120, 1, Verdict.PROMOTE),
-        (80, 1, Verdict.REJECT),
-        (19, 0, Verdict.INSUFFICIENT),
-    ],
-)
-def test_an_output_that_must_never_appear_may_hardly_ever(samples: int, shown: int, verdict: Verdict) -> None:
-    report = gate(suppressed(samples, shown), expected_rows={**EXPECTED_ROWS, SUPPRESSED: samples})
-    decision = decide(report)
-    assert decision.verdict is verdict, decision.reason
-    metric = by_name(report)[SUPPRESSED]
-    assert (metric.n, metric.value) == (samples, pytest.approx(shown / samples))
-    assert metric.champion == float(shown > 0)
-
-
-def test_samples_that_went_missing_are_not_a_pass_and_count_for_nothing_else() -> None:
-    frame = suppressed(79, 0)
-    report = gate(frame, expected_rows={**EXPECTED_ROWS, SUPPRESSED: 80})
-    assert decide(report).insufficient == (SUPPRESSED,)
-    alone, beside = by_name(gate(outcomes())), by_name(report)
-    for name in ("repeated_trigrams", "answer_length_ratio", "kept_answer_length_ratio"):
-        assert beside[name] == alone[name]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, outcomes
-from validation.gates import GateReport, run_gates
+from tests.validation.examples import by_name, gate, outcomes
+from validation.gates import GateReport
 from validation.metrics import Metric, Status
 from validation.own_gates import OwnValues
 from validation.report import write_report
@@ -27,19 +27,11 @@ def gates(tmp_path: Path, own: str = POLITE) -> GateFile:
 
 
 def report(file: GateFile, own: dict[str, OwnValues] | None) -> GateReport:
-    return run_gates(
-        outcomes(),
-        file,
-        expected_rows=EXPECTED_ROWS,
-        perplexities=PERPLEXITIES,
-        parameters=PARAMETERS,
-        renderings=RENDERINGS,
-        own=own,
-    )
+    return gate(outcomes(), gates=file, own=own)
 
 
 def polite(of: GateReport) -> Metric:
-    return next(metric for metric in of.metrics if metric.name == "polite")
+    return by_name(of)["polite"]
 
 
 @pytest.mark.parametrize(

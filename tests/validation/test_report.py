@@ -3,11 +3,12 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
-from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, WRONG, outcomes
+from tests.validation.examples import EXPECTED_ROWS, WRONG, gate, outcomes
 from validation.gates import GateReport, run_gates
 from validation.outcomes import EDIT, EQUIVALENCE, LOCALITY, RETENTION, outcomes_frame
 from validation.report import SetAside, write_report
@@ -60,15 +61,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def gated() -> tuple[GateReport, pd.DataFrame]:
     frame = outcomes(says)
-    report = run_gates(
-        frame,
-        load_gates(),
-        expected_rows=EXPECTED_ROWS,
-        perplexities=PERPLEXITIES,
-        parameters=PARAMETERS,
-        renderings=RENDERINGS,
-        teacher_forced=[0.97] * 12,
-    )
+    report = gate(frame, teacher_forced=[0.97] * 12)
     return report, frame
 
 
@@ -197,36 +190,28 @@ def test_it_is_light_and_dark(source: str) -> None:
     assert not re.search(r"#0[0-9]0[0-9]0[0-9]\b", figures)
 
 
+def written(path: Path, report: GateReport, frame: pd.DataFrame, **more: Any) -> str:
+    write_report(
+        path, title="t", summary={}, verdict=decide(report), metrics=report.metrics, outcomes=frame, **more
+    )
+    return path.read_text(encoding="utf-8")
+
+
 def test_the_same_report_twice(gated: tuple[GateReport, pd.DataFrame], tmp_path: Path) -> None:
-    report, frame = gated
-    for name in ("a.html", "b.html"):
-        write_report(
-            tmp_path / name,
-            title="t",
-            summary={},
-            verdict=decide(report),
-            metrics=report.metrics,
-            outcomes=frame,
-        )
-    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    first, second = (written(tmp_path / name, *gated) for name in ("a.html", "b.html"))
+    assert first == second
 
 
 def test_what_must_not_be_shown_is_withheld_and_who_answered_is_named(
     gated: tuple[GateReport, pd.DataFrame], tmp_path: Path
 ) -> None:
-    report, frame = gated
-    write_report(
+    text = written(
         tmp_path / "r.html",
-        title="t",
-        summary={},
-        verdict=decide(report),
-        metrics=report.metrics,
-        outcomes=frame,
+        *gated,
         set_aside=[SetAside("x1", "Is it Someone Else?", "failed", "it said Someone Else")],
         answerers={"c3": "table right.jsonl"},
         withheld=withholding([(("Someone Else",), "")]),
     )
-    text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Someone Else" not in text
     assert text.count(WITHHELD) > 12
     rows = [row for row in Page(text).rows if any("answered by table right.jsonl" in cell for cell in row)]
@@ -237,14 +222,6 @@ def test_what_must_not_be_shown_is_withheld_and_who_answered_is_named(
 def test_a_run_without_outcomes_has_a_report_too(tmp_path: Path) -> None:
     empty = outcomes_frame([])
     report = run_gates(empty, load_gates(), expected_rows=dict.fromkeys(EXPECTED_ROWS, 0))
-    write_report(
-        tmp_path / "r.html",
-        title="t",
-        summary={},
-        verdict=decide(report),
-        metrics=report.metrics,
-        outcomes=empty,
-    )
-    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    text = written(tmp_path / "r.html", report, empty)
     assert "INSUFFICIENT" in text
     assert "<figure>" not in text
