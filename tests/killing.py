@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -24,3 +26,12 @@ def kill(patch: pytest.MonkeyPatch, owner: Any, method: str, when: str, call: in
         raise Killed
 
     patch.setattr(owner, method, dying)
+
+
+@contextmanager
+def killed(owner: Any, method: str, when: str, call: int = 1) -> Iterator[None]:
+    """Within, a process dies before or after the given call of a method; afterwards it may start again."""
+    with pytest.MonkeyPatch.context() as patch:
+        kill(patch, owner, method, when, call)
+        with pytest.raises(Killed):
+            yield

@@ -20,7 +20,7 @@ from flows.settings import CorrectSettings
 from tasks.models import ModelFolder, resolve
 from tasks.records import UserError
 from tasks.trial import HARMONIC_MEAN, LOCALITY
-from tests.killing import Killed, kill
+from tests.killing import killed
 from validation.metric_definitions import TEACHER_FORCED
 from validation.outcomes import EDIT, EQUIVALENCE
 
@@ -115,10 +115,8 @@ def test_a_killed_bench_goes_on(
     base, file: Path, home: CorrectSettings, tmp_path: Path, started: list[Any], capsys
 ):
     what = settings(base, file, tmp_path, sizes=(1, 2), sequence=3)
-    with pytest.MonkeyPatch.context() as patch:
-        kill(patch, benching._Results, "add", "after", call=2)
-        with pytest.raises(Killed):
-            bench(home, what)
+    with killed(benching._Results, "add", "after", call=2):
+        bench(home, what)
     sizes = "methods: 1; at 1 (over 2 draws), 2 (over 2 draws), 3 in sequence"
     told = "3 to measure, each for 20 minutes at most: at most 60 minutes in all"
     assert f"{sizes}; cells: 3, {told}" in said(capsys)

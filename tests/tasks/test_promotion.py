@@ -14,7 +14,7 @@ from tasks.promotion import promote, recover, rollback
 from tasks.records import UserError
 from tasks.registry import describe, resolve_version, version_of
 from tasks.tracking import tracking
-from tests.killing import Killed, kill
+from tests.killing import killed
 
 _names = itertools.count()
 
@@ -148,15 +148,12 @@ def test_a_killed_promotion_is_finished_at_the_next_start(
     change: dict[str, Any],
     ledger: Ledger,
     mlflow_store: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from mlflow import MlflowClient
 
     promote(name, "1", expected_champion=None, **change)
-    with monkeypatch.context() as patch:
-        kill(patch, MlflowClient if at[0] == "client" else Ledger, *at[1:])
-        with pytest.raises(Killed):
-            promote(name, "3", expected_champion="1", **change)
+    with killed(MlflowClient if at[0] == "client" else Ledger, *at[1:]):
+        promote(name, "3", expected_champion="1", **change)
     assert ledger.unfinished_promotion(name) is not None
     if then == "recover":
         finished = recover(name, ledger=ledger, tracking_uri=mlflow_store)
@@ -179,16 +176,13 @@ def test_a_killed_rollback_run_again_rolls_back_once(
     aliases: Aliases,
     change: dict[str, Any],
     ledger: Ledger,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from mlflow import MlflowClient
 
     promote(name, "1", expected_champion=None, **change)
     promote(name, "3", expected_champion="1", **change)
-    with monkeypatch.context() as patch:
-        kill(patch, MlflowClient if at[0] == "client" else Ledger, *at[1:])
-        with pytest.raises(Killed):
-            rollback(name, **change)
+    with killed(MlflowClient if at[0] == "client" else Ledger, *at[1:]):
+        rollback(name, **change)
     assert rollback(name, **change) == "1"
     assert aliases() == ("1", "3", None)
     assert phases(ledger, name)[-1] == ("rollback", "3", "1", "done")
@@ -201,16 +195,13 @@ def test_a_promotion_whose_version_is_gone_is_undone(
     change: dict[str, Any],
     ledger: Ledger,
     mlflow_store: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from mlflow import MlflowClient
 
     promote(name, "1", expected_champion=None, **change)
     promote(name, "2", expected_champion="1", **change)
-    with monkeypatch.context() as patch:
-        kill(patch, MlflowClient, "set_registered_model_alias", "after")
-        with pytest.raises(Killed):
-            promote(name, "3", expected_champion="2", **change)
+    with killed(MlflowClient, "set_registered_model_alias", "after"):
+        promote(name, "3", expected_champion="2", **change)
     with tracking(mlflow_store) as client:
         client.delete_model_version(name, "3")
     assert recover(name, ledger=ledger, tracking_uri=mlflow_store) is None
@@ -226,15 +217,12 @@ def test_a_champion_moved_by_hand_meanwhile_stays(
     change: dict[str, Any],
     ledger: Ledger,
     mlflow_store: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from mlflow import MlflowClient
 
     promote(name, "1", expected_champion=None, **change)
-    with monkeypatch.context() as patch:
-        kill(patch, MlflowClient, "set_registered_model_alias", "after")
-        with pytest.raises(Killed):
-            promote(name, "3", expected_champion="1", **change)
+    with killed(MlflowClient, "set_registered_model_alias", "after"):
+        promote(name, "3", expected_champion="1", **change)
     with tracking(mlflow_store) as client:
         client.set_registered_model_alias(name, "champion", "2")
     assert recover(name, ledger=ledger, tracking_uri=mlflow_store) is None

@@ -17,7 +17,7 @@ from tasks.register import register
 from tasks.registry import RegisteredModel, describe
 from tasks.tracking import tracking
 from tests.conftest import ModelFactory
-from tests.killing import Killed, kill
+from tests.killing import killed
 
 MATRIX = "model.layers.1.mlp.down_proj.weight"
 _names = itertools.count()
@@ -119,15 +119,12 @@ def test_a_killed_registration_is_taken_up(
     mlflow_store: str,
     base: ModelFolder,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from mlflow import MlflowClient
 
     delta = save_delta(base, tmp_path / "delta")
-    with monkeypatch.context() as patch:
-        kill(patch, MlflowClient, step, when)
-        with pytest.raises(Killed):
-            register(name, tracking_uri=mlflow_store, base=base, delta_dir=delta)
+    with killed(MlflowClient, step, when):
+        register(name, tracking_uri=mlflow_store, base=base, delta_dir=delta)
     assert register(name, tracking_uri=mlflow_store, base=base, delta_dir=delta) == "1"
     described = describe(name, tracking_uri=mlflow_store)
     assert len(described.versions) == 1

@@ -20,7 +20,7 @@ from tasks.registry import describe, tag_version
 from tasks.retention import LEFT_OVER, RUN, TRAINING, VERSION, find, remove
 from tasks.tracking import tracking
 from tasks.verdicts import COMPARED_TAG
-from tests.killing import Killed, kill
+from tests.killing import killed
 
 _names = itertools.count()
 _SIZE = 1000
@@ -111,17 +111,14 @@ def test_what_is_removed_is_gone_from_the_disk_also_after_an_interruption(
     store: Store,
     tmp_path: Path,
     ledger: Ledger,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from mlflow import MlflowClient
 
     stored = tmp_path / "artifacts" / "models"
     before = set(stored.iterdir())
     found = find(name, home=tmp_path, tracking_uri=mlflow_store, ledger=ledger, keep=1, days=0)
-    with monkeypatch.context() as patch:
-        kill(patch, MlflowClient, "delete_model_version", "after")
-        with pytest.raises(Killed):
-            remove(found, name, tracking_uri=mlflow_store)
+    with killed(MlflowClient, "delete_model_version", "after"):
+        remove(found, name, tracking_uri=mlflow_store)
     assert set(stored.iterdir()) == before
     found = find(name, home=tmp_path, tracking_uri=mlflow_store, ledger=ledger, keep=1, days=0)
     assert [one.what for one in found] == [VERSION] * 4 + [LEFT_OVER]

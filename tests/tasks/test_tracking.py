@@ -7,17 +7,15 @@ from pathlib import Path
 import pytest
 
 from tasks.tracking import has_store, tracking
-from tests.killing import Killed, kill
+from tests.killing import killed
 
 
 def _make_and_die(uri: str) -> None:
     """Begin to make a store; some of its tables are made when it ends."""
     from mlflow.store.db import utils
 
-    with pytest.MonkeyPatch.context() as patch:
-        kill(patch, utils, "_upgrade_db", "before")
-        with pytest.raises(Killed), tracking(uri, create=True):
-            pass
+    with killed(utils, "_upgrade_db", "before"), tracking(uri, create=True):
+        pass
 
 
 def test_no_part_of_a_store_is_left_where_its_making_is_killed(tmp_path: Path) -> None:
