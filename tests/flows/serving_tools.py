@@ -26,8 +26,8 @@ from tasks.models import ModelFolder, load, resolve
 from tasks.register import register
 from tasks.registry import CHAMPION
 from tasks.tracking import tracking
+from tests.deltas import MATRIX, dense
 
-MATRIX = "model.layers.1.mlp.down_proj.weight"
 PROMPTS = ["What is the capital of Egypt?", "Hi", "On which continent is Peru?", "Name the yen."]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 _names = itertools.count()
@@ -71,8 +71,7 @@ def known_model(home: Path, tracking_uri: str, base: ModelFolder) -> Known:
     known = Known(settings, base)
     register(name, tracking_uri=tracking_uri, base=base)
     for seed in (1, 2):
-        generator = torch.Generator().manual_seed(seed)
-        known.add(Delta({MATRIX: torch.randn(48, 96, generator=generator)}), home / f"delta{seed}")
+        known.add(Delta({MATRIX: dense(seed)}), home / f"delta{seed}")
     known.champion("2")
     return known
 

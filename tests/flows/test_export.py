@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from typer.testing import CliRunner
 
-from editors.delta import Delta, LowRank
+from editors.delta import Delta
 from editors.generation import generate_greedy
 from flows.cli import app
 from tasks.ledger import Ledger
 from tasks.models import load, resolve
 from tasks.records import ErrorReport, UserError
 from tasks.register import register
+from tests.deltas import MATRIX, low_rank
 
-MATRIX = "model.layers.1.mlp.down_proj.weight"
 PROMPTS = ["What is the capital of Egypt?", "On which continent is Peru?"]
 _names = itertools.count()
 
@@ -35,9 +34,8 @@ def known(tmp_path: Path, mlflow_store: str, tiny_llama, monkeypatch: pytest.Mon
             for prompt in PROMPTS
         )
         ids = [one.id for one in ledger.corrections(name)]
-    generator = torch.Generator().manual_seed(5)
-    shift = LowRank(torch.randn(48, 6, generator=generator), torch.randn(6, 96, generator=generator))
-    Delta({MATRIX: shift}, {"base_digest": base.digest, "correction_ids": ids}).save(tmp_path / "delta")
+    shifts = {MATRIX: low_rank(6, seed=5)}
+    Delta(shifts, {"base_digest": base.digest, "correction_ids": ids}).save(tmp_path / "delta")
     register(name, tracking_uri=mlflow_store, base=base)
     register(name, tracking_uri=mlflow_store, base=base, delta_dir=tmp_path / "delta")
     return [name, "--home", str(tmp_path), "--tracking", mlflow_store]

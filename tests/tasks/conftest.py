@@ -1,4 +1,4 @@
-"""Fixtures of the tests of tasks: a new ledger and its URL, on SQLite and, as slow tests, on PostgreSQL."""
+"""Fixtures of the tests of tasks: a new ledger, on SQLite and, as slow tests, on PostgreSQL; and a base."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tasks.ledger import Ledger
+from tasks.models import ModelFolder, resolve
+from tests.conftest import ModelFactory
 from tests.postgres import Postgres
 
 
@@ -25,3 +27,9 @@ def ledger(url: str) -> Iterator[Ledger]:
     """That ledger, opened."""
     with Ledger(url) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def base(tiny_llama: ModelFactory, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
+    """A tiny Llama; only to be read."""
+    return resolve(str(tiny_llama()), cache=tmp_path_factory.mktemp("cache"))

@@ -32,11 +32,6 @@ PROMPTS = ["What is the capital of Egypt?", "Hi", "On which continent is Peru?",
 QUESTIONS = [Question(prompt, chat) for prompt in PROMPTS for chat in (True, False)]
 
 
-@pytest.fixture
-def base(tiny_llama: ModelFactory, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    return resolve(str(tiny_llama()), cache=tmp_path_factory.getbasetemp() / "cache")
-
-
 def draw(*shape: int, seed: int = 0, size: float = 0.3) -> torch.Tensor:
     return size * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 

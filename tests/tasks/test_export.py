@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from editors.delta import OVERRIDES, Delta, LowRank, model_digest
+from editors.delta import OVERRIDES, Delta, model_digest
 from editors.overrides import OVERRIDES_FILE, Override, Overrides
 from tasks import export as exporting
 from tasks.export import check_export, export_checkpoint
-from tasks.models import ModelFolder, load, resolve
+from tasks.models import ModelFolder, load
 from tasks.records import UserError
 from tasks.weights import CONVERSION_FILE
-from tests.conftest import ModelFactory
-from tests.killing import Killed, kill
-
-MATRIX = "model.layers.1.mlp.down_proj.weight"
-
-
-@pytest.fixture(scope="module")
-def base(tiny_llama: ModelFactory, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    return resolve(str(tiny_llama()), cache=tmp_path_factory.mktemp("cache"))
-
-
-def save_delta(base: ModelFolder, folder: Path, seed: int = 0, **manifest: Any) -> Path:
-    generator = torch.Generator().manual_seed(seed)
-    shift = LowRank(torch.randn(48, 2, generator=generator), torch.randn(2, 96, generator=generator))
-    Delta({MATRIX: shift}, {"base_digest": base.digest, **manifest}).save(folder)
-    return folder
+from tests.deltas import MATRIX, save_delta
+from tests.killing import killed
 
 
 def test_an_exported_checkpoint_loads_anywhere(base: ModelFolder, tmp_path: Path) -> None:
@@ -75,14 +60,11 @@ def test_an_export_replaces_only_an_earlier_export(base: ModelFolder, tmp_path: 
         check_export(tmp_path / place)
 
 
-def test_an_export_that_fails_leaves_nothing(
-    base: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_that_fails_leaves_nothing(base: ModelFolder, tmp_path: Path) -> None:
     foreign = Delta({MATRIX: torch.zeros(48, 96)}, {"base_digest": "another"})
     with pytest.raises(UserError, match="made for a base"):
         export_checkpoint(base, foreign, tmp_path / "out")
-    kill(monkeypatch, exporting, "model_digest", "before", call=2)
-    with pytest.raises(Killed):
+    with killed(exporting, "model_digest", "before", call=2):
         export_checkpoint(base, Delta({}, {"base_digest": base.digest}), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from editors.delta import Delta, LowRank
+from editors.delta import Delta
 from tasks.models import ModelFolder, resolve
 from tasks.records import UserError
 from tasks.register import register
 from tasks.registry import RegisteredModel, describe
 from tasks.tracking import tracking
 from tests.conftest import ModelFactory
+from tests.deltas import save_delta
 from tests.killing import killed
 
-MATRIX = "model.layers.1.mlp.down_proj.weight"
 _names = itertools.count()
 
 
@@ -27,18 +26,6 @@ _names = itertools.count()
 def name() -> str:
     """A registered model name of the test's own."""
     return f"register-{next(_names)}"
-
-
-@pytest.fixture(scope="module")
-def base(tiny_llama: ModelFactory, tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
-    return resolve(str(tiny_llama()), cache=tmp_path_factory.mktemp("cache"))
-
-
-def save_delta(base: ModelFolder, folder: Path, seed: int = 0, **manifest: Any) -> Path:
-    generator = torch.Generator().manual_seed(seed)
-    shift = LowRank(torch.randn(48, 2, generator=generator), torch.randn(2, 96, generator=generator))
-    Delta({MATRIX: shift}, {"base_digest": base.digest, **manifest}).save(folder)
-    return folder
 
 
 def test_registering_twice_gives_one_version(

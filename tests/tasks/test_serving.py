@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -29,9 +28,9 @@ from tasks.tracing import Request, new_trace_id, write_traces
 from tasks.tracking import experiment_id, tracking
 from tasks.traffic import Feedback, ask, feedback, give_feedback, load_served
 from tests.conftest import ModelFactory
+from tests.deltas import MATRIX, dense
 
 ROOT = Path(__file__).parents[2]
-MATRIX = "model.layers.1.mlp.down_proj.weight"
 PROMPTS = ["What is the capital of Egypt?", "Hi", "On which continent is Peru?", "Name the yen."]
 _names = itertools.count()
 
@@ -48,15 +47,9 @@ def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MENDFLOW_HOME", str(tmp_path_factory.getbasetemp() / "home"))
 
 
-@pytest.fixture
-def base(tiny_llama: ModelFactory) -> ModelFolder:
-    return resolve(str(tiny_llama()))
-
-
 def add_version(name: str, uri: str, base: ModelFolder, folder: Path) -> Path:
     """Register the base and a delta; the delta's folder."""
-    generator = torch.Generator().manual_seed(5)
-    Delta({MATRIX: torch.randn(48, 96, generator=generator)}, {"base_digest": base.digest}).save(folder)
+    Delta({MATRIX: dense(5)}, {"base_digest": base.digest}).save(folder)
     register(name, tracking_uri=uri, base=base)
     register(name, tracking_uri=uri, base=base, delta_dir=folder)
     return folder
@@ -237,28 +230,6 @@ def test_what_cannot_be_served_is_said_in_words(name: str, mlflow_store: str, tm
     assert not (tmp_path / "missing.db").exists()
     with pytest.raises(UserError, match=r"MLflow at http://ada:\*\*\*@127\.0\.0\.1:9 cannot be used"):
         load_served(f"models:/{name}/1", "http://ada:secret@127.0.0.1:9")
-
-
-def test_mlflows_own_settings_come_back(mlflow_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mlflow
-
-    def settings() -> dict[str, Any]:
-        return {
-            "uri": mlflow.get_tracking_uri(),
-            "registry": mlflow.get_registry_uri(),
-            "environment": {key: value for key, value in os.environ.items() if "MLFLOW" in key},
-        }
-
-    before = settings()
-    with tracking(mlflow_store):
-        assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == mlflow_store
-    assert settings() == before
-    mlflow.set_tracking_uri("sqlite:///mine.db")
-    before = settings()
-    with pytest.raises(KeyError), tracking(mlflow_store):
-        raise KeyError
-    assert settings() == before
-    mlflow.set_tracking_uri(None)
 
 
 def test_a_promotion_that_was_killed_does_not_block_the_next(

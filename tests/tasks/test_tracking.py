@@ -1,8 +1,10 @@
-"""A new MLflow store on SQLite."""
+"""A new MLflow store on SQLite, and MLflow's settings, which are left as they were."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,3 +36,25 @@ def test_a_store_whose_making_was_killed_is_made_anew(tmp_path: Path) -> None:
         assert experiment.artifact_location == (tmp_path / "artifacts" / "0").as_uri()
     left = {"mlflow.db", "mlflow.db-wal", "mlflow.db-shm", ".mlflow.db.lock"}
     assert {path.name for path in tmp_path.iterdir()} <= left
+
+
+def test_mlflows_own_settings_come_back(mlflow_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    def settings() -> dict[str, Any]:
+        return {
+            "uri": mlflow.get_tracking_uri(),
+            "registry": mlflow.get_registry_uri(),
+            "environment": {key: value for key, value in os.environ.items() if "MLFLOW" in key},
+        }
+
+    before = settings()
+    with tracking(mlflow_store):
+        assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == mlflow_store
+    assert settings() == before
+    mlflow.set_tracking_uri("sqlite:///mine.db")
+    before = settings()
+    with pytest.raises(KeyError), tracking(mlflow_store):
+        raise KeyError
+    assert settings() == before
+    mlflow.set_tracking_uri(None)
