@@ -71,26 +71,17 @@ def id_of(connection: sa.Connection, model_name: str, beginning: str) -> str:
 
 def ids_about(connection: sa.Connection, model_name: str, digests: Iterable[str]) -> dict[str, str]:
     """The prompt digest of every correction about one of these prompts, by id."""
-    table = schema.corrections
-    found: dict[str, str] = {}
-    for chunk in _chunks(digests):
-        query = sa.select(table.c.id, table.c.prompt_digest).where(
-            table.c.model_name == model_name, table.c.prompt_digest.in_(chunk)
-        )
-        found |= {row.id: row.prompt_digest for row in connection.execute(query)}
-    return found
+    column = schema.corrections.c.prompt_digest
+    return {row["id"]: row["prompt_digest"] for row in _rows(connection, model_name, column, digests)}
 
 
 def reports_of(
     connection: sa.Connection, model_name: str, ids: Iterable[str]
 ) -> dict[str, tuple[ErrorReport, ...]]:
     """The reports of these corrections, oldest first, by id."""
-    table = schema.reports
     reports: dict[str, list[ErrorReport]] = {}
-    for chunk in _chunks(ids):
-        query = sa.select(table).where(table.c.model_name == model_name, table.c.correction_id.in_(chunk))
-        for row in connection.execute(query).mappings():
-            reports.setdefault(row["correction_id"], []).append(_report(row))
+    for row in _rows(connection, model_name, schema.reports.c.correction_id, ids):
+        reports.setdefault(row["correction_id"], []).append(_report(row))
     # Sorted here: a database sorts text by its own locale, and the digest of an edit must be the same in all.
     return {
         id_: tuple(sorted(of_one, key=lambda one: (one.reported_at, one.source)))
@@ -102,12 +93,9 @@ def reports_by_source(
     connection: sa.Connection, model_name: str, sources: Iterable[str]
 ) -> dict[str, list[ErrorReport]]:
     """What these sources have reported about a model, on whatever correction, by source."""
-    table = schema.reports
     reports: dict[str, list[ErrorReport]] = {}
-    for chunk in _chunks(sources):
-        query = sa.select(table).where(table.c.model_name == model_name, table.c.source.in_(chunk))
-        for row in connection.execute(query).mappings():
-            reports.setdefault(row["source"], []).append(_report(row))
+    for row in _rows(connection, model_name, schema.reports.c.source, sources):
+        reports.setdefault(row["source"], []).append(_report(row))
     return reports
 
 
@@ -172,13 +160,8 @@ def rivals_of(
     connection: sa.Connection, model_name: str, ids: Iterable[str]
 ) -> dict[str, dict[str, Standing]]:
     """For each correction, the open ones that want another answer to the same prompt."""
-    table = schema.corrections
-    digests: dict[str, str] = {}
-    for chunk in _chunks(ids):
-        query = sa.select(table.c.id, table.c.prompt_digest).where(
-            table.c.model_name == model_name, table.c.id.in_(chunk)
-        )
-        digests |= {row.id: row.prompt_digest for row in connection.execute(query)}
+    mine = _rows(connection, model_name, schema.corrections.c.id, ids)
+    digests = {row["id"]: row["prompt_digest"] for row in mine}
     about = ids_about(connection, model_name, digests.values())
     open_ones = standing_of(connection, model_name, about, states=sorted(OPEN_STATES))
     groups: dict[str, dict[str, Standing]] = {}
@@ -214,14 +197,10 @@ def history_of(connection: sa.Connection, model_name: str, correction_id: str) -
 
 def answers_to(connection: sa.Connection, model_name: str, ids: Iterable[str]) -> dict[str, Given]:
     """The answers that reviewers gave to these corrections, by id."""
-    table = schema.answers
-    found: dict[str, Given] = {}
-    for chunk in _chunks(ids):
-        query = sa.select(table).where(table.c.model_name == model_name, table.c.correction_id.in_(chunk))
-        for row in connection.execute(query):
-            answerer = row.reviewer if row.program else ""
-            found[row.correction_id] = Given(row.desired_output, answerer)
-    return found
+    return {
+        row["correction_id"]: Given(row["desired_output"], row["reviewer"] if row["program"] else "")
+        for row in _rows(connection, model_name, schema.answers.c.correction_id, ids)
+    }
 
 
 def add_corrections(connection: sa.Connection, model_name: str, digests: Mapping[str, str]) -> None:
@@ -301,6 +280,16 @@ def _report(row: sa.RowMapping) -> ErrorReport:
 
 def _lists(report: ErrorReport) -> dict[str, list[str]]:
     return {"equivalents": list(report.equivalents), "locality": list(report.locality)}
+
+
+def _rows(
+    connection: sa.Connection, model_name: str, column: sa.Column[str], values: Iterable[str]
+) -> Iterator[sa.RowMapping]:
+    """A model's rows of the column's table that hold one of these values there."""
+    table = column.table
+    for chunk in _chunks(values):
+        query = sa.select(table).where(table.c.model_name == model_name, column.in_(chunk))
+        yield from connection.execute(query).mappings()
 
 
 def _chunks(items: Iterable[str]) -> Iterator[list[str]]:
