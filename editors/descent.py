@@ -5,13 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import nn
-
+from editors.gather import answered_exactly, encode_kept, encode_requests
+from editors.locate import default_modules
+from editors.model_kinds import kind_of
 from editors.objective import Weighted, log_probabilities, weighted_backward
-from editors.protocol import Progress
+from editors.protocol import Kept, Progress
 from editors.replay import PrefixCache
-from editors.requests import Example
+from editors.requests import EditRequest, pad_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -37,46 +42,58 @@ class DescentConfig:
     seed: int = 0
 
 
-def descend(
-    model: nn.Module,
-    examples: Sequence[Example],
-    kept: Sequence[Example],
-    pad: int,
-    cache: PrefixCache,
-    config: DescentConfig,
-    *,
-    answered: Callable[[], list[bool]],
-    step: Callable[[], None],
-    progress: Progress,
-) -> None:
-    """Descend on the examples that are not answered yet, until all are or the epochs are spent.
+class Descent:
+    """One descent: the matrices that it changes, what they must come to answer, and what must stay.
 
     Args:
-        model: with gradients required of what is to be fitted; as it was, its answers are what must stay.
-        examples: prompts with the answers they must get.
-        kept: prompts with the answers that must stay.
-        pad: token id to pad with.
-        cache: of the blocks that nothing fitted lies in.
+        model: as it is now, its answers are what must stay.
+        tokenizer: of the model.
+        requests: what it must answer, equivalents included.
+        keep: prompts with the answers that must stay.
         config: how.
-        answered: whether the model, as it would be written, answers each example.
-        step: use the gradients and clear them.
-        progress: called with (epoch, epochs, note).
     """
-    rng = random.Random(config.seed)
-    kept = list(kept) if config.locality_weight else []
-    references = log_probabilities(model, kept, pad, cache)
-    for epoch in range(config.epochs):
-        right = answered()
-        progress(epoch, config.epochs, f"{sum(right)} of {len(right)} phrasings right")
-        # What is right already is left alone, which is what keeps the damage small.
-        wrong = [example for example, ok in zip(examples, right, strict=True) if not ok]
-        if not wrong:
-            break
-        rng.shuffle(wrong)
-        for start in range(0, len(wrong), config.batch):
-            chosen = wrong[start : start + config.batch]
-            stay = rng.sample(kept, min(config.kept, len(kept)))
-            weighted: list[Weighted] = [(e, 1.0 / len(chosen), None) for e in chosen]
-            weighted += [(e, config.locality_weight / len(stay), references[e]) for e in stay]
-            weighted_backward(model, weighted, pad, cache)
-            step()
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Sequence[EditRequest],
+        keep: Sequence[Kept],
+        config: DescentConfig,
+    ) -> None:
+        kind = kind_of(model)
+        self.modules = default_modules(model, config.modules)
+        self._model, self._config, self._pad = model, config, pad_id(tokenizer)
+        self._examples = encode_requests(tokenizer, requests, kind)
+        self._kept = encode_kept(tokenizer, keep, kind) if config.locality_weight else []
+        self._cache = PrefixCache(model, self.modules)
+
+    def answered(self) -> list[bool]:
+        """Whether the model as it is now answers each phrasing."""
+        return answered_exactly(self._model, self._examples, self._pad, self._cache)
+
+    def run(self, answered: Callable[[], list[bool]], step: Callable[[], None], progress: Progress) -> None:
+        """Descend on the phrasings that are not answered yet, until all are or the epochs are spent.
+
+        Args:
+            answered: whether the model, as it would be written, answers each phrasing.
+            step: use the gradients and clear them; gradients are required of what is to be fitted.
+            progress: called with (epoch, epochs, note).
+        """
+        config, rng = self._config, random.Random(self._config.seed)
+        references = log_probabilities(self._model, self._kept, self._pad, self._cache)
+        for epoch in range(config.epochs):
+            right = answered()
+            progress(epoch, config.epochs, f"{sum(right)} of {len(right)} phrasings right")
+            # What is right already is left alone, which is what keeps the damage small.
+            wrong = [example for example, ok in zip(self._examples, right, strict=True) if not ok]
+            if not wrong:
+                break
+            rng.shuffle(wrong)
+            for start in range(0, len(wrong), config.batch):
+                chosen = wrong[start : start + config.batch]
+                stay = rng.sample(self._kept, min(config.kept, len(self._kept)))
+                weighted: list[Weighted] = [(e, 1.0 / len(chosen), None) for e in chosen]
+                weighted += [(e, config.locality_weight / len(stay), references[e]) for e in stay]
+                weighted_backward(self._model, weighted, self._pad, self._cache)
+                step()

@@ -18,13 +18,10 @@ from torch import Tensor
 
 from editors.capture import evaluating, frozen
 from editors.delta import Delta
-from editors.descent import DescentConfig, descend
-from editors.gather import answered_exactly, encode_kept, encode_requests, restored
-from editors.locate import default_modules
-from editors.model_kinds import kind_of
+from editors.descent import Descent, DescentConfig
+from editors.gather import restored
 from editors.protocol import Kept, Progress, WeightlessEditor, no_progress, provenance
-from editors.replay import PrefixCache
-from editors.requests import EditRequest, pad_id
+from editors.requests import EditRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -64,13 +61,9 @@ class Finetune(WeightlessEditor):
         manifest = provenance(self)
         if not requests:
             return Delta({}, manifest)
-        config, pad = self.config, pad_id(tokenizer)
-        modules = default_modules(model, config.modules)
-        cache = PrefixCache(model, modules)
-        kind = kind_of(model)
-        examples = encode_requests(tokenizer, requests, kind)
-        kept = encode_kept(tokenizer, keep, kind)
-        with evaluating(model), restored(model, modules) as originals, frozen(model):
+        config = self.config
+        descent = Descent(model, tokenizer, requests, keep, config)
+        with evaluating(model), restored(model, descent.modules) as originals, frozen(model):
             # Steps are taken in fp32: most are too small to change a weight of half precision by themselves.
             wanted = {name: original.float().clone() for name, original in originals.items()}
             scales = {name: float(weight.square().mean().sqrt()) for name, weight in wanted.items()}
@@ -93,17 +86,7 @@ class Finetune(WeightlessEditor):
                             weight.clamp_(original - furthest, original + furthest)
                         model.get_parameter(name).copy_(weight)
 
-            descend(
-                model,
-                examples,
-                kept,
-                pad,
-                cache,
-                config,
-                answered=lambda: answered_exactly(model, examples, pad, cache),
-                step=step,
-                progress=progress,
-            )
+            descent.run(descent.answered, step, progress)
             shifts = {name: wanted[name] - original.float() for name, original in originals.items()}
         delta = Delta(shifts, manifest)
         delta.check_finite()

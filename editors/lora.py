@@ -17,13 +17,10 @@ from torch import nn
 
 from editors.capture import evaluating, frozen
 from editors.delta import Delta, LowRank, applied
-from editors.descent import DescentConfig, descend
-from editors.gather import answered_exactly, encode_kept, encode_requests
-from editors.locate import EditableModule, default_modules
-from editors.model_kinds import kind_of
+from editors.descent import Descent, DescentConfig
+from editors.locate import EditableModule
 from editors.protocol import Kept, Progress, WeightlessEditor, no_progress, provenance
-from editors.replay import PrefixCache
-from editors.requests import EditRequest, pad_id
+from editors.requests import EditRequest
 
 if TYPE_CHECKING:
     from peft import LoraModel
@@ -64,35 +61,22 @@ class Lora(WeightlessEditor):
         manifest = provenance(self)
         if not requests:
             return Delta({}, manifest)
-        config, pad = self.config, pad_id(tokenizer)
-        modules = default_modules(model, config.modules)
-        cache = PrefixCache(model, modules)
-        kind = kind_of(model)
-        examples = encode_requests(tokenizer, requests, kind)
-        kept = encode_kept(tokenizer, keep, kind)
+        config = self.config
+        descent = Descent(model, tokenizer, requests, keep, config)
+        modules = descent.modules
         with evaluating(model), frozen(model), adapted(model, modules, config) as adapters:
             optimiser = torch.optim.Adam(_parameter_groups(model, modules, config.learning_rate))
 
             def answered() -> list[bool]:
                 # Asked of the weights as they would be written, which half precision rounds.
                 with _merged(model, adapters, _shifts(model, modules)):
-                    return answered_exactly(model, examples, pad, cache)
+                    return descent.answered()
 
             def step() -> None:
                 optimiser.step()
                 optimiser.zero_grad(set_to_none=True)
 
-            descend(
-                model,
-                examples,
-                kept,
-                pad,
-                cache,
-                config,
-                answered=answered,
-                step=step,
-                progress=progress,
-            )
+            descent.run(answered, step, progress)
             delta = Delta(_shifts(model, modules), manifest)
         delta.check_finite()
         return delta
