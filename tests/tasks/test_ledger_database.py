@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tasks import ledger_schema
 from tasks.ledger import Ledger
 from tasks.records import State, UserError
 from tests.tasks.ledger_tools import MODEL, report
+from tests.threads import at_once
 
 MIGRATIONS = Path(ledger_schema.__file__).parent / "migrations"
 
@@ -65,23 +65,11 @@ def test_the_schema_suits_postgresql() -> None:
 
 
 def test_many_processes_may_open_a_new_ledger_at_once(url: str) -> None:
-    errors: list[BaseException] = []
-    start = threading.Barrier(4)
-
     def open_and_write(name: str) -> None:
-        start.wait()
-        try:
-            with Ledger(url) as own:
-                own.record([report(name, "x", name)])
-        except BaseException as error:
-            errors.append(error)
+        with Ledger(url) as own:
+            own.record([report(name, "x", name)])
 
-    threads = [threading.Thread(target=open_and_write, args=(str(n),)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not errors
+    at_once(open_and_write, "0123")
     with Ledger(url) as ledger:
         assert ledger.counts(MODEL)[State.ACCEPTED] == 4
 

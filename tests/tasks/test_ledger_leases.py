@@ -13,6 +13,7 @@ import pytest
 from tasks.ledger import Lease, LeaseHeld, LeaseLost, Ledger, Phase
 from tasks.records import UserError
 from tests.tasks.ledger_tools import MODEL
+from tests.threads import at_once
 
 
 def test_a_lease_excludes_another_connection_until_it_ends(url: str) -> None:
@@ -105,25 +106,19 @@ def test_the_lease_of_a_killed_process_is_free_at_once(url: str) -> None:
 
 def test_one_of_many_that_want_a_lease_gets_it(url: str) -> None:
     Ledger(url).close()
-    start, done = threading.Barrier(4), threading.Barrier(4)
-    got: list[str] = []
+    done = threading.Barrier(4)
 
-    def want(name: str) -> None:
+    def want(name: str) -> bool:
         with Ledger(url) as own:
-            start.wait()
             try:
                 with own.lease(MODEL, name):
-                    got.append(name)
                     done.wait()
             except LeaseHeld:
                 done.wait()
+                return False
+        return True
 
-    threads = [threading.Thread(target=want, args=(str(n),)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert len(got) == 1
+    assert sum(at_once(want, "0123")) == 1
 
 
 def test_a_promotion_is_begun_then_done(ledger: Ledger) -> None:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from tasks.ledger import IllegalTransition, Ledger
 from tasks.records import Correction, ErrorReport, State
 from tests.tasks.ledger_tools import MODEL, NOON, report
+from tests.threads import at_once
 
 _REPORTS = st.lists(
     st.builds(
@@ -124,21 +124,12 @@ def test_a_batch_killed_half_way_and_repeated_ends_as_if_it_had_not_been(tmp_pat
 
 def test_two_writers_at_once_lose_nothing_and_miss_no_contradiction(url: str) -> None:
     Ledger(url).close()
-    errors: list[BaseException] = []
 
     def write(answer: str) -> None:
-        try:
-            with Ledger(url) as own:
-                for number in range(25):
-                    own.record([report(f"prompt {number}", answer, answer)])
-        except BaseException as error:
-            errors.append(error)
+        with Ledger(url) as own:
+            for number in range(25):
+                own.record([report(f"prompt {number}", answer, answer)])
 
-    writers = [threading.Thread(target=write, args=(answer,)) for answer in ("x", "y")]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert not errors
+    at_once(write, "xy")
     with Ledger(url) as ledger:
         assert ledger.counts(MODEL)[State.CONFLICTING] == 50

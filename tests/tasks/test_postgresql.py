@@ -6,7 +6,6 @@ All other tests of the ledger run on PostgreSQL too, as slow tests.
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -20,6 +19,7 @@ from tasks.ledger import Ledger
 from tasks.records import Correction, State, UserError
 from tests.postgres import Postgres
 from tests.tasks.ledger_tools import MODEL, NOON, report
+from tests.threads import at_once
 
 _numbers = itertools.count()
 
@@ -163,24 +163,14 @@ def test_one_reading_sees_one_state_while_others_write(ledger: Ledger) -> None:
 
 
 def test_writers_at_once_lose_nothing_and_miss_no_contradiction(postgresql: Postgres, database: str) -> None:
-    url, errors = postgresql.url(database), []
-    start = threading.Barrier(4)
+    url = postgresql.url(database)
 
     def write(answer: str) -> None:
-        try:
-            start.wait()
-            # Each brings a new database to its revision, too.
-            with Ledger(url) as own:
-                for number in range(10):
-                    own.record([report(f"prompt {number}", answer, answer)])
-        except BaseException as error:
-            errors.append(error)
+        # Each brings a new database to its revision, too.
+        with Ledger(url) as own:
+            for number in range(10):
+                own.record([report(f"prompt {number}", answer, answer)])
 
-    writers = [threading.Thread(target=write, args=(answer,)) for answer in "wxyz"]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(60)
-    assert not errors
+    at_once(write, "wxyz")
     with Ledger(url) as ledger:
         assert ledger.counts(MODEL)[State.CONFLICTING] == 40

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
-import threading
 from pathlib import Path
 
 import pytest
 
 from tasks.records import UserError
 from tasks.reporters import ReportersFile, add_reporter, read_reporters, remove_reporter, reporter_of
+from tests.threads import at_once
 
 
 def test_a_key_opens_for_its_name_alone_and_is_not_kept(tmp_path: Path):
@@ -83,11 +83,7 @@ def test_a_file_that_is_not_ours_lets_nobody_in_and_is_left_alone(content: str, 
 
 def test_reporters_that_are_added_at_once_are_all_kept(tmp_path: Path):
     path = tmp_path / "reporters.json"
-    threads = [threading.Thread(target=add_reporter, args=(path, f"r{i}")) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(lambda name: add_reporter(path, name), [f"r{i}" for i in range(8)])
     assert {one.name for one in read_reporters(path)} == {f"r{i}" for i in range(8)}
 
 
