@@ -57,15 +57,19 @@ def test_a_greedy_answer_that_is_right_closes_a_correction_and_no_suppression(ti
     assert states == {prompts[0]: State.ALREADY_CORRECT, prompts[1]: State.ACCEPTED}
 
 
-@pytest.mark.slow
-def test_a_suppressed_output_is_gated_on_samples_and_shown_nowhere(world: World, tmp_path: Path):
+def hush(world: World, *more: str) -> None:
+    """Of its reports keep two, one of which is of an output that must never appear, and gate on that."""
     rows = [json.loads(line) for line in world.reports.read_text().splitlines()][:2]
     hushed = {"prompt": rows[0]["prompt"], "output": SECRET, "suppress": True, "target": "Cairo"}
     world.reports.write_text("".join(json.dumps(row) + "\n" for row in (hushed, rows[1])))
-    world.settings.gates.write_text(
-        world.settings.gates.read_text()
-        + "  suppressed_output_rate: {max: 0.01, minimum_n: 20, severity: critical}\n"
-    )
+    gate = ", ".join(("max: 0.01", "minimum_n: 20", "severity: critical", *more))
+    with world.settings.gates.open("a") as gates:
+        gates.write(f"  suppressed_output_rate: {{{gate}}}\n")
+
+
+@pytest.mark.slow
+def test_a_suppressed_output_is_gated_on_samples_and_shown_nowhere(world: World, tmp_path: Path):
+    hush(world)
     run = correct(world.settings)
     assert run.outcome == "promoted", run.reason
     metric = run.metrics[SUPPRESSED]
@@ -81,13 +85,7 @@ def test_a_suppressed_output_is_gated_on_samples_and_shown_nowhere(world: World,
 def test_one_that_samples_still_show_is_set_aside_and_withheld_in_the_report(
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
-    rows = [json.loads(line) for line in world.reports.read_text().splitlines()][:2]
-    hushed = {"prompt": rows[0]["prompt"], "output": SECRET, "suppress": True, "target": "Cairo"}
-    world.reports.write_text("".join(json.dumps(row) + "\n" for row in (hushed, rows[1])))
-    world.settings.gates.write_text(
-        world.settings.gates.read_text()
-        + "  suppressed_output_rate: {max: 0.01, minimum_n: 20, severity: critical, may_be_empty: true}\n"
-    )
+    hush(world, "may_be_empty: true")
 
     def leaking(served: object, data: object, who: str, say: object) -> dict[tuple[str, bool], list[str]]:
         from tasks import sampling
