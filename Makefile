@@ -36,6 +36,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/hadolint deployments/Dockerfile
 
 format: $(STAMP)
 	$(BIN)/ruff format .
