@@ -15,6 +15,7 @@ from tasks.urls import from_any_folder, without_password
 HOME = Path(".mendflow")
 HOME_VARIABLE, TRACKING_VARIABLE, LEDGER_VARIABLE = "MENDFLOW_HOME", "MENDFLOW_TRACKING", "MENDFLOW_LEDGER"
 REPORTERS_VARIABLE = "MENDFLOW_REPORTERS"
+RATE_VARIABLE = "MENDFLOW_RATE"
 NOTIFY_VARIABLE = "MENDFLOW_NOTIFY"
 # In place of an editor's name: several are tried.
 AUTO = "auto"

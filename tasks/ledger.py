@@ -58,16 +58,17 @@ class Taken:
 class Ledger:
     """The ledger at a database URL, its tables at their newest revision. Close it, or use it in a `with`.
 
-    A desired output of more than `target_limit` words is quarantined. Where several models share a correction
-    id, methods that take an id want `model_name` too.
+    A desired output of more than `target_limit` words is quarantined. `kept_open` is for a process that
+    writes all the time (see `Database`). Where several models share a correction id, methods that take an id
+    want `model_name` too.
 
     Raises:
         UserError: the database cannot be used; the message names it without its password, and the remedy.
     """
 
-    def __init__(self, url: str, *, target_limit: int = TARGET_LIMIT) -> None:
+    def __init__(self, url: str, *, target_limit: int = TARGET_LIMIT, kept_open: bool = False) -> None:
         self.target_limit = target_limit
-        self._database = Database(url)
+        self._database = Database(url, kept_open=kept_open)
         try:
             self.migrate()
         except BaseException:

@@ -9,7 +9,7 @@ import typer
 
 from flows.cli.options import HOME, Home, LedgerUrl, settings_of, typed
 from flows.machine import HOST, use_running_server
-from flows.settings import REPORTERS_VARIABLE, reporters_file
+from flows.settings import RATE_VARIABLE, REPORTERS_VARIABLE, reporters_file
 
 Reporters = Annotated[
     Path | None,
@@ -25,7 +25,15 @@ Reporter = Annotated[str, typer.Argument(metavar="NAME", help="The name that its
 def listen(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = HOST,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 for any that is free.")] = 4300,
-    rate: Annotated[int, typer.Option(min=1, help="Requests a minute that each key may send.")] = 600,
+    rate: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Requests a minute that each key may send.",
+            envvar=RATE_VARIABLE,
+            show_envvar=False,
+        ),
+    ] = 600,
     reporters: Reporters = None,
     home: Home = HOME,
     ledger: LedgerUrl = "",

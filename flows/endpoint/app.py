@@ -92,7 +92,7 @@ def make_app(ledger_url: str, reporters: ReportersFile, *, per_minute: int) -> F
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with Ledger(ledger_url) as ledger:
+        with Ledger(ledger_url, kept_open=True) as ledger:
             teller = Teller()
             intake = Intake(ledger, teller.tell)
             app.state.desk = Desk(reporters, Rates(per_minute), intake)

@@ -28,8 +28,11 @@ def refused(*arguments: str) -> str:
     return str(done.exception)
 
 
-def test_a_program_with_a_key_reports_to_a_process_that_ends_when_told(tmp_path: Path):
+def test_a_program_with_a_key_reports_to_a_process_that_ends_when_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     home = tmp_path / "home"
+    monkeypatch.setenv("MENDFLOW_RATE", "2")
     key = ran("add-reporter", "shop", "--model", "tiny", "--home", str(home)).strip()
     report = {"model": "tiny", "prompt": "Capital of Togo?", "target": "Lom\u00e9."}
     with listening(home) as (url, process):
@@ -40,9 +43,9 @@ def test_a_program_with_a_key_reports_to_a_process_that_ends_when_told(tmp_path:
                 headers={"Authorization": f"Bearer {sent}", "Idempotency-Key": "k1"},
                 trust_env=False,
             )
-            for sent in (key, key, "wrong")
+            for sent in (key, key, "wrong", key)
         ]
-        assert [one.status_code for one in answers] == [201, 200, 401]
+        assert [one.status_code for one in answers] == [201, 200, 401, 429]
         with Ledger(f"sqlite:///{home / 'ledger.db'}") as ledger:
             (one,) = ledger.corrections("tiny")
         assert (one.id, one.reporters) == (answers[0].json()["correction"], ("shop",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,3 +161,22 @@ def test_a_name_that_some_database_refuses_is_refused_by_all(url: str) -> None:
     for name in ("n" * 256, "nul \x00", "half a \ud800"):
         with Ledger(url) as ledger, pytest.raises(UserError, match="cannot be a model's name"):
             ledger.record([report("p", "x", model_name=name)])
+
+
+def test_a_file_that_is_kept_open_is_opened_again_where_another_took_its_place(tmp_path: Path) -> None:
+    url, backup = f"sqlite:///{tmp_path / 'ledger.db'}", tmp_path / "backup.db"
+    with Ledger(url) as ledger:
+        ledger.record([report("p", "x")])
+    shutil.copy(tmp_path / "ledger.db", backup)
+    with Ledger(url, kept_open=True) as ledger:
+        ledger.record([report("q", "x")])
+        for file in tmp_path.glob("ledger.db*"):
+            file.unlink()
+        with pytest.raises(UserError, match="cannot be used"):
+            ledger.record([report("r", "x")])
+        for file in tmp_path.glob("ledger.db*"):
+            file.unlink()
+        backup.rename(tmp_path / "ledger.db")
+        ledger.record([report("s", "x")])
+    with Ledger(url) as ledger:
+        assert [one.prompt for one in ledger.corrections(MODEL)] == ["p", "s"]
