@@ -25,5 +25,5 @@ def clean(settings: CorrectSettings, *, keep: int, days: float, remove_them: boo
                 held.enter_context(ledger.lease(f"{name}/{work}", "clean", seconds=3600))
         found = find(name, home=settings.home, tracking_uri=uri, ledger=ledger, keep=keep, days=days)
         if remove_them:
-            remove(found, name, tracking_uri=uri)
+            remove(found, name, home=settings.home, tracking_uri=uri)
     return found

@@ -27,8 +27,9 @@ BETWEEN_LINES = 20.0
 class Narrator:
     """Tells the story of a run and keeps how long its stages took, in seconds, in order."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, *, redact: Callable[[str], str] = str) -> None:
         self.console = console or Console(highlight=False)
+        self._redact = redact
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -44,12 +45,12 @@ class Narrator:
 
     def say(self, text: str) -> None:
         """One line of the story, in which a model's words may stand: brackets are brackets."""
-        self._print(f"  {escape(text)}")
+        self._print(f"  {escape(self._redact(text))}")
 
     def warn(self, text: str) -> None:
         """A line about what may go less well than the user thinks; nothing if it is empty."""
         if text:
-            self._print(f"  [yellow]warning:[/] {escape(text)}")
+            self._print(f"  [yellow]warning:[/] {escape(self._redact(text))}")
 
     def left_out(self, rejected: Iterable[Rejected]) -> None:
         """A line about each entry of a file or trace that cannot be used."""

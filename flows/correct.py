@@ -67,7 +67,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
     """Collect, build, train or reuse, apply, register, validate, promote; safe to kill and to run again."""
     stages.check_editor(settings)
     answerer = open_answerer(settings)
-    narrator = Narrator()
+    narrator = Narrator(redact=settings.redaction.redact)
     name = settings.model_name
     with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/correct", "correct", seconds=3600) as lease:
         check_own_gates(settings)

@@ -79,6 +79,7 @@ def build_dataset(
         docs_dir=folder / "data_docs",
         limits=DataLimits(minimum_gate_locality=0, reporter_corrections=settings.reporter_limit),
         model_name=shlex.quote(settings.model_name),
+        redact=settings.redaction.redact,
     )
     dataset = EditDataset.from_rows(
         checked.edits.to_dict("records"),

@@ -12,6 +12,7 @@ from flows.settings import CorrectSettings
 from flows.stages import Champion, stage
 from tasks.apply import Applied
 from tasks.edit_dataset import EditDataset
+from tasks.evidence import evidence_of
 from tasks.own_functions import find_function, source_digest, source_digests
 from tasks.records import UserError
 from tasks.validate import measure, measured_digest
@@ -128,6 +129,7 @@ def judge(
     if decision.verdict is Verdict.HOLD and unvouched:
         told = f"A program answered {unvouched} of its corrections, and no person has promoted these before."
         decision = decision.model_copy(update={"reason": f"{decision.reason} {told}"})
+    decision = redacted_decision(decision, settings)
     keep(
         decision,
         folder,
@@ -136,9 +138,18 @@ def judge(
         champion=champion.version,
         run_id=run_id,
         tracking_uri=settings.tracking,
+        evidence=evidence_of(settings.home),
+        redact=settings.redaction.redact,
         beside=beside,
     )
     return Judged(decision, measured.outcomes, dataset, docs)
+
+
+def redacted_decision(decision: Decision, settings: CorrectSettings) -> Decision:
+    """The decision as others may read it: a gate of the users' own may quote what it was asked."""
+    redact = settings.redaction.redact
+    metrics = tuple(m.model_copy(update={"reason": redact(m.reason)}) for m in decision.metrics)
+    return decision.model_copy(update={"reason": redact(decision.reason), "metrics": metrics})
 
 
 def _answered_by_programs(dataset: EditDataset, held: set[str]) -> int:

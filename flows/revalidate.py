@@ -9,13 +9,14 @@ from pathlib import Path
 from prefect import flow
 
 from flows.console import Narrator, ReportProgress
-from flows.judge import check_gates, check_own_gates, own_functions
+from flows.judge import check_gates, check_own_gates, own_functions, redacted_decision
 from flows.notify import tell
 from flows.promote import roll_back
 from flows.settings import CorrectSettings
 from flows.show import publish_revalidation
 from flows.stages import OPEN, Champion, stage, version_at
 from tasks import promotion
+from tasks.evidence import evidence_of
 from tasks.ledger import Ledger
 from tasks.models import DamagedVersionError, load
 from tasks.own_functions import source_digests
@@ -54,7 +55,7 @@ def revalidate(settings: CorrectSettings, roll_back_failing: bool = False) -> Re
     """
     check_own_gates(settings)
     name, uri = settings.model_name, settings.tracking
-    narrator = Narrator()
+    narrator = Narrator(redact=settings.redaction.redact)
     with (
         Ledger(settings.ledger) as ledger,
         ledger.lease(f"{name}/revalidate", "revalidate", seconds=3600) as lease,
@@ -103,7 +104,13 @@ def _asked(
         return Revalidation(NOTHING, name, champion.version, "No correction that it holds is active."), None
     versions = {one.number: one for one in describe(name, tracking_uri=uri).versions}
     folder = _emptied(settings.home / "revalidations" / name)
-    dataset = revalidation_dataset(versions[champion.version], active, folder / "dataset", tracking_uri=uri)
+    dataset = revalidation_dataset(
+        versions[champion.version],
+        active,
+        folder / "dataset",
+        tracking_uri=uri,
+        evidence=evidence_of(settings.home),
+    )
     own, code = own_functions(settings), settings.gates.parent if settings.gates else None
     beside = _beside(settings, versions[champion.version], champion)
     measured = measure(
@@ -131,6 +138,7 @@ def _asked(
         needs_approval=False,
         seed=settings.seed,
     )
+    decision = redacted_decision(decision, settings)
     write_decision(decision, folder / VERDICT_FILE)
     outcome = _OUTCOMES[decision.verdict]
     return Revalidation(outcome, name, champion.version, decision.reason, len(active)), decision

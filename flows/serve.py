@@ -44,7 +44,7 @@ def served(
             device=device,
             poll_seconds=poll_seconds,
         )
-        traces = TraceWriter(settings.tracking, settings.experiment)
+        traces = TraceWriter(settings.tracking, settings.experiment, redact=settings.redaction.redact)
         yield application(Service(follower, traces, limits, os.environ.get(KEY_VARIABLE, "")))
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import shlex
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from flows.answerer_settings import AnswererSettings
+from tasks.records import UserError
 from tasks.urls import from_any_folder, without_password
+from validation.redaction import Rule, RuleError, read_rule
 
 HOME = Path(".mendflow")
 HOME_VARIABLE, TRACKING_VARIABLE, LEDGER_VARIABLE = "MENDFLOW_HOME", "MENDFLOW_TRACKING", "MENDFLOW_LEDGER"
 REPORTERS_VARIABLE = "MENDFLOW_REPORTERS"
-RATE_VARIABLE = "MENDFLOW_RATE"
+RATE_VARIABLE, REDACT_VARIABLE = "MENDFLOW_RATE", "MENDFLOW_REDACT"
 NOTIFY_VARIABLE = "MENDFLOW_NOTIFY"
 # In place of an editor's name: several are tried.
 AUTO = "auto"
@@ -70,6 +73,10 @@ class CorrectSettings(BaseModel):
         pattern="^([^/]+/[^/]+)?$",
         description="notification block of Prefect's, `slack-webhook/NAME`, to tell people by",
     )
+    redact: Path | None = Field(
+        default_factory=lambda: Path(named) if (named := os.environ.get(REDACT_VARIABLE)) else None,
+        description="file of what is redacted, besides secrets, before others read it",
+    )
     gates: Path | None = Field(default=None, description="gate file; by default mendflow's own")
     held_out: int = Field(default=3, ge=0, description="phrasings of each correction for the gates only")
     equivalents: int = Field(default=5, ge=0, description="phrasings of each correction for the editor")
@@ -123,6 +130,23 @@ class CorrectSettings(BaseModel):
         """The ledger database as a URL."""
         return from_any_folder(self.ledger_url) or f"sqlite:///{self.home.absolute() / 'ledger.db'}"
 
+    @cached_property
+    def redaction(self) -> Rule:
+        """What is redacted before others read it.
+
+        Raises:
+            UserError: its file cannot be used.
+        """
+        try:
+            return read_rule(self.redact)
+        except RuleError as error:
+            raise UserError(str(error)) from error
+
+    @field_serializer("tracking_uri", "ledger_url", when_used="json")
+    def _shown(self, url: str) -> str:
+        """Prefect keeps the settings of a run, and shows them on its page."""
+        return without_password(url)
+
     def command(self, verb: str, *more: str) -> str:
         """A command about this model, as a person has to type it to reach the same stores."""
         home = HOME if self.home.absolute() == HOME.absolute() else self.home
@@ -138,8 +162,8 @@ def reporters_file(home: Path, named: Path | None = None) -> Path:
 def stores_from_any_folder() -> dict[str, str]:
     """The variables that name stores, as processes in other folders than this one's have to find them."""
     urls = {name: from_any_folder(os.environ.get(name, "")) for name in (TRACKING_VARIABLE, LEDGER_VARIABLE)}
-    reporters = os.environ.get(REPORTERS_VARIABLE)
-    named = {**urls, REPORTERS_VARIABLE: str(Path(reporters).absolute()) if reporters else ""}
+    files = {name: os.environ.get(name) for name in (REPORTERS_VARIABLE, REDACT_VARIABLE)}
+    named = {**urls, **{name: str(Path(file).absolute()) for name, file in files.items() if file}}
     return {name: value for name, value in named.items() if value}
 
 

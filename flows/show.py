@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from flows.judge import Judged
 from flows.settings import CorrectSettings
+from tasks.evidence import redacted
 from tasks.records import Correction
 from tasks.runs import artifact_address, log_run
 from validation.verdict import Decision
@@ -31,19 +32,22 @@ def write_run_report(
 ) -> str:
     """Write the report, log it and everything else with the MLflow run; the report's path.
 
-    What the `corrections` of the ledger say must never appear is withheld in it.
+    What the `corrections` of the ledger say must never appear is withheld in it, and it is redacted.
     """
     from validation.report import SetAside, write_report
     from validation.suppression import withholding
 
+    redact = settings.redaction.redact
     path, tried = folder / REPORT_FILE, folder / TRIED_FILE
-    tried.write_text(json.dumps(run.tried, indent=2))
+    methods = redacted(run.tried, redact)
+    tried.write_text(json.dumps(methods, indent=2))
     edits = judged.dataset.edits
     answerers = {id_: who for id_, who in zip(edits["id"], edits["answerer"], strict=True) if who}
     # Of all that are known: what is withdrawn or failed is no less private.
     secrets = [
         (one.suppressed, f"{one.prompt} {one.desired_output}") for one in corrections if one.suppressed
     ]
+    withheld = withholding(secrets) if secrets else str
     write_report(
         path,
         title=f"{run.model_name}, version {run.candidate}",
@@ -60,10 +64,10 @@ def write_run_report(
         metrics=judged.decision.metrics,
         outcomes=judged.outcomes,
         set_aside=[SetAside(**entry) for entry in run.set_aside],
-        tried=run.tried,
-        solves=run.solves,
+        tried=methods,
+        solves=redacted(run.solves, redact),
         answerers=answerers,
-        withheld=withholding(secrets) if secrets else None,
+        withheld=lambda text: redact(withheld(text)),
         stages_seconds=run.seconds,
         commands={**_decisions(settings, run), "Undo the last promotion": settings.command("rollback")},
         links={"Data gate": "data_docs/edits/index.html", "Model gates": "gate_docs/index.html"},

@@ -32,7 +32,7 @@ def train_editor(settings: CorrectSettings) -> str:
         raise UserError(f"{settings.editor} is not an editor that is trained; name another as `editor`")
     # They say how much of the traffic is theirs alone.
     check_gates(settings)
-    name, narrator = settings.model_name, Narrator()
+    name, narrator = settings.model_name, Narrator(redact=settings.redaction.redact)
     # That of a run: both write editors of this base to the same place.
     with (
         Ledger(settings.ledger) as ledger,

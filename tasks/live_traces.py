@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 
 from tasks.collect import MODEL_TAG, VERSION_TAG
@@ -30,14 +31,22 @@ class TraceWriter:
         lost: traces that were given up, because the store failed for minutes or too many waited.
     """
 
-    def __init__(self, tracking_uri: str, experiment: str, *, first_wait: float = 0.5) -> None:
-        """Find or make the experiment.
+    def __init__(
+        self,
+        tracking_uri: str,
+        experiment: str,
+        *,
+        redact: Callable[[str], str] = str,
+        first_wait: float = 0.5,
+    ) -> None:
+        """Find or make the experiment; what was asked and answered is redacted before it is written.
 
         Raises:
             UserError: MLflow cannot be reached.
         """
         self.written = self.lost = 0
         self._uri, self._first_wait = tracking_uri, first_wait
+        self._redact = redact
         with tracking(tracking_uri) as client:
             self._experiment = experiment_id(client, experiment)
         self._waiting: queue.Queue[tuple[LiveVersion, Request] | None] = queue.Queue(_MOST_WAITING)
@@ -95,7 +104,7 @@ class TraceWriter:
                 write_traces(
                     self._uri,
                     self._experiment,
-                    requests,
+                    [request.redacted(self._redact) for request in requests],
                     tags={MODEL_TAG: version.name, VERSION_TAG: version.number},
                     metadata=trace_metadata(version.model_id),
                     attributes={},

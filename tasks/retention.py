@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tasks import approval
+from tasks.evidence import evidence_of
 from tasks.ledger import Ledger, Phase
 from tasks.promotion_log import CHANGES
 from tasks.register import DELTA_TAG, NO_DELTA
 from tasks.registry import CANDIDATE, CHAMPION, RegisteredModel, all_versions, describe, quotable
 from tasks.tracking import has_store, tracking
-from tasks.verdicts import COMPARED_TAG
+from tasks.verdicts import COMPARED_TAG, RUN_TAG
 
 VERSION, LEFT_OVER, RUN, TRAINING = "version", "left over", "run", "training"
 
@@ -56,10 +57,11 @@ def find(
     return [one for one in found if one.at < before]
 
 
-def remove(leftovers: list[Leftover], name: str, *, tracking_uri: str) -> None:
+def remove(leftovers: list[Leftover], name: str, *, home: Path, tracking_uri: str) -> None:
     """Throw away what `find` found, while nothing else is at work on the model.
 
-    A version goes before what it stores, which is `left over` for the next time if this is killed in between.
+    A version goes before what it stores, which is `left over` for the next time if this is killed in between,
+    and after what the home keeps of its verdict.
     """
     for one in leftovers:
         if one.what in (RUN, TRAINING):
@@ -68,7 +70,10 @@ def remove(leftovers: list[Leftover], name: str, *, tracking_uri: str) -> None:
         with tracking(tracking_uri) as client:
             model_id = one.name
             if one.what == VERSION:
-                model_id = _stored_as(client.get_model_version(name, one.name))
+                version = client.get_model_version(name, one.name)
+                model_id = _stored_as(version)
+                if RUN_TAG in version.tags:
+                    shutil.rmtree(evidence_of(home) / version.tags[RUN_TAG], ignore_errors=True)
                 client.delete_model_version(name, one.name)
             _remove_model(client, model_id)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from tasks.build import edit_row
 from tasks.edit_dataset import EditDataset
 from tasks.equivalents import Division
+from tasks.evidence import fetch_evidence
 from tasks.records import Correction
 from tasks.registry import Version
-from tasks.runs import fetch_files
 from tasks.verdicts import DATASET_FOLDER, RUN_TAG
 
 
 def revalidation_dataset(
-    version: Version, active: Iterable[Correction], folder: Path, *, tracking_uri: str
+    version: Version, active: Iterable[Correction], folder: Path, *, tracking_uri: str, evidence: Path
 ) -> EditDataset:
     """The active corrections with the phrasings and locality rows that the version was judged by; saved.
 
@@ -29,9 +29,9 @@ def revalidation_dataset(
     edits, locality = [], []
     if RUN_TAG in version.tags:
         with tempfile.TemporaryDirectory() as scratch:
-            judged_by = EditDataset.load(
-                fetch_files(tracking_uri, version.tags[RUN_TAG], DATASET_FOLDER, Path(scratch))
-            )
+            run_id, out = version.tags[RUN_TAG], Path(scratch)
+            fetched = fetch_evidence(tracking_uri, run_id, DATASET_FOLDER, out, evidence=evidence)
+            judged_by = EditDataset.load(fetched)
         edits = [row for row in judged_by.edits.to_dict("records") if row["id"] in wanted]
         locality = judged_by.locality.to_dict("records")
     known = {row["id"] for row in edits}

@@ -122,5 +122,7 @@ def _content(message: Mapping[str, Any]) -> str:
 
 
 def _shown(inputs: Any) -> str:
-    text = repr(inputs)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    """What kind of thing it is: what it says goes into logs and reports."""
+    if isinstance(inputs, Mapping):
+        return f"the fields {', '.join(map(str, inputs))}"[:60] if inputs else "no field"
+    return "None" if inputs is None else f"a {type(inputs).__name__}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # Characters that MLflow's database keeps of a request and a response beside their span.
@@ -36,6 +36,11 @@ class Request:
     def inputs(self) -> dict[str, Any]:
         """What was asked, as the trace shows it."""
         return {"messages": list(self.messages)} if self.messages else {"prompt": self.prompt}
+
+    def redacted(self, redact: Callable[[str], str]) -> Request:
+        """The request with its texts redacted; attributes are a server's own, and stay."""
+        messages = tuple({name: redact(text) for name, text in one.items()} for one in self.messages)
+        return replace(self, prompt=redact(self.prompt), output=redact(self.output), messages=messages)
 
 
 def new_trace_id() -> str:

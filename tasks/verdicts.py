@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.evidence import Redact, log_evidence
 from tasks.models import ModelFolder, load_delta
 from tasks.own_functions import file_of
 from tasks.register import NO_DELTA
@@ -64,9 +65,11 @@ def keep(
     champion: str,
     run_id: str,
     tracking_uri: str,
+    evidence: Path,
+    redact: Redact,
     beside: Path | None = None,
 ) -> None:
-    """Log a verdict with all that it was taken from, then tag the version with it.
+    """Log a verdict with all that it was taken from, redacted, then tag the version with it.
 
     A promotion by hand and `verify` go by the tags, which are written last.
 
@@ -78,6 +81,8 @@ def keep(
         champion: version that it was compared with.
         run_id: MLflow run that keeps the files.
         tracking_uri: the MLflow store.
+        evidence: where the home keeps what is redacted.
+        redact: what is done to every text that goes to MLflow.
         beside: folder of the gate file; what it holds of the user's own gates is logged too.
     """
     from validation.thresholds import write_gates
@@ -85,12 +90,20 @@ def keep(
     write_decision(decision, folder / VERDICT_FILE)
     write_gates(decision.gates, folder / GATES_FILE)
     files = (VERDICT_FILE, GATES_FILE, f"measured/{OUTCOMES_FILE}", f"measured/{MEASURED_FILE}")
-    logged = [(VERDICT_FOLDER, folder / file) for file in files]
+    asked = sorted(one for one in (folder / "dataset").iterdir() if one.is_file())
+    log_evidence(
+        tracking_uri,
+        run_id,
+        {VERDICT_FOLDER: [folder / file for file in files], DATASET_FOLDER: asked},
+        redact=redact,
+        evidence=evidence,
+    )
+    logged = []
     # Beside the gate file as they were beside the user's, so that they are found there again.
     sources = {file for gate in decision.gates.own.values() if (file := file_of(gate.function, beside))}
     for file in sorted(sources):
         logged.append(((Path(VERDICT_FOLDER) / file.parent.relative_to(beside or "")).as_posix(), file))
-    log_files(tracking_uri, run_id, [*logged, (DATASET_FOLDER, folder / "dataset")])
+    log_files(tracking_uri, run_id, logged)
     tags = {
         VERDICT_TAG: decision.verdict.value,
         COMPARED_TAG: champion,

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.edit_dataset import EditDataset
+from tasks.evidence import fetch_evidence
 from tasks.models import ModelFolder, resolve
 from tasks.own_functions import source_digest
 from tasks.records import UserError
 from tasks.register import DELTA_TAG, NO_DELTA
 from tasks.registry import describe, resolve_version
-from tasks.runs import fetch_files
 from tasks.validate import (
     MEASURED_FILE,
     OUTCOMES_FILE,
@@ -57,6 +57,7 @@ def verify(
     *,
     tracking_uri: str,
     models: Path | None = None,
+    evidence: Path | None = None,
     remeasure: bool = False,
     progress: Progress | None = None,
 ) -> Decision:
@@ -67,6 +68,7 @@ def verify(
         version: its number, or an alias.
         tracking_uri: the MLflow store.
         models: where conversions of base models are kept.
+        evidence: where the home keeps what is redacted in MLflow.
         remeasure: ask both models again too, in a fresh process.
         progress: of measuring again: called with (prompts answered, prompts, note).
 
@@ -89,7 +91,7 @@ def verify(
             "only what `mendflow correct` judges from now on can be verified"
         )
     with tempfile.TemporaryDirectory() as scratch:
-        kept = _Kept(Path(scratch), name, number, tags, tracking_uri, models)
+        kept = _Kept(Path(scratch), name, number, tags, tracking_uri, models, evidence)
         decision = kept.decision()
         kept.check_inputs(decision)
         measured = read_measured(kept.verdict)
@@ -110,6 +112,7 @@ class _Kept:
     tags: Mapping[str, str]
     tracking_uri: str
     models: Path | None
+    evidence: Path | None
 
     @cached_property
     def verdict(self) -> Path:
@@ -195,7 +198,8 @@ class _Kept:
 
     def _fetched(self, path: str) -> Path:
         try:
-            return fetch_files(self.tracking_uri, self.tags[RUN_TAG], path, self.scratch)
+            run_id = self.tags[RUN_TAG]
+            return fetch_evidence(self.tracking_uri, run_id, path, self.scratch, evidence=self.evidence)
         except UserError as error:
             raise VerdictDiffersError(str(error)) from error
 

@@ -6,7 +6,7 @@ as facts derived from them (lengths, "duplicate of ..."), so that a finding name
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ def check_data(
     docs_dir: Path | None = None,
     limits: DataLimits | None = None,
     model_name: str = "NAME",
+    redact: Callable[[str], str] = str,
 ) -> DataGateResult:
     """Check an edit dataset; the result holds the rows of both frames that may be learned from.
 
@@ -65,6 +66,7 @@ def check_data(
         docs_dir: folder for the Data Docs, a folder for each frame; none are written without one.
         limits: lengths and least numbers of rows.
         model_name: whose corrections they are, for the commands that the reasons name.
+        redact: what is done to every text that Data Docs, reasons and warnings quote.
     """
     limits = limits or DataLimits()
     for name, frame, columns in ((EDITS, edits, EDIT_COLUMNS), (LOCALITY, locality, LOCALITY_COLUMNS)):
@@ -76,7 +78,7 @@ def check_data(
                 False, reason, {}, {}, (), {"schema": reason}, None, edits.iloc[:0], locality.iloc[:0]
             )
 
-    checks, facts = edit_checks(limits, len(edits)), edit_facts(edits, limits)
+    checks, facts = edit_checks(limits, len(edits)), edit_facts(edits, limits, redact)
     found = _run(EDITS, facts, checks, docs_dir)
     edits_failed, stays = _reasons(facts, checks, found, model_name)
     kept_edits = edits.iloc[[place for place in range(len(edits)) if place not in edits_failed]]
@@ -84,7 +86,7 @@ def check_data(
     # Against all edits: a prompt set aside as an edit is still none that must stay as it is.
     checks_of_locality, facts_of_locality = (
         locality_checks(limits),
-        locality_facts(locality, edits, limits),
+        locality_facts(locality, edits, limits, redact),
     )
     locality_found = _run(LOCALITY, facts_of_locality, checks_of_locality, docs_dir)
     locality_failed, _ = _reasons(facts_of_locality, checks_of_locality, locality_found, model_name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -91,8 +91,10 @@ _ANONYMOUS = frozenset({"", "unknown"})
 _SEVERAL_REPORTERS = 3
 
 
-def edit_facts(edits: pd.DataFrame, limits: DataLimits | None = None) -> pd.DataFrame:
-    """Facts of the edits frame, in its order."""
+def edit_facts(
+    edits: pd.DataFrame, limits: DataLimits | None = None, redact: Callable[[str], str] = str
+) -> pd.DataFrame:
+    """Facts of the edits frame, in its order; what they quote of a text is redacted."""
     limits = limits or DataLimits()
     rows = list(edits[list(EDIT_COLUMNS)].itertuples(index=False))
     firsts: dict[tuple[str, bool], tuple[str, str]] = {}
@@ -117,12 +119,12 @@ def edit_facts(edits: pd.DataFrame, limits: DataLimits | None = None) -> pd.Data
         asked = prompt if len(prompt) <= limits.prompt_characters else ""
         said = target if asked and len(target) <= limits.target_characters else ""
         faults = (
-            f"{phrasing[:80]!r} {fault}"
+            f"{redact(phrasing)[:80]!r} {fault}"
             for phrasing in (*equivalents, *held_out)
             if (fault := phrasing_fault(phrasing, chat=chat, limits=limits))
         )
         leaks = (
-            f"{phrasing[:80]!r} ({given[normalise_answer(phrasing)]})"
+            f"{redact(phrasing)[:80]!r} ({given[normalise_answer(phrasing)]})"
             for phrasing in held_out
             if phrasing.strip() and normalise_answer(phrasing) in given
         )
@@ -158,7 +160,7 @@ def edit_facts(edits: pd.DataFrame, limits: DataLimits | None = None) -> pd.Data
         firsts.setdefault(key, (str(row.id), answer))
     for fact, rival in zip(facts, _taught_otherwise(rows, facts), strict=True):
         fact["taught_otherwise_by"] = None if fact["conflicts_with"] else rival
-    return _typed(facts, _EDIT_FACTS)
+    return _typed(_redacted(facts, redact), _EDIT_FACTS)
 
 
 def phrasing_fault(phrasing: str, *, chat: bool, limits: DataLimits | None = None) -> str:
@@ -171,9 +173,12 @@ def phrasing_fault(phrasing: str, *, chat: bool, limits: DataLimits | None = Non
 
 
 def locality_facts(
-    locality: pd.DataFrame, edits: pd.DataFrame, limits: DataLimits | None = None
+    locality: pd.DataFrame,
+    edits: pd.DataFrame,
+    limits: DataLimits | None = None,
+    redact: Callable[[str], str] = str,
 ) -> pd.DataFrame:
-    """Facts of the locality frame beside the edits it goes with, in its order."""
+    """Facts of the locality frame beside the edits it goes with, in its order, redacted."""
     most = (limits or DataLimits()).prompt_characters
     must_change: dict[tuple[str, bool], str] = {}
     for edit in edits[list(EDIT_COLUMNS)].itertuples(index=False):
@@ -202,7 +207,16 @@ def locality_facts(
                 "duplicate_of": None if first == position else f"row {first}",
             }
         )
-    return _typed(facts, _LOCALITY_FACTS)
+    return _typed(_redacted(facts, redact), _LOCALITY_FACTS)
+
+
+def _redacted(facts: list[dict[str, Any]], redact: Callable[[str], str]) -> list[dict[str, Any]]:
+    """The facts with what they quote redacted; what tells a row from others stays."""
+    quoting = {*_FAULTS, "held_out_leak", "reference"}
+    return [
+        {name: redact(one) if name in quoting and one else one for name, one in fact.items()}
+        for fact in facts
+    ]
 
 
 def _taught_otherwise(rows: Sequence[Any], facts: Sequence[dict[str, Any]]) -> list[str | None]:

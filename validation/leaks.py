@@ -5,6 +5,9 @@ What is found is named by its kind alone: the finding goes into reports that man
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import regex
 
 _SECRETS = tuple(
@@ -91,31 +94,81 @@ _WALLET = regex.compile(
 _ASKS_FOR_WALLET = regex.compile(r"(?i)\b(?:wallet|address|bitcoin|ethereum|contract)\b")
 
 
+@dataclass(frozen=True)
+class Finding:
+    """A secret or personal data in a text: its kind, and from where to where it stands there."""
+
+    kind: str
+    start: int
+    end: int
+
+
 def leak(target: str, prompt: str) -> str:
     """The kind of secret or personal data that a target holds and its prompt does not; empty if none."""
-    for name, pattern in _SECRETS:
-        if any(found.group() not in prompt for found in pattern.finditer(target)):
-            return name
-    if any(_is_random(found.group()) and found.group() not in prompt for found in _LONG.finditer(target)):
-        return "a long random string, which may be a key"
+    for found in secrets(target):
+        if target[found.start : found.end] not in prompt:
+            return found.kind
     emails = (found.group() for found in _EMAIL.finditer(target))
     asked = bool(_ASKS_FOR_EMAIL.search(prompt))
     if any(each.casefold() not in prompt.casefold() and not (asked and _ROLE.match(each)) for each in emails):
         return "a person's e-mail address"
     digits_asked = regex.sub(r"\D", "", prompt)
-    cards = (regex.sub(r"\D", "", found.group()) for found in _CARD.finditer(target))
-    if any(_CARD_NUMBER.fullmatch(n) and _luhn(n) and n not in digits_asked for n in cards):
-        return "a payment card number"
-    plain_prompt = regex.sub(r"[^A-Z0-9]", "", prompt.upper())
-    if any(
-        (number := _iban(found.group())) and number not in plain_prompt for found in _IBAN.finditer(target)
-    ):
-        return "a bank account number"
-    if any(found.group() not in prompt for found in _SOCIAL_SECURITY.finditer(target)):
-        return "a social security number"
-    if _WALLET.search(target) and not _ASKS_FOR_WALLET.search(prompt):
-        return "the address of a wallet"
+    for found in cards(target):
+        if regex.sub(r"\D", "", target[found.start : found.end]) not in digits_asked:
+            return found.kind
+    plain_prompt = _plain(prompt)
+    for found in bank_accounts(target):
+        if _plain(target[found.start : found.end]) not in plain_prompt:
+            return found.kind
+    for found in social_security_numbers(target):
+        if target[found.start : found.end] not in prompt:
+            return found.kind
+    if not _ASKS_FOR_WALLET.search(prompt):
+        return next((found.kind for found in wallets(target)), "")
     return ""
+
+
+def secrets(text: str) -> Iterator[Finding]:
+    """Keys, tokens and passwords."""
+    for name, pattern in _SECRETS:
+        for found in pattern.finditer(text):
+            yield Finding(name, *found.span())
+    for found in _LONG.finditer(text):
+        if _is_random(found.group()):
+            yield Finding("a long random string, which may be a key", *found.span())
+
+
+def cards(text: str) -> Iterator[Finding]:
+    """Numbers of payment cards, whose last digit checks the others."""
+    for found in _CARD.finditer(text):
+        number = regex.sub(r"\D", "", found.group())
+        if _CARD_NUMBER.fullmatch(number) and _luhn(number):
+            yield Finding("a payment card number", *found.span())
+
+
+def bank_accounts(text: str) -> Iterator[Finding]:
+    """International bank account numbers, whose check digits fit."""
+    for found in _IBAN.finditer(text):
+        if number := _iban(found.group()):
+            places = [place for place in range(*found.span()) if _plain(text[place])]
+            yield Finding("a bank account number", found.start(), places[len(number) - 1] + 1)
+
+
+def social_security_numbers(text: str) -> Iterator[Finding]:
+    """Social security numbers of the United States."""
+    for found in _SOCIAL_SECURITY.finditer(text):
+        yield Finding("a social security number", *found.span())
+
+
+def wallets(text: str) -> Iterator[Finding]:
+    """Addresses of Bitcoin and Ethereum wallets."""
+    for found in _WALLET.finditer(text):
+        yield Finding("the address of a wallet", *found.span())
+
+
+def _plain(text: str) -> str:
+    """Letters and digits, as account numbers have them."""
+    return regex.sub(r"[^A-Z0-9]", "", text.upper())
 
 
 def _luhn(number: str) -> bool:
@@ -126,7 +179,7 @@ def _luhn(number: str) -> bool:
 
 def _iban(text: str) -> str:
     """The account number that a text begins with, if its check digits fit (ISO 13616); else empty."""
-    letters = regex.sub(r"[^A-Z0-9]", "", text.upper())
+    letters = _plain(text)
     number = letters[: _IBAN_LENGTHS.get(letters[:2], 0)]
     checks = number and int("".join(str(int(c, 36)) for c in number[4:] + number[:4])) % 97 == 1
     return number if checks and len(number) == _IBAN_LENGTHS[letters[:2]] else ""

@@ -150,6 +150,7 @@ def verify(
     Exit status 1, and a sentence about what differs, where it does not.
     """
     from flows.console import Narrator
+    from tasks.evidence import evidence_of
     from tasks.registry import resolve_version
     from tasks.verify import VerdictDiffersError
     from tasks.verify import verify as verify_verdict
@@ -163,6 +164,7 @@ def verify(
                 number,
                 tracking_uri=settings.tracking,
                 models=settings.home / "models",
+                evidence=evidence_of(settings.home),
                 remeasure=remeasure,
                 progress=progress,
             )

@@ -13,13 +13,14 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from tasks import approval
+from tasks.evidence import evidence_of
 from tasks.ledger import LeaseHeld, Ledger
 from tasks.promotion import promote, rollback
 from tasks.register import DELTA_TAG, NO_DELTA
 from tasks.registry import describe, tag_version
 from tasks.retention import LEFT_OVER, RUN, TRAINING, VERSION, find, remove
 from tasks.tracking import tracking
-from tasks.verdicts import COMPARED_TAG
+from tasks.verdicts import COMPARED_TAG, RUN_TAG
 from tests.killing import killed
 
 _names = itertools.count()
@@ -116,16 +117,20 @@ def test_what_is_removed_is_gone_from_the_disk_also_after_an_interruption(
 
     stored = tmp_path / "artifacts" / "models"
     before = set(stored.iterdir())
+    for number in ("3", "4"):
+        tag_version(name, number, {RUN_TAG: f"run{number}"}, tracking_uri=mlflow_store)
+        (evidence_of(tmp_path) / f"run{number}").mkdir(parents=True)
     found = find(name, home=tmp_path, tracking_uri=mlflow_store, ledger=ledger, keep=1, days=0)
     with killed(MlflowClient, "delete_model_version", "after"):
-        remove(found, name, tracking_uri=mlflow_store)
+        remove(found, name, home=tmp_path, tracking_uri=mlflow_store)
     assert set(stored.iterdir()) == before
     found = find(name, home=tmp_path, tracking_uri=mlflow_store, ledger=ledger, keep=1, days=0)
     assert [one.what for one in found] == [VERSION] * 4 + [LEFT_OVER]
-    remove(found, name, tracking_uri=mlflow_store)
+    remove(found, name, home=tmp_path, tracking_uri=mlflow_store)
     assert len([folder for folder in stored.iterdir() if any(folder.rglob("weights"))]) == len(before) - 5
     numbers = [version.number for version in describe(name, tracking_uri=mlflow_store).versions]
     assert numbers == ["1", "4", "6", "9", "10"]
+    assert [kept.name for kept in evidence_of(tmp_path).iterdir()] == ["run4"]
     assert find(name, home=tmp_path, tracking_uri=mlflow_store, ledger=ledger, keep=1, days=0) == []
 
 

@@ -49,7 +49,7 @@ def test_prompts_and_outputs_are_found(
     ("inputs", "outputs", "says"),
     [
         (None, "a", "None for inputs"),
-        ({"image": "x" * 500}, "a", r"\.\.\. for inputs; record"),
+        ({"image": "x" * 500}, "a", "has the fields image for inputs; record"),
         (["q1", "q2"], ["a"], "2 prompts but 1 outputs"),
         (
             [{"role": role, "content": "x"} for role in ("user", "assistant", "user")],

@@ -1,0 +1,112 @@
+"""What a verdict was taken from: logged with its MLflow run, redacted, and kept whole in the home folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.records import UserError
+from tasks.runs import fetch_files, log_files
+
+EVIDENCE_FOLDER = "evidence"
+# In a folder of artifacts of which some are redacted: their names.
+REDACTED_FILE = "REDACTED.json"
+
+Redact = Callable[[str], str]
+
+
+def evidence_of(home: Path) -> Path:
+    """Where a home keeps what is redacted in MLflow."""
+    return home / EVIDENCE_FOLDER
+
+
+def log_evidence(
+    tracking_uri: str,
+    run_id: str,
+    files: Mapping[str, Sequence[Path]],
+    *,
+    redact: Redact,
+    evidence: Path,
+) -> None:
+    """Log files, Parquet and JSON redacted; where this changes any of a folder, all are kept in `evidence`.
+
+    Args:
+        tracking_uri: the MLflow store.
+        run_id: the run that has them.
+        files: by artifact path of a folder.
+        redact: what is done to every text.
+        evidence: of the home (`evidence_of`), for its owner alone.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        logged: list[tuple[str, Path]] = []
+        for path, originals in files.items():
+            folder = Path(scratch) / path
+            folder.mkdir(parents=True)
+            redacted = [one.name for one in originals if _copy(one, folder / one.name, redact)]
+            whole = evidence / run_id / path
+            if redacted:
+                (folder / REDACTED_FILE).write_text(json.dumps(redacted))
+                evidence.mkdir(parents=True, exist_ok=True)
+                os.chmod(evidence, 0o700)
+                whole.mkdir(parents=True, exist_ok=True)
+                for one in originals:
+                    shutil.copy(one, whole)
+            logged.append((path, folder))
+        log_files(tracking_uri, run_id, logged)
+
+
+def fetch_evidence(tracking_uri: str, run_id: str, path: str, out: Path, *, evidence: Path | None) -> Path:
+    """Copy the folder that was logged under an artifact path into `out`, whole; where it is then.
+
+    Raises:
+        UserError: the run keeps no such folder, or it is redacted and what it was is not in `evidence`.
+    """
+    fetched = fetch_files(tracking_uri, run_id, path, out)
+    if (fetched / REDACTED_FILE).is_file():
+        whole = None if evidence is None else evidence / run_id / path
+        if whole is None or not whole.is_dir():
+            raise UserError(
+                f"texts among the artifacts {path!r} of run {run_id} are redacted, and what they were is "
+                f"{'not known' if whole is None else f'not in {whole}'}; name the home of the run that made "
+                "them with --home"
+            )
+        shutil.copytree(whole, fetched, dirs_exist_ok=True)
+    return fetched
+
+
+def _copy(source: Path, copy: Path, redact: Redact) -> bool:
+    """Copy a file, its texts redacted; whether that changed any. One without any is the same to the byte."""
+    if source.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+
+        table = parquet.read_table(source)
+        before = table.to_pylist()
+        after = redacted(before, redact)
+        if after != before:
+            parquet.write_table(pa.Table.from_pylist(after, schema=table.schema), copy)
+            return True
+    elif source.suffix == ".json":
+        before = json.loads(source.read_text(encoding="utf-8"))
+        after = redacted(before, redact)
+        if after != before:
+            copy.write_text(json.dumps(after), encoding="utf-8")
+            return True
+    shutil.copy(source, copy)
+    return False
+
+
+def redacted(value: Any, redact: Redact) -> Any:
+    """The value with every text in it redacted; names of fields stay."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {name: redacted(one, redact) for name, one in value.items()}
+    if isinstance(value, list):
+        return [redacted(one, redact) for one in value]
+    return value
