@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tasks.edit_dataset import EditDataset
 from tasks.records import UserError
@@ -84,6 +85,12 @@ def end_run(tracking_uri: str, run_id: str, *, verdict: str) -> None:
 
 
 def artifact_address(tracking_uri: str, run_id: str, path: str) -> str:
-    """Where an artifact of a run is, as a URI."""
+    """Where an artifact of a run is: on the server's page, or as a URI where there is no server."""
     with tracking(tracking_uri) as client:
-        return f"{client.get_run(run_id).info.artifact_uri}/{path}"
+        info = client.get_run(run_id).info
+    server = urlsplit(tracking_uri)
+    if server.scheme not in ("http", "https"):
+        return f"{info.artifact_uri}/{path}"
+    # A link is for everybody, and no place for somebody's name and password.
+    page = server._replace(netloc=server.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return f"{page.rstrip('/')}/#/experiments/{info.experiment_id}/runs/{run_id}/artifacts/{path}"

@@ -9,7 +9,7 @@ import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -46,7 +46,7 @@ def tracking(tracking_uri: str | None, *, create: bool = False) -> Iterator[Any]
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     try:
-        with _no_transfer_bars():
+        with _quiet_client():
             yield mlflow.MlflowClient()
     except (SQLAlchemyError, ConnectionError, UnsupportedModelRegistryStoreURIException) as error:
         raise _unusable(uri, error) from error
@@ -63,18 +63,22 @@ def tracking(tracking_uri: str | None, *, create: bool = False) -> Iterator[Any]
 
 
 @contextmanager
-def _no_transfer_bars() -> Iterator[None]:
-    """Without a progress bar for every small file that MLflow copies, unless the user asked for them."""
-    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR as SETTING
+def _quiet_client() -> Iterator[None]:
+    """Without what MLflow prints, unless the user asked for it.
 
-    if SETTING.is_set():
+    That is a progress bar for every small file, and the address of a run: with the password, if it has one.
+    """
+    from mlflow import environment_variables as variables
+
+    with ExitStack() as stack:
+        for setting, quiet in (
+            (variables.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR, False),
+            (variables.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT, True),
+        ):
+            if not setting.is_set():
+                setting.set(quiet)
+                stack.callback(setting.unset)
         yield
-        return
-    SETTING.set(False)
-    try:
-        yield
-    finally:
-        SETTING.unset()
 
 
 def has_store(uri: str) -> bool:
