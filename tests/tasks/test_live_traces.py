@@ -15,6 +15,7 @@ from tasks import live_traces
 from tasks.live_traces import TraceWriter
 from tasks.live_version import LiveVersion
 from tasks.tracing import Request, new_trace_id
+from validation.redaction import Rule
 
 MODEL: Any = None
 VERSION = LiveVersion("m", "1", "", MODEL, MODEL, Overrides())
@@ -110,3 +111,23 @@ def test_a_store_that_fails_is_not_tried_for_every_batch_at_the_end(
     ending.join(10)
     assert (writer.written, writer.lost) == (0, 201)
     assert store.tries <= 2
+
+
+def test_what_is_asked_and_answered_is_redacted_before_it_is_written(
+    mlflow_store: str, monkeypatch: pytest.MonkeyPatch
+):
+    written: list[Request] = []
+    monkeypatch.setattr(
+        live_traces, "write_traces", lambda _uri, _where, requests, **_: written.extend(requests)
+    )
+    secret = "AKIAIOSFODNN7EXAMPLE"
+    turns = ({"role": "user", "content": f"my key is {secret}"},)
+    now = time.time_ns()
+    writer = TraceWriter(mlflow_store, "traces", redact=Rule().redact)
+    writer.start()
+    writer.add(VERSION, Request("tr-1", secret, f"no, {secret}", now, now, messages=turns))
+    writer.stop()
+    assert [(one.prompt, one.output, one.messages[0]["role"]) for one in written] == [
+        ("[redacted: an AWS access key]", "no, [redacted: an AWS access key]", "user")
+    ]
+    assert secret not in repr(written)
