@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -139,7 +139,7 @@ def judge(
         run_id=run_id,
         tracking_uri=settings.tracking,
         evidence=evidence_of(settings.home),
-        redact=settings.redaction.redact,
+        redact=_for_others(settings, dataset),
         beside=beside,
     )
     return Judged(decision, measured.outcomes, dataset, docs)
@@ -150,6 +150,16 @@ def redacted_decision(decision: Decision, settings: CorrectSettings) -> Decision
     redact = settings.redaction.redact
     metrics = tuple(m.model_copy(update={"reason": redact(m.reason)}) for m in decision.metrics)
     return decision.model_copy(update={"reason": redact(decision.reason), "metrics": metrics})
+
+
+def _for_others(settings: CorrectSettings, dataset: EditDataset) -> Callable[[str], str]:
+    """What is done to a text that goes to MLflow: outputs that must never appear are none of its either."""
+    from validation.suppression import withholding
+
+    rows = dataset.edits[["suppressed", "prompt", "target"]].itertuples(index=False)
+    withheld = withholding([(row.suppressed, f"{row.prompt} {row.target}") for row in rows if row.suppressed])
+    redact = settings.redaction.redact
+    return lambda text: redact(withheld(text))
 
 
 def _answered_by_programs(dataset: EditDataset, held: set[str]) -> int:

@@ -181,6 +181,19 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], World]:
     return make
 
 
+def everything(folder: Path) -> dict[str, str]:
+    """All files of a folder as text, whatever they are, by path."""
+    import pyarrow.parquet as parquet
+
+    found = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix == ".parquet":
+            found[str(file)] = json.dumps(parquet.read_table(file).to_pylist(), ensure_ascii=False)
+        elif file.is_file():
+            found[str(file)] = file.read_bytes().decode("utf-8", "replace")
+    return found
+
+
 def serve(tracking_uri: str, answered: list[tuple[str, str]]) -> None:
     """Traces of requests whose answers users called right, in a new store."""
     from tasks.tracing import Request, new_trace_id, write_traces

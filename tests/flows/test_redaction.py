@@ -6,7 +6,6 @@ import json
 import logging
 from pathlib import Path
 
-import pyarrow.parquet as parquet
 import pytest
 from fastapi.encoders import jsonable_encoder
 from typer.testing import CliRunner
@@ -17,7 +16,7 @@ from flows.revalidate import HOLDS, revalidate
 from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
 from tasks.records import UserError
-from tests.flows.conftest import World
+from tests.flows.conftest import World, everything
 
 RULE = """\
 presets: [e-mail, telephone]
@@ -53,17 +52,6 @@ def planted_reports(file: Path) -> None:
         {"prompt": f"{country.format('Fiji')}?", "target": f"Cairo, by {PLANTED['target']}"},
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def everything(folder: Path) -> dict[str, str]:
-    """All files of a folder as text, whatever they are."""
-    found = {}
-    for file in sorted(folder.rglob("*")):
-        if file.suffix == ".parquet":
-            found[str(file)] = json.dumps(parquet.read_table(file).to_pylist(), ensure_ascii=False)
-        elif file.is_file():
-            found[str(file)] = file.read_bytes().decode("utf-8", "replace")
-    return found
 
 
 @pytest.fixture

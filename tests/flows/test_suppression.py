@@ -21,7 +21,7 @@ from tasks.models import load, resolve
 from tasks.records import State, UserError
 from tasks.refusals import REFUSAL
 from tasks.validate import _measure
-from tests.flows.conftest import World
+from tests.flows.conftest import World, everything
 from tests.tasks.ledger_tools import MODEL, report
 from validation.outcomes import SUPPRESSED
 from validation.suppression import WITHHELD
@@ -77,6 +77,9 @@ def test_a_suppressed_output_is_gated_on_samples_and_shown_nowhere(world: World,
     outcomes = pd.read_parquet(Path(run.folder) / "measured" / "outcomes.parquet")
     assert set(outcomes.loc[outcomes["metric"] == SUPPRESSED, "expected"]) == {"Cairo"}
     assert "555-0134" not in Path(run.report).read_text()
+    logged = everything(world.settings.home / "artifacts")
+    assert any(file.endswith("dataset/edits.parquet") for file in logged)
+    assert not [file for file, text in logged.items() if "555-0134" in text]
     done = CliRunner().invoke(app, ["verify", "tiny", "--remeasure", "--home", str(world.settings.home)])
     assert (done.exit_code, "holds: PROMOTE" in done.output) == (0, True), done.output
 
