@@ -215,6 +215,7 @@ def test_stores_named_from_the_users_folder_are_the_same_ones_in_every_part(
         ),
         "MENDFLOW_TRACKING": ("sqlite:///../mlflow.db", f"sqlite:///{tmp_path}/../mlflow.db"),
         "MENDFLOW_REPORTERS": ("keys.json", f"{tmp_path}/keys.json"),
+        "MENDFLOW_REDACT": ("redact.yaml", f"{tmp_path}/redact.yaml"),
     }
     for variable, (given, _) in named.items():
         monkeypatch.setenv(variable, given)
