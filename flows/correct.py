@@ -24,6 +24,7 @@ from flows.judge import check_own_gates
 from flows.notify import tell_of_run
 from flows.overriding import overrides_differ, wanted_overrides, with_other_overrides
 from flows.promote import brought_back, put_back
+from flows.review import ask_reviewers, read_reviews
 from flows.settings import CorrectSettings
 from flows.show import publish, write_run_report
 from tasks import approval, promotion, register
@@ -33,6 +34,7 @@ from tasks.models import resolve
 from tasks.overriding import overridden
 from tasks.records import Collected, Rejected, State, UserError
 from tasks.registry import describe
+from tasks.review.questions import Kind
 from validation.verdict import Verdict
 
 RESULT_FILE = "result.json"
@@ -80,9 +82,12 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         notebook = Notebook(settings.home / "runs" / name)
 
         with narrator.stage("collect", "Collect flagged errors"):
+            reviewed = read_reviews(settings, ledger)
             collected = collected_errors(settings, ledger)
             ledger.record(collected.reports)
             narrator.left_out(collected.rejected)
+        for line in (*reviewed.done, *reviewed.open):
+            narrator.say(f"review: {line}")
         if answerer is not None:
             with narrator.stage("answer", "Answer reports that came without an answer") as progress:
                 answered = answer_waiting(settings, ledger, answerer, progress)
@@ -93,6 +98,8 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             f"{len(collected.reports)} reports, {len(ledger.corrections(name, State.ACCEPTED))} new "
             f"corrections, {len(collected.traffic)} other requests"
         )
+        if settings.review_queue:
+            ask_reviewers(settings, ledger, kinds=(Kind.ANSWER, Kind.CHOOSE))
         wanted = {c.id for c in ledger.corrections(name, *stages.OPEN)}
         if wanted == set(champion.correction_ids):
             notebook.forget()
@@ -182,6 +189,9 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             )
             if overrides_differ(champion, overrides):
                 result = _with_other_overrides(result, settings, ledger, champion, overrides)
+        if settings.review_queue:
+            # With the rewordings that this run's dataset has.
+            ask_reviewers(settings, ledger)
         result.counts = _counts(ledger, name)
         _write_result(result, taken.folder)
         notebook.forget()

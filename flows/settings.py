@@ -68,6 +68,9 @@ class CorrectSettings(BaseModel):
     training_steps: int = Field(default=60, ge=1, description="steps of a training inside the flow")
     training_data: Path | None = Field(default=None, description="edit data to train on; by default traffic")
     promotion: Literal["auto", "review"] = Field(default="auto", description="who promotes what passes")
+    review_queue: bool = Field(
+        default=False, description="put what waits for a person into a review queue in MLflow"
+    )
     notify: str = Field(
         default_factory=lambda: os.environ.get(NOTIFY_VARIABLE, ""),
         pattern="^([^/]+/[^/]+)?$",

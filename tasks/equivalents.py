@@ -89,7 +89,10 @@ def fit_to_teach(edited: Sequence[Correction], phrasings: Mapping[str, Sequence[
     asked = _asked_by(edited, phrasings)
     fit = Fit([], {}, [])
     for c in edited:
-        faults = {text: _fault(text, c) for text in (*c.equivalents, *(p.text for p in phrasings[c.id]))}
+        refused = {normalise_prompt(text) for text in c.refused}
+        offered = [*c.equivalents, *(p.text for p in phrasings[c.id])]
+        barred = {text for text in offered if normalise_prompt(text) in refused}
+        faults = {text: "was refused in review" if text in barred else _fault(text, c) for text in offered}
         for text in c.equivalents:
             rivals = _answered_otherwise(c, asked.get(_question(text, c), []))
             if rivals and not faults[text]:
@@ -99,7 +102,9 @@ def fit_to_teach(edited: Sequence[Correction], phrasings: Mapping[str, Sequence[
         )
         # A fault that the prompt has too is the prompt's, and judged there.
         own = bool(_fault(c.prompt, c))
-        fit.phrasings[c.id] = [p for p in phrasings[c.id] if own or not faults[p.text]]
+        fit.phrasings[c.id] = [
+            p for p in phrasings[c.id] if p.text not in barred and (own or not faults[p.text])
+        ]
         fit.notes.extend(
             f"a phrasing that a reporter gave to correction {c.id} was left out: it {faults[text]}"
             for text in c.equivalents

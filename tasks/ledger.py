@@ -20,6 +20,7 @@ from tasks import ledger_changes as changes
 from tasks import ledger_rows as rows
 from tasks.leases import Lease, LeaseHeld, LeaseLost
 from tasks.ledger_database import Database, lock_models
+from tasks.ledger_refusals import refuse
 from tasks.ledger_rules import TARGET_LIMIT, IllegalTransition, SourceTaken, Standing, Transition
 from tasks.promotion_log import Phase, Promotion
 from tasks.records import Correction, ErrorReport, State
@@ -180,6 +181,7 @@ class Ledger:
             | ({"approved": True} if c.approved_at else {})
             | ({"answerer": c.answerer} if c.answerer else {})
             | ({"suppressed": c.suppressed} if c.suppressed else {})
+            | ({"refused": c.refused} if c.refused else {})
             for c in self.corrections(model_name, *states)
             if c.id not in without
         ]
@@ -263,6 +265,28 @@ class Ledger:
         with self._database.writing() as connection:
             lock_models(connection, [model_name])
             changes.still_waiting(connection, model_name, reasons)
+
+    def refuse_rewordings(
+        self,
+        id: str,  # noqa: A002
+        rewordings: Collection[str],
+        reviewer: str,
+        source: str,
+        *,
+        model_name: str,
+    ) -> None:
+        """Leave these rewordings of a correction's prompt out of every edit dataset from now on.
+
+        They are all that the source refuses: what it refused before and does not now is used again.
+
+        Raises:
+            UserError: no such correction.
+        """
+        with self._database.writing() as connection:
+            lock_models(connection, [model_name])
+            one = rows.load(connection, rows.model_of(connection, id, model_name), [id])[id]
+            digest = rows.prompt_digest(one.prompt, chat=one.chat)
+            refuse(connection, model_name, digest, rewordings, reviewer, source)
 
     def resolve(self, id: str, decided_by: str, *, model_name: str | None = None) -> Correction:  # noqa: A002
         """Choose a correction over others that contradict it, or over checks that hold it; the others lose.

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from tasks import ledger_schema as schema
+from tasks.ledger_refusals import refused_of
 from tasks.ledger_rules import CHOSEN, OPEN_STATES, Given, Standing, Transition, check_transition, merge
 from tasks.records import Correction, ErrorReport, State, UserError, normalise_prompt
 
@@ -131,8 +132,9 @@ def load(
     if standing is None:
         standing = standing_of(connection, model_name, ids)
     reports, approved = reports_of(connection, model_name, ids), approved_at(connection, model_name, ids)
+    refused = refused_of(connection, model_name, ids)
     return {
-        id_: merge(id_, model_name, of_one, standing[id_], approved.get(id_))
+        id_: merge(id_, model_name, of_one, standing[id_], approved.get(id_), refused.get(id_, ()))
         for id_, of_one in reports.items()
     }
 

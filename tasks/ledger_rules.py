@@ -171,6 +171,7 @@ def merge(
     reports: Sequence[ErrorReport],
     standing: Standing,
     approved_at: datetime | None = None,
+    refused: tuple[str, ...] = (),
 ) -> Correction:
     """One correction out of its reports, oldest first: first words count, lists are joined."""
     first = reports[0]
@@ -187,6 +188,7 @@ def merge(
         severity=next((r.severity for r in reports if r.severity != "normal"), "normal"),
         equivalents=_joined(r.equivalents for r in reports),
         locality=_joined(r.locality for r in reports),
+        refused=refused,
         state=standing.state,
         reason=standing.reason,
         reports=len(reports),

@@ -131,6 +131,22 @@ answers = sa.Table(
     sa.UniqueConstraint("model_name", "correction_id"),
 )
 
+# What a rewording means is a matter of the prompt, whatever its answer: no correction is named. The last row
+# of a source about a rewording counts.
+refused_rewordings = sa.Table(
+    f"{PREFIX}refused_rewordings",
+    metadata,
+    sa.Column("sequence", sa.Integer, primary_key=True),
+    sa.Column("model_name", sa.String(255), nullable=False),
+    sa.Column("prompt_digest", sa.String(64), nullable=False),
+    sa.Column("rewording", StorableText, nullable=False),
+    sa.Column("refused", sa.Boolean, nullable=False),
+    sa.Column("reviewer", StorableText, nullable=False),
+    sa.Column("source", StorableText, nullable=False),
+    sa.Column("at", UtcDateTime, nullable=False),
+    sa.Index(None, "model_name", "prompt_digest"),
+)
+
 leases = sa.Table(
     f"{PREFIX}leases",
     metadata,

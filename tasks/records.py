@@ -76,6 +76,9 @@ class Correction(BaseModel):
     severity: str = "normal"
     equivalents: tuple[str, ...] = ()
     locality: tuple[str, ...] = ()
+    refused: tuple[str, ...] = Field(
+        default=(), description="rewordings that a reviewer says mean something else"
+    )
     state: State
     reason: str = ""
     reports: int = Field(default=1, description="how many times the same complaint came in")

@@ -19,18 +19,19 @@ class Request:
     """One request that was answered: what its trace shows. Times are nanoseconds since 1970.
 
     `override` is the correction whose override answered instead of the model, or "". Where there are
-    `messages`, as OpenAI has them, they are what the trace shows, in place of the prompt. `attributes` are
-    those of this request alone.
+    `messages`, as OpenAI has them, they are what the trace shows, in place of the prompt. `attributes` and
+    `tags` are those of this request alone.
     """
 
     trace_id: str
     prompt: str
-    output: str
+    output: Any
     started: int
     ended: int
     override: str = ""
     messages: tuple[Mapping[str, str], ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def write_traces(
                 request_preview=_preview(request.inputs),
                 response_preview=_preview(request.output),
                 trace_metadata=dict(of_all),
-                tags={**tags, TraceTagKey.TRACE_NAME: "answer"},
+                tags={**tags, **request.tags, TraceTagKey.TRACE_NAME: "answer"},
             )
         )
     if requests:
@@ -110,7 +111,8 @@ def _span(request: Request, experiment_id: str, attributes: Mapping[str, Any]) -
         {
             "name": "answer",
             "trace_id": base64.b64encode(bytes.fromhex(request.trace_id.removeprefix("tr-"))).decode(),
-            "span_id": base64.b64encode(secrets.token_bytes(8)).decode(),
+            # The same at every attempt: what is written twice is there once.
+            "span_id": base64.b64encode(bytes.fromhex(request.trace_id[-16:])).decode(),
             "parent_span_id": None,
             "start_time_unix_nano": request.started,
             "end_time_unix_nano": request.ended,

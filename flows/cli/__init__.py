@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from flows.cli import cleaning, editing, endpoint, jobs, ledger, machine, serving, versions
+from flows.cli import cleaning, editing, endpoint, jobs, ledger, machine, reviewing, serving, versions
 from tasks.records import UserError
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command()(ledger.corrections)
 app.command()(ledger.answer)
 app.command()(ledger.choose)
 app.command()(ledger.retire)
+app.command()(reviewing.review)
 app.command()(ledger.history)
 app.command("train-editor")(editing.train_editor)
 app.command()(editing.edit)

@@ -68,6 +68,9 @@ def correct(
         Path | None, typer.Option(help="Edit data to train an editor on, even where there is one.")
     ] = None,
     review: Annotated[bool, typer.Option(help="Leave what passes for a person to promote.")] = False,
+    review_queue: Annotated[
+        bool, typer.Option("--review-queue", help="Put what waits for a person before reviewers in MLflow.")
+    ] = False,
     gates: Annotated[Path | None, typer.Option(help="Gate file; by default mendflow's own.")] = None,
     answerer: Annotated[
         str,
@@ -126,6 +129,7 @@ def correct(
         retrain=retrain,
         training_data=training_data,
         promotion="review" if review else "auto",
+        review_queue=review_queue,
         gates=gates,
         answerer=answerer or None,
         reporter_limit=reporter_limit,

@@ -68,14 +68,18 @@ def collect(
     tracking: Tracking = "",
     ledger: LedgerUrl = "",
 ) -> None:
-    """Take flagged errors into the ledger, from MLflow traces or from a file."""
+    """Take flagged errors into the ledger, from MLflow traces or from a file, and what reviewers answered."""
+    from flows.review import read_reviews
     from flows.stages import collect_errors
+    from tasks.ledger import Ledger
     from tasks.reporting import take_reports
 
     settings = settings_of(
         name, home, tracking=tracking, ledger=ledger, source=source, experiment=experiment, chat=chat
     )
     use_running_server(home)
+    with Ledger(settings.ledger) as book:
+        reviewed = read_reviews.fn(settings, book)
     found = collect_errors.fn(settings)
     corrections = take_reports(found.reports, ledger_url=settings.ledger)
     for rejected in found.rejected:
@@ -84,6 +88,8 @@ def collect(
     for correction in corrections:
         table.add_row(correction.id, correction.state, escape(correction.prompt), escape(correction.reason))
     Console().print(table)
+    for line in (*reviewed.done, *reviewed.open):
+        typer.echo(f"review: {line}")
     typer.echo(
         f"{len(found.reports)} reports, {len(corrections)} corrections, {len(found.rejected)} unreadable"
     )

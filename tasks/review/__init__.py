@@ -1,0 +1,1 @@
+"""Corrections that people review on MLflow's own pages, and what they say there."""

@@ -1,0 +1,290 @@
+"""The review queue of a model in MLflow: its questions, its items, and what reviewers wrote there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tasks.collect import MODEL_TAG
+from tasks.records import UserError
+from tasks.review.questions import MOST_REWORDINGS, Kind, Question
+from tasks.tracing import Request, write_traces
+from tasks.tracking import experiment_id, tracking
+from tasks.urls import without_password
+
+# The names of the assessments that answers become, as reviewers read them.
+RIGHT = "Should this correction be made?"
+WANTED = "What should the model have said?"
+MEANING = "Which rewordings mean something else?"
+
+CORRECTION_TAG, KIND_TAG = "mendflow.correction", "mendflow.question"
+# What became of an answer, for people; what was carried out of it last; and the correction that it led to.
+OUTCOME_TAG, DONE_TAG, RESULT_TAG = "mendflow.review", "mendflow.review.done", "mendflow.review.correction"
+PENDING, COMPLETE, DECLINED = "pending", "complete", "declined"
+
+_PAGE = 100
+# MLflow refuses longer tags and names.
+_TAG_LENGTH, _NAME_LENGTH = 4000, 250
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question in the queue, and what was said to it; `rewordings` are those shown, by number from 1."""
+
+    trace_id: str
+    status: str
+    correction_id: str
+    kind: Kind
+    rewordings: tuple[str, ...] = ()
+    assessments: tuple[Any, ...] = ()
+    outcome: str = ""
+    done: str = ""
+    result: str = ""
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A model's queue in one MLflow store, to be used inside the block that opened it."""
+
+    client: Any
+    model_name: str
+    experiment: str
+    queue_id: str
+    items: dict[str, str] = field(default_factory=dict)
+
+    def put(self, questions: Sequence[Question]) -> int:
+        """Put questions up; how many were not there before. One that was answered stays answered."""
+        from mlflow.genai import review_queues
+
+        new = [one for one in questions if one.trace_id not in self.items]
+        # A run that was interrupted may have written some.
+        written = {trace.info.trace_id for trace in self._traces(spans=False)} if new else set()
+        now = time.time_ns()
+        requests = [
+            Request(
+                trace_id=one.trace_id,
+                prompt=one.correction.prompt,
+                output=one.shown(),
+                started=now,
+                ended=now,
+                tags={CORRECTION_TAG: one.correction.id, KIND_TAG: one.kind.value},
+            )
+            for one in new
+            if one.trace_id not in written
+        ]
+        tags = {MODEL_TAG: self.model_name}
+        write_traces(
+            self.client.tracking_uri, self.experiment, requests, tags=tags, metadata={}, attributes={}
+        )
+        if new:
+            review_queues.add_items_to_review_queue(self.queue_id, item_ids=[one.trace_id for one in new])
+        return len(new)
+
+    def read(self, *statuses: str) -> Iterator[Item]:
+        """The items with one of these statuses, the one that was asked first first."""
+        if not any(status in statuses for status in self.items.values()):
+            return
+        for trace in self._traces(spans=True):
+            trace_id, tags = trace.info.trace_id, trace.info.tags
+            status = self.items.get(trace_id)
+            if status not in statuses or CORRECTION_TAG not in tags:
+                continue
+            root = next((span for span in trace.data.spans if span.parent_id is None), None)
+            shown = (root.outputs or {}).get("rewordings", {}) if root is not None else {}
+            yield Item(
+                trace_id=trace_id,
+                status=status,
+                correction_id=tags[CORRECTION_TAG],
+                kind=Kind(tags[KIND_TAG]),
+                rewordings=tuple(shown[str(n)] for n in range(1, len(shown) + 1)),
+                assessments=tuple(trace.info.assessments),
+                outcome=tags.get(OUTCOME_TAG, ""),
+                done=tags.get(DONE_TAG, ""),
+                result=tags.get(RESULT_TAG, ""),
+            )
+
+    def note(self, trace_id: str, tags: dict[str, str]) -> None:
+        """Say on an item what became of it."""
+        for key, value in tags.items():
+            self.client.set_trace_tag(trace_id, key, value[:_TAG_LENGTH])
+
+    def reopen(self, trace_id: str, why: str) -> None:
+        """Ask again, saying why what was said is not enough."""
+        from mlflow.genai import review_queues
+
+        self.note(trace_id, {OUTCOME_TAG: f"open again: {why}"})
+        review_queues.set_review_queue_item_status(self.queue_id, item_id=trace_id, status=PENDING)
+
+    def withdraw(self, trace_ids: Sequence[str]) -> None:
+        """Take out of the queue what nobody has to answer any more."""
+        from mlflow.genai import review_queues
+
+        if trace_ids:
+            review_queues.remove_items_from_review_queue(self.queue_id, item_ids=list(trace_ids))
+
+    def _traces(self, *, spans: bool) -> Iterator[Any]:
+        """The traces of the model's questions, those of items that were taken out too."""
+        quoted = self.model_name.replace("'", "")
+        token = None
+        while True:
+            page = self.client.search_traces(
+                locations=[self.experiment],
+                # No quotation mark can be written in a filter; then all models' are searched.
+                filter_string=f"tags.`{MODEL_TAG}` = '{quoted}'" if quoted == self.model_name else None,
+                max_results=_PAGE,
+                order_by=["timestamp_ms ASC"],
+                page_token=token,
+                include_spans=spans,
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+
+def experiment_of_reviews(experiment: str) -> str:
+    """The experiment of the reviews, beside that of the traffic: a review is no request."""
+    return f"{experiment}-review"
+
+
+@contextmanager
+def find_queue(tracking_uri: str, experiment: str, model_name: str) -> Iterator[Queue | None]:
+    """A model's queue; None where nobody was ever asked.
+
+    Raises:
+        UserError: MLflow cannot be reached, or has no review queues.
+    """
+    with _mlflow(tracking_uri) as client:
+        there = client.get_experiment_by_name(experiment_of_reviews(experiment))
+        found = _queue(there.experiment_id, model_name) if there is not None else None
+        yield found and _opened(client, model_name, there.experiment_id, found)
+
+
+@contextmanager
+def make_queue(
+    tracking_uri: str, experiment: str, model_name: str, reviewers: Sequence[str] = ()
+) -> Iterator[Queue]:
+    """A model's queue, made if there is none; reviewers are added to those that it has.
+
+    Without reviewers it is for everybody who reaches the page.
+
+    Raises:
+        UserError: MLflow cannot be reached, has no review queues, or refuses the reviewers.
+    """
+    from mlflow.genai import review_queues
+
+    with _mlflow(tracking_uri) as client:
+        place = experiment_id(client, experiment_of_reviews(experiment))
+        found = _queue(place, model_name)
+        if found is None:
+            found = review_queues.create_review_queue(
+                _name(model_name),
+                queue_type="custom",
+                users=list(reviewers),
+                schema_ids=_schemas(place),
+                experiment_id=place,
+            )
+        elif reviewers:
+            review_queues.update_review_queue(found.queue_id, users=[*found.users, *reviewers])
+        yield _opened(client, model_name, place, found)
+
+
+@contextmanager
+def _mlflow(tracking_uri: str) -> Iterator[Any]:
+    """A client of the store; that it has no queues, or refuses one, is said in words."""
+    from mlflow.exceptions import MlflowException
+
+    with tracking(tracking_uri) as client:
+        try:
+            yield client
+        except NotImplementedError as error:
+            raise _without_queues(tracking_uri) from error
+        except MlflowException as error:
+            if error.error_code in ("ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"):
+                raise _without_queues(tracking_uri) from error
+            if error.error_code == "INVALID_PARAMETER_VALUE":
+                raise UserError(f"MLflow refuses the review queue: {error.message}") from error
+            raise
+
+
+def _opened(client: Any, model_name: str, place: str, queue: Any) -> Queue:
+    return Queue(client, model_name, str(place), queue.queue_id, _items(queue.queue_id))
+
+
+def _without_queues(tracking_uri: str) -> UserError:
+    return UserError(
+        f"MLflow at {without_password(tracking_uri)} has no review queues: they take version 3.14 or newer, "
+        "and a database; upgrade it, or decide with `mendflow answer`, `choose` and `retire`"
+    )
+
+
+def _name(model_name: str) -> str:
+    # One queue name is taken, and so may a model's be.
+    return f"corrections of {model_name}"[:_NAME_LENGTH]
+
+
+def _queue(place: str, model_name: str) -> Any | None:
+    from mlflow.genai import review_queues
+
+    wanted, token = _name(model_name).lower(), None
+    while True:
+        page = review_queues.list_review_queues(experiment_id=place, max_results=_PAGE, page_token=token)
+        found = next((queue for queue in page if queue.name.lower() == wanted), None)
+        token = page.token
+        if found is not None or not token:
+            return found
+
+
+def _items(queue_id: str) -> dict[str, str]:
+    """The status of every item, in the order that they were put up in."""
+    from mlflow.genai import review_queues
+
+    found, token = [], None
+    while True:
+        page = review_queues.list_review_queue_items(queue_id, max_results=_PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            break
+    found.sort(key=lambda item: (item.creation_time_ms, item.item_id))
+    return {item.item_id: str(item.status) for item in found}
+
+
+def _schemas(place: str) -> list[str]:
+    """The ids of the questions in the order to ask them in, made where they are missing."""
+    from mlflow.genai import label_schemas
+    from mlflow.genai.label_schemas import InputCategorical, InputPassFail, InputText
+
+    wanted: dict[str, tuple[str, Any, str]] = {
+        RIGHT: (
+            "feedback",
+            InputPassFail(positive_label="Yes", negative_label="No"),
+            "No closes it, unless you write another answer below; say why in the comment.",
+        ),
+        WANTED: (
+            "expectation",
+            InputText(),
+            "Only where nothing is said that it should have said, or something else is right.",
+        ),
+        MEANING: (
+            "feedback",
+            InputCategorical([str(n) for n in range(1, MOST_REWORDINGS + 1)], multi_select=True),
+            "By their numbers; the model is not taught to answer those as it answers the prompt.",
+        ),
+    }
+    there = {one.name: one.schema_id for one in label_schemas.list_label_schemas(place, max_results=_PAGE)}
+    for name, (kind, given, instruction) in wanted.items():
+        if name not in there:
+            made = label_schemas.create_label_schema(
+                name,
+                type=kind,  # type: ignore[arg-type]
+                input=given,
+                instruction=instruction,
+                enable_comment=name == RIGHT,
+                experiment_id=place,
+            )
+            there[name] = made.schema_id
+    return [str(there[name]) for name in wanted]
