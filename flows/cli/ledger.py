@@ -71,6 +71,7 @@ def collect(
     """Take flagged errors into the ledger, from MLflow traces or from a file, and what reviewers answered."""
     from flows.review import read_reviews
     from flows.stages import collect_errors
+    from tasks.collect import NoExperiment
     from tasks.ledger import Ledger
     from tasks.reporting import take_reports
 
@@ -80,7 +81,16 @@ def collect(
     use_running_server(home)
     with Ledger(settings.ledger) as book:
         reviewed = read_reviews.fn(settings, book)
-    found = collect_errors.fn(settings)
+    lines = [*reviewed.done, *reviewed.open]
+    for line in lines:
+        typer.echo(f"review: {line}")
+    try:
+        found = collect_errors.fn(settings)
+    except NoExperiment:
+        # What reviewers answered may be all that there is to collect.
+        if not lines:
+            raise
+        return
     corrections = take_reports(found.reports, ledger_url=settings.ledger)
     for rejected in found.rejected:
         typer.echo(f"{rejected.source}: {rejected.reason}", err=True)
@@ -88,8 +98,6 @@ def collect(
     for correction in corrections:
         table.add_row(correction.id, correction.state, escape(correction.prompt), escape(correction.reason))
     Console().print(table)
-    for line in (*reviewed.done, *reviewed.open):
-        typer.echo(f"review: {line}")
     typer.echo(
         f"{len(found.reports)} reports, {len(corrections)} corrections, {len(found.rejected)} unreadable"
     )

@@ -254,25 +254,25 @@ def _items(queue_id: str) -> dict[str, str]:
 
 
 def _schemas(place: str) -> list[str]:
-    """The ids of the questions in the order to ask them in, made where they are missing."""
+    """The ids of the questions, made where they are missing; the page shows the one made last first."""
     from mlflow.genai import label_schemas
     from mlflow.genai.label_schemas import InputCategorical, InputPassFail, InputText
 
     wanted: dict[str, tuple[str, Any, str]] = {
-        RIGHT: (
+        MEANING: (
             "feedback",
-            InputPassFail(positive_label="Yes", negative_label="No"),
-            "No closes it, unless you write another answer below; say why in the comment.",
+            InputCategorical([str(n) for n in range(1, MOST_REWORDINGS + 1)], multi_select=True),
+            "By their numbers; none, where all mean the same. Those will not be taught.",
         ),
         WANTED: (
             "expectation",
             InputText(),
-            "Only where nothing is said that it should have said, or something else is right.",
+            "Only where no answer is shown that it should have given, or another one is right.",
         ),
-        MEANING: (
+        RIGHT: (
             "feedback",
-            InputCategorical([str(n) for n in range(1, MOST_REWORDINGS + 1)], multi_select=True),
-            "By their numbers; the model is not taught to answer those as it answers the prompt.",
+            InputPassFail(positive_label="Yes", negative_label="No"),
+            "No closes it, unless you write another answer; say why.",
         ),
     }
     there = {one.name: one.schema_id for one in label_schemas.list_label_schemas(place, max_results=_PAGE)}

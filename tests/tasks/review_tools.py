@@ -24,6 +24,7 @@ class Review:
 
     def __init__(self, ledger: Ledger, uri: str, **settings: Any) -> None:
         self.name, self.ledger, self.uri = f"reviewed-{next(_NUMBERS)}", ledger, uri
+        self.experiment = self.name
         self.settings = CorrectSettings(
             model_name=self.name, tracking_uri=uri, experiment=self.name, **settings
         )
@@ -37,7 +38,7 @@ class Review:
         return read_reviews.fn(self.settings, self.ledger)
 
     def items(self, *statuses: str) -> list[Item]:
-        with find_queue(self.uri, self.name, self.name) as queue:
+        with find_queue(self.uri, self.experiment, self.name) as queue:
             return list(queue.read(*(statuses or ("pending", "complete", "declined")))) if queue else []
 
     def item(self, prompt: str, desired: str | None = None) -> Item:
@@ -64,7 +65,7 @@ class Review:
         return made
 
     def mark(self, item: Item, status: str, who: str | None) -> None:
-        with self.store(), find_queue(self.uri, self.name, self.name) as queue:
+        with self.store(), find_queue(self.uri, self.experiment, self.name) as queue:
             assert queue is not None
             review_queues.set_review_queue_item_status(
                 queue.queue_id, item_id=item.trace_id, status=status, completed_by=who
