@@ -19,6 +19,7 @@ from flows.cli import app
 from flows.correct import correct
 from flows.machine import HOST
 from flows.settings import CorrectSettings
+from tasks.edit_dataset import EditDataset
 from tasks.ledger import Ledger
 from tasks.records import State
 from tests.flows.conftest import World
@@ -104,3 +105,6 @@ def test_answers_on_a_server_free_what_a_run_held(
         rows = json.loads((Path(freed.folder) / "result.json").read_text())
         assert rows["counts"]["active"] == 4
         assert [item.status for item in review.items()] == ["complete", "complete"]
+    taught = EditDataset.load(Path(freed.folder) / "dataset").edits
+    of_one = taught[taught["prompt"] == prompts[0]].iloc[0]
+    assert answered.rewordings[0] not in (*of_one["equivalents"], *of_one["held_out"])
