@@ -1,106 +1,53 @@
+"""What the report says."""
+
 from __future__ import annotations
 
+import os
 import re
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
-from tests.validation.examples import EXPECTED_ROWS, WRONG, gate, outcomes
-from validation.gates import GateReport, run_gates
-from validation.outcomes import EDIT, EQUIVALENCE, LOCALITY, RETENTION, outcomes_frame
+from tests.validation.examples import WRONG
+from tests.validation.report_example import HOSTILE, Page, gate_example, outline, write_empty, write_example
+from validation.gates import GateReport
+from validation.outcomes import EDIT
 from validation.report import SetAside, write_report
 from validation.suppression import WITHHELD, withholding
 from validation.thresholds import load_gates
 from validation.verdict import decide
 
-HOSTILE = "<script>alert('x')</script>&<img src=x onerror=alert(1)>"
+GOLDEN = Path(__file__).parent / "golden"
 
 
-def says(metric: str, row_id: str, answer: str) -> str:
-    if (metric, row_id) in ((EDIT, "c5"), (EQUIVALENCE, "c7")):
-        return WRONG
-    if (metric, row_id) == (RETENTION, "r2"):
-        return "It slipped my mind."
-    if (metric, row_id) == (LOCALITY, "l3"):
-        return HOSTILE
-    return answer
-
-
-class Page(HTMLParser):
-    """What a browser would see: tags with their attributes, the text of cells by row, and all text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.rows: list[list[str]] = []
-        self.text = ""
-        self.in_cell = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-            self.in_cell = True
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self.in_cell = False
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if self.in_cell:
-            self.rows[-1][-1] += data.strip()
+def built_as(name: str, source: str) -> None:
+    """Hold a report's structure against a golden file, or write that anew where `GOLDEN=write` says so."""
+    found, kept = outline(source), GOLDEN / name
+    if os.environ.get("GOLDEN") == "write":
+        kept.write_text(found, encoding="utf-8")
+    assert found == kept.read_text(encoding="utf-8"), f"if it is meant so, GOLDEN=write writes {kept} anew"
 
 
 @pytest.fixture(scope="module")
 def gated() -> tuple[GateReport, pd.DataFrame]:
-    frame = outcomes(says)
-    report = gate(frame, teacher_forced=[0.97] * 12)
-    return report, frame
+    return gate_example()
 
 
 @pytest.fixture(scope="module")
 def source(gated: tuple[GateReport, pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("report") / "deep" / "report.html"
-    report, frame = gated
-    write_report(
-        path,
-        title="demo-model, version 3",
-        summary={"Champion": "version 2", "Editor": "malmen"},
-        verdict=decide(report, digests={"base": "ba5e" * 16}),
-        metrics=report.metrics,
-        outcomes=frame,
-        set_aside=[
-            SetAside("x1", HOSTILE, "quarantined", "the target is empty"),
-            SetAside("x2", "", "failed", "no"),
-        ],
-        solves=[
-            {"corrections": 12, "version": "3", "verdict": "REJECT", "reason": HOSTILE},
-            {"corrections": 11, "version": "", "verdict": "none", "reason": "it is not finite"},
-        ],
-        stages_seconds={"collect": 3.25, "validate": 61.5},
-        commands={
-            "Promote it": "mendflow promote demo --version 3 && echo 'done'",
-            "Undo": "mendflow rollback demo",
-        },
-        links={
-            "Run": "http://localhost:5000/#/runs/1",
-            "Docs": "docs/index.html",
-            "Trap": "javascript:alert(1)",
-        },
-    )
+    write_example(path, gated)
     return path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def page(source: str) -> Page:
     return Page(source)
+
+
+def test_it_has_the_structure_that_it_had(source: str) -> None:
+    built_as("report.txt", source)
 
 
 def test_the_verdict_comes_first(page: Page) -> None:
@@ -190,28 +137,36 @@ def test_it_is_light_and_dark(source: str) -> None:
     assert not re.search(r"#0[0-9]0[0-9]0[0-9]\b", figures)
 
 
-def written(path: Path, report: GateReport, frame: pd.DataFrame, **more: Any) -> str:
-    write_report(
-        path, title="t", summary={}, verdict=decide(report), metrics=report.metrics, outcomes=frame, **more
-    )
-    return path.read_text(encoding="utf-8")
-
-
 def test_the_same_report_twice(gated: tuple[GateReport, pd.DataFrame], tmp_path: Path) -> None:
-    first, second = (written(tmp_path / name, *gated) for name in ("a.html", "b.html"))
-    assert first == second
+    report, frame = gated
+    for name in ("a.html", "b.html"):
+        write_report(
+            tmp_path / name,
+            title="t",
+            summary={},
+            verdict=decide(report),
+            metrics=report.metrics,
+            outcomes=frame,
+        )
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
 def test_what_must_not_be_shown_is_withheld_and_who_answered_is_named(
     gated: tuple[GateReport, pd.DataFrame], tmp_path: Path
 ) -> None:
-    text = written(
+    report, frame = gated
+    write_report(
         tmp_path / "r.html",
-        *gated,
+        title="t",
+        summary={},
+        verdict=decide(report),
+        metrics=report.metrics,
+        outcomes=frame,
         set_aside=[SetAside("x1", "Is it Someone Else?", "failed", "it said Someone Else")],
         answerers={"c3": "table right.jsonl"},
         withheld=withholding([(("Someone Else",), "")]),
     )
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "Someone Else" not in text
     assert text.count(WITHHELD) > 12
     rows = [row for row in Page(text).rows if any("answered by table right.jsonl" in cell for cell in row)]
@@ -220,8 +175,8 @@ def test_what_must_not_be_shown_is_withheld_and_who_answered_is_named(
 
 
 def test_a_run_without_outcomes_has_a_report_too(tmp_path: Path) -> None:
-    empty = outcomes_frame([])
-    report = run_gates(empty, load_gates(), expected_rows=dict.fromkeys(EXPECTED_ROWS, 0))
-    text = written(tmp_path / "r.html", report, empty)
+    write_empty(tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "INSUFFICIENT" in text
+    built_as("empty_report.txt", text)
     assert "<figure>" not in text
