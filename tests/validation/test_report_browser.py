@@ -59,6 +59,9 @@ def test_it_shows_its_table_and_plots_without_an_error(
         row = page.locator("#gates tr", has_text=EDIT).first
         assert "0.917" in row.inner_text()
         assert row.locator("svg.bar circle.value").is_visible()
+        word = row.locator(".chip").bounding_box()
+        assert word is not None
+        assert word["x"] + word["width"] <= width, "whether a gate passed is seen without scrolling sideways"
 
         plots = page.locator("#plots figure svg")
         assert plots.count() == 3
