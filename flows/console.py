@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
@@ -16,12 +18,19 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Table
 
 from tasks.records import Rejected
 
 ReportProgress = Callable[[int, int, str], None]
 # Seconds between two lines about one stage where there is no terminal to show a bar on.
 BETWEEN_LINES = 20.0
+_MARKS = {
+    "passed": "[green]pass[/]",
+    "failed": "[red]FAIL[/]",
+    "insufficient": "[yellow]too few[/]",
+    "not_applicable": "no rows",
+}
 
 
 class Narrator:
@@ -94,3 +103,21 @@ class Narrator:
     def _print(self, text: str) -> None:
         # A line of a log is a line, however long it is.
         self.console.print(text, soft_wrap=not self.console.is_terminal)
+
+
+def gate_table(title: str, metrics: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The gates of a result's metrics, in 80 columns whole; where there are fewer, what is long is folded."""
+    # Edges and most of the padding are left out: the longest names and intervals take the room.
+    table = Table(title=escape(title), box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("gate", "value", "95 % interval", "threshold", ""):
+        table.add_column(column, overflow="fold")
+    for name, metric in metrics.items():
+        if metric["severity"] is None:
+            continue
+        low, high = (f"{float(metric[bound]):.3f}" for bound in ("low", "high"))
+        threshold = "" if metric["threshold"] is None else f"{float(metric['threshold']):.3g}"
+        mark = _MARKS.get(metric["status"], metric["status"])
+        value = "" if mark == _MARKS["not_applicable"] else f"{float(metric['value']):.3f}"
+        interval = "" if low == "nan" or not value else f"{low} to {high}"
+        table.add_row(escape(name), value, interval, threshold, mark)
+    return table

@@ -10,11 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
-
-from flows.console import Narrator
+from flows.console import Narrator, gate_table
 from flows.correct import CorrectionRun, correct
 from flows.demo_summary import write_summary
 from flows.promote import rollback
@@ -97,7 +93,7 @@ def run_demo(demo: DemoSettings) -> CorrectionRun:
             rollback(settings, "demo", "go on with an interrupted demo")
     elif run.outcome != "promoted":
         raise UserError(f"the candidate was {run.outcome}: {run.reason} (report: {run.report})")
-    _show(run, narrator)
+    narrator.console.print(gate_table(f"{run.outcome}: {run.reason}", run.metrics))
 
     folders = {"base": base.path, "champion": home / "champion"}
     with narrator.stage("export", "Write the champion as a Hugging Face checkpoint"):
@@ -185,22 +181,6 @@ def _last_result(home: Path) -> Path:
     if not results:
         raise UserError(f"{home} holds no finished run; start the demo again without --resume")
     return results[-1]
-
-
-def _show(run: CorrectionRun, narrator: Narrator) -> None:
-    table = Table(title=escape(f"{run.outcome}: {run.reason}"), box=SIMPLE_HEAD)
-    for column in ("gate", "value", "95 % interval", "threshold", ""):
-        table.add_column(column, no_wrap=True)
-    for name, metric in run.metrics.items():
-        if metric["severity"] is not None:
-            low, high = (f"{float(metric[k]):.3f}" for k in ("low", "high"))
-            threshold = "" if metric["threshold"] is None else f"{float(metric['threshold']):.3g}"
-            marks = {"passed": "[green]pass[/]", "failed": "[red]FAIL[/]", "not_applicable": "no rows"}
-            mark = marks.get(metric["status"], metric["status"])
-            value = "" if mark == "no rows" else f"{float(metric['value']):.3f}"
-            interval = "" if low == "nan" or not value else f"{low} to {high}"
-            table.add_row(name, value, interval, threshold, mark)
-    narrator.console.print(table)
 
 
 def _roll(settings: CorrectSettings, asked: list[Question], base_digest: str) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from flows import console
-from flows.console import Narrator
+from flows.console import Narrator, gate_table
 from tasks.records import Rejected
+from validation.metrics import DEFINITIONS, Status
 
 
 class Clock:
@@ -91,3 +92,30 @@ def test_brackets_in_what_a_model_said_are_shown_as_they_are():
         "  warning: it said [red]no[/]",
         "  left out line 2: no [/] here",
     ]
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_the_table_of_gates_loses_nothing_where_a_line_is_short(width: int):
+    statuses = [Status.PASSED, Status.FAILED, Status.INSUFFICIENT, Status.NOT_APPLICABLE]
+    figures = {"severity": "critical", "value": -10.125, "low": -0.931, "high": 1.234, "threshold": 0.275}
+    metrics = {
+        name: {**figures, "status": statuses[place % len(statuses)].value}
+        for place, name in enumerate(DEFINITIONS)
+    }
+    file = io.StringIO()
+    Console(file=file, width=width).print(gate_table("refused: [x] is -10.125", metrics))
+    lines = file.getvalue().splitlines()
+    assert "refused: [x] is -10.125" in file.getvalue()
+    assert "…" not in file.getvalue()
+    assert max(map(len, lines)) <= width
+    if width == 80:
+        rows = {line.split()[0]: " ".join(line.split()[1:]) for line in lines[3:]}
+        marks = ["pass", "FAIL", "too few", "no rows"]
+        for place, name in enumerate(DEFINITIONS):
+            mark = marks[place % len(marks)]
+            figures_shown = "0.275 no rows" if mark == "no rows" else f"-10.125 -0.931 to 1.234 0.275 {mark}"
+            assert rows[name] == figures_shown
+    else:
+        # Names are folded, a part below the other.
+        folded = "".join(line.split(" ")[0] for line in lines[3:])
+        assert all(name in folded for name in DEFINITIONS)
