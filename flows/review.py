@@ -98,7 +98,9 @@ def read_reviews(settings: CorrectSettings, ledger: Ledger) -> Reviewed:
             return reviewed
         found = [_answered(ledger, queue.model_name, item) for item in queue.read(COMPLETE, DECLINED)]
         fresh = [one for one in found if one and not _is_settled(one)]
-        odds, waiting = at_odds(fresh), _waiting(ledger, queue.model_name) if fresh else set()
+        waiting = _waiting(ledger, queue.model_name) if fresh else set()
+        # What nobody waits for any more is at odds with nothing.
+        odds = at_odds(one for one in fresh if one.item.trace_id in waiting or one.item.done)
         for one in fresh:
             id_ = one.item.trace_id
             _settle(queue, ledger, one, id_ in waiting, odds.get(id_, ""), reviewed)

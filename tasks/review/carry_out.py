@@ -62,7 +62,7 @@ def carry_out(ledger: Ledger, answered: Answered, *, waits: bool) -> tuple[str, 
     item, said, c = answered.item, answered.said, answered.correction
     name, who = c.model_name, said.who
     _refuse(ledger, answered)
-    if not waits and not item.done:
+    if not (waits or item.done or _may_still(answered)):
         if c.state is State.CONFLICTING:
             return "nothing was done: another answer has come in since, and it is asked again", c.id
         return f"nothing was left to do: it is {_standing(c)}", c.id
@@ -84,6 +84,14 @@ def carry_out(ledger: Ledger, answered: Answered, *, waits: bool) -> tuple[str, 
     return f"rejected by {who}", now.id
 
 
+def _may_still(answered: Answered) -> bool:
+    """Whether a person's word counts though nothing waits for it: what was done meanwhile a program said."""
+    kind, said, c = answered.item.kind, answered.said, answered.correction
+    if kind is Kind.CHECK:
+        return c.state is State.ACTIVE and bool(c.answerer)
+    return kind is Kind.ANSWER and c.state is State.DUPLICATE and said.action is Action.ANSWER
+
+
 def _refuse(ledger: Ledger, answered: Answered) -> None:
     """Leave the rewordings out that somebody refused, and take back those that nobody does any more."""
     item, said, c = answered.item, answered.said, answered.correction
@@ -94,10 +102,15 @@ def _refuse(ledger: Ledger, answered: Answered) -> None:
 
 def _answer(ledger: Ledger, answered: Answered, now: Correction) -> tuple[str, str]:
     item, said, c = answered.item, answered.said, answered.correction
+    if c.state is State.NEEDS_ANSWER or not item.done and item.kind is Kind.ANSWER:
+        try:
+            new = ledger.answer(c.id, said.text, said.who, note=_WHERE, model_name=c.model_name)
+        except UserError as error:
+            if c.state is State.NEEDS_ANSWER:
+                raise NotEnough(str(error)) from error
+            return f"nothing was left to do: {error}", c.id
+        return f"answered by {said.who}", new.id
     try:
-        if c.state is State.NEEDS_ANSWER:
-            new = ledger.answer(c.id, said.text, f"{said.who} {_WHERE}", model_name=c.model_name)
-            return f"answered by {said.who}", new.id
         report = ErrorReport(
             prompt=c.prompt,
             wrong_output=c.wrong_output,

@@ -131,9 +131,8 @@ def _kind(c: Correction, *, everything: bool) -> Kind | None:
         return Kind.CHOOSE
     if c.state is State.ACCEPTED and c.answerer:
         return Kind.CHECK
-    if everything and c.state in (State.ACCEPTED, State.ACTIVE):
-        return Kind.CHECK if c.answerer else Kind.LOOK
-    return None
+    # A version with a program's answer serves on a person's word.
+    return Kind.LOOK if everything and c.state in (State.ACCEPTED, State.ACTIVE) else None
 
 
 def _times_held(ledger: Ledger, c: Correction) -> int:

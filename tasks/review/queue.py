@@ -159,7 +159,8 @@ def find_queue(tracking_uri: str, experiment: str, model_name: str) -> Iterator[
     """
     with _mlflow(tracking_uri) as client:
         there = client.get_experiment_by_name(experiment_of_reviews(experiment))
-        found = _queue(there.experiment_id, model_name) if there is not None else None
+        live = there is not None and there.lifecycle_stage == "active"
+        found = _queue(there.experiment_id, model_name) if live else None
         yield found and _opened(client, model_name, there.experiment_id, found)
 
 
@@ -174,22 +175,46 @@ def make_queue(
     Raises:
         UserError: MLflow cannot be reached, has no review queues, or refuses the reviewers.
     """
-    from mlflow.genai import review_queues
+    from mlflow.exceptions import MlflowException
 
     with _mlflow(tracking_uri) as client:
-        place = experiment_id(client, experiment_of_reviews(experiment))
-        found = _queue(place, model_name)
-        if found is None:
-            found = review_queues.create_review_queue(
-                _name(model_name),
-                queue_type="custom",
-                users=list(reviewers),
-                schema_ids=_schemas(place),
-                experiment_id=place,
-            )
-        elif reviewers:
-            review_queues.update_review_queue(found.queue_id, users=[*found.users, *reviewers])
+        for again in (True, True, False):
+            try:
+                place, found = _found_or_made(
+                    client, experiment_of_reviews(experiment), model_name, reviewers
+                )
+                break
+            except MlflowException as error:
+                # Somebody else makes the same at this moment, and then it is there.
+                if error.error_code != "RESOURCE_ALREADY_EXISTS" or not again:
+                    raise
         yield _opened(client, model_name, place, found)
+
+
+def _found_or_made(
+    client: Any, experiment: str, model_name: str, reviewers: Sequence[str]
+) -> tuple[str, Any]:
+    """The id of the experiment, and the queue in it."""
+    from mlflow.genai import review_queues
+
+    there = client.get_experiment_by_name(experiment)
+    if there is not None and there.lifecycle_stage != "active":
+        raise UserError(
+            f"the experiment {experiment} is deleted in MLflow; restore it there, or name another"
+        )
+    place = experiment_id(client, experiment)
+    found = _queue(place, model_name)
+    if found is None:
+        found = review_queues.create_review_queue(
+            _name(model_name),
+            queue_type="custom",
+            users=list(reviewers),
+            schema_ids=_schemas(place),
+            experiment_id=place,
+        )
+    elif reviewers:
+        review_queues.update_review_queue(found.queue_id, users=[*found.users, *reviewers])
+    return place, found
 
 
 @contextmanager

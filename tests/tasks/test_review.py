@@ -8,7 +8,10 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from tasks.ledger import Ledger
 from tasks.records import State
+from tasks.review.queue import Queue
+from tests.killing import Killed, kill
 from tests.tasks.ledger_tools import report
 from tests.tasks.review_tools import Review, reviews
 
@@ -41,7 +44,7 @@ def test_a_bare_report_is_asked_once_and_becomes_a_correction(review: Review) ->
     assert line.endswith("answered by ann")
     assert review.states() == {None: State.DUPLICATE, "Lomé.": State.ACCEPTED}
     steps = review.ledger.history(review.correction(None).id, model_name=review.name)
-    assert steps[-1].reason.startswith("answered by ann in MLflow's review queue, as ")
+    assert steps[-1].reason.startswith("answered by ann (in MLflow's review queue), as ")
     assert review.outcome(item) == "answered by ann"
     assert (review.collect().done, review.ask()) == ([], (0, 0, 0))
 
@@ -231,3 +234,53 @@ def test_one_that_is_declined_waits_on_and_is_not_asked_again(review: Review) ->
     review.mark(item, "pending", None)
     review.says(item, wanted="Lomé.")
     assert len(review.collect().done) == 1
+
+
+@pytest.mark.slow
+def test_a_persons_word_counts_though_a_program_has_answered_or_its_answer_serves(review: Review) -> None:
+    review.ledger.record([report(PROMPT, None, model_name=review.name)])
+    review.ask()
+    review.says(review.item(PROMPT), wanted="Lomé.")
+    bare = review.correction(None).id
+    review.ledger.answer(bare, "Accra.", "table t", program=True, model_name=review.name)
+    review.collect()
+    assert review.states() == {None: State.DUPLICATE, "Accra.": State.QUARANTINED, "Lomé.": State.ACCEPTED}
+
+    review.ledger.record([report("Capital of Mali?", "Kati.", model_name=review.name, answerer="table t")])
+    review.ask()
+    review.says(review.item("Capital of Mali?", "Kati."), right=False)
+    kati = review.correction("Kati.").id
+    review.ledger.transition(kati, State.ACTIVE, "held by champion 2", model_name=review.name)
+    review.collect()
+    assert review.states()["Kati."] is State.QUARANTINED
+
+
+@pytest.mark.parametrize(
+    ("owner", "method"), [(Ledger, "answer"), (Ledger, "resolve"), (Ledger, "transition"), (Queue, "note")]
+)
+def test_one_that_is_killed_and_comes_again_ends_the_same(
+    review: Review, owner: type, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    review.ledger.record([report("Capital of Mali?", None, model_name=review.name)])
+    for prompt in (PROMPT, "Capital of Peru?"):
+        review.ledger.record([report(prompt, prompt[-6:], model_name=review.name, answerer="table t")])
+    review.ask()
+    review.says(review.item("Capital of Mali?"), wanted="Bamako.")
+    review.says(review.item(PROMPT, PROMPT[-6:]), right=True)
+    review.says(review.item("Capital of Peru?", " Peru?"), right=False)
+    with monkeypatch.context() as patch:
+        kill(patch, owner, method, "after")
+        with pytest.raises(Killed):
+            review.collect()
+    review.collect()
+    found = review.ledger.corrections(review.name)
+    assert {(one.prompt, one.state, one.answerer) for one in found} == {
+        ("Capital of Mali?", State.DUPLICATE, ""),
+        ("Capital of Mali?", State.ACCEPTED, ""),
+        (PROMPT, State.ACCEPTED, ""),
+        ("Capital of Peru?", State.QUARANTINED, "table t"),
+    }
+    assert sum(one.reports for one in found) == 4
+    histories = [review.ledger.history(one.id, model_name=review.name) for one in found]
+    assert sorted(map(len, histories)) == [2, 3, 3, 3]
+    assert (review.collect().done, review.ask()) == ([], (0, 0, 0))

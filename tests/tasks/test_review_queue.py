@@ -130,3 +130,17 @@ def test_mlflow_without_review_queues_is_said_in_a_sentence(
         for review in reviews(uri, tmp_path):
             with pytest.raises(UserError, match="has no review queues: they take version"):
                 review.ask()
+
+
+@pytest.mark.slow
+def test_a_deleted_experiment_asks_nobody_and_a_name_may_hold_quotation_marks(review: Review) -> None:
+    review.name = review.name + '\'s "best"'
+    review.settings = review.settings.model_copy(update={"model_name": review.name})
+    review.ledger.record([report(PROMPT, None, model_name=review.name)])
+    assert (review.ask(), len(review.items())) == ((1, 1, 0), 1)
+    with review.store() as client:
+        experiment = client.get_experiment_by_name(f"{review.experiment}-review").experiment_id
+        client.delete_experiment(experiment)
+    assert review.collect().done == []
+    with pytest.raises(UserError, match="is deleted in MLflow; restore it there"):
+        review.ask()
