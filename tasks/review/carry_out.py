@@ -102,7 +102,7 @@ def _refuse(ledger: Ledger, answered: Answered) -> None:
 
 def _answer(ledger: Ledger, answered: Answered, now: Correction) -> tuple[str, str]:
     item, said, c = answered.item, answered.said, answered.correction
-    if c.state is State.NEEDS_ANSWER or not item.done and item.kind is Kind.ANSWER:
+    if c.state is State.NEEDS_ANSWER or (not item.done and item.kind is Kind.ANSWER):
         try:
             new = ledger.answer(c.id, said.text, said.who, note=_WHERE, model_name=c.model_name)
         except UserError as error:

@@ -10,15 +10,11 @@ from typing import Any
 
 from tasks.collect import MODEL_TAG
 from tasks.records import UserError
-from tasks.review.questions import MOST_REWORDINGS, Kind, Question
+from tasks.review.questions import Kind, Question
+from tasks.review.schemas import schemas
 from tasks.tracing import Request, write_traces
 from tasks.tracking import experiment_id, tracking
 from tasks.urls import without_password
-
-# The names of the assessments that answers become, as reviewers read them.
-RIGHT = "Should this correction be made?"
-WANTED = "What should the model have said?"
-MEANING = "Which rewordings mean something else?"
 
 CORRECTION_TAG, KIND_TAG = "mendflow.correction", "mendflow.question"
 # What became of an answer, for people; what was carried out of it last; and the correction that it led to.
@@ -159,7 +155,7 @@ def find_queue(tracking_uri: str, experiment: str, model_name: str) -> Iterator[
     """
     with _mlflow(tracking_uri) as client:
         there = client.get_experiment_by_name(experiment_of_reviews(experiment))
-        live = there is not None and there.lifecycle_stage == "active"
+        live = there is not None and there.lifecycle_stage != "deleted"
         found = _queue(there.experiment_id, model_name) if live else None
         yield found and _opened(client, model_name, there.experiment_id, found)
 
@@ -178,11 +174,10 @@ def make_queue(
     from mlflow.exceptions import MlflowException
 
     with _mlflow(tracking_uri) as client:
+        named = experiment_of_reviews(experiment)
         for again in (True, True, False):
             try:
-                place, found = _found_or_made(
-                    client, experiment_of_reviews(experiment), model_name, reviewers
-                )
+                place, found = _found_or_made(client, named, model_name, reviewers)
                 break
             except MlflowException as error:
                 # Somebody else makes the same at this moment, and then it is there.
@@ -198,10 +193,8 @@ def _found_or_made(
     from mlflow.genai import review_queues
 
     there = client.get_experiment_by_name(experiment)
-    if there is not None and there.lifecycle_stage != "active":
-        raise UserError(
-            f"the experiment {experiment} is deleted in MLflow; restore it there, or name another"
-        )
+    if there is not None and there.lifecycle_stage == "deleted":
+        raise UserError(f"the experiment {experiment} is deleted in MLflow; restore it, or name another")
     place = experiment_id(client, experiment)
     found = _queue(place, model_name)
     if found is None:
@@ -209,7 +202,7 @@ def _found_or_made(
             _name(model_name),
             queue_type="custom",
             users=list(reviewers),
-            schema_ids=_schemas(place),
+            schema_ids=schemas(place),
             experiment_id=place,
         )
     elif reviewers:
@@ -276,40 +269,3 @@ def _items(queue_id: str) -> dict[str, str]:
             break
     found.sort(key=lambda item: (item.creation_time_ms, item.item_id))
     return {item.item_id: str(item.status) for item in found}
-
-
-def _schemas(place: str) -> list[str]:
-    """The ids of the questions, made where they are missing; the page shows the one made last first."""
-    from mlflow.genai import label_schemas
-    from mlflow.genai.label_schemas import InputCategorical, InputPassFail, InputText
-
-    wanted: dict[str, tuple[str, Any, str]] = {
-        MEANING: (
-            "feedback",
-            InputCategorical([str(n) for n in range(1, MOST_REWORDINGS + 1)], multi_select=True),
-            "By their numbers; none, where all mean the same. Those will not be taught.",
-        ),
-        WANTED: (
-            "expectation",
-            InputText(),
-            "Only where no answer is shown that it should have given, or another one is right.",
-        ),
-        RIGHT: (
-            "feedback",
-            InputPassFail(positive_label="Yes", negative_label="No"),
-            "No closes it, unless you write another answer; say why.",
-        ),
-    }
-    there = {one.name: one.schema_id for one in label_schemas.list_label_schemas(place, max_results=_PAGE)}
-    for name, (kind, given, instruction) in wanted.items():
-        if name not in there:
-            made = label_schemas.create_label_schema(
-                name,
-                type=kind,  # type: ignore[arg-type]
-                input=given,
-                instruction=instruction,
-                enable_comment=name == RIGHT,
-                experiment_id=place,
-            )
-            there[name] = made.schema_id
-    return [str(there[name]) for name in wanted]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from tasks.review.queue import MEANING, RIGHT, WANTED
+from tasks.review.schemas import MEANING, RIGHT, WANTED
 
 
 class Action(StrEnum):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +44,21 @@ def test_commands_put_questions_up_and_carry_answers_out(mlflow_store: str, tmp_
         got = CliRunner().invoke(app, ["collect", review.name, *stores])
         assert (got.exit_code, "(Capital of Togo?): answered by ann" in got.output) == (0, True), got.output
         assert review.states() == {None: State.DUPLICATE, "Lomé.": State.ACCEPTED}
+
+
+@pytest.mark.slow
+def test_two_who_put_the_same_up_at_once_put_it_up_once(mlflow_store: str, tmp_path: Path):
+    with Ledger(f"sqlite:///{tmp_path / 'ledger.db'}") as ledger:
+        review = Review(ledger, mlflow_store)
+        ledger.record([report(f"Capital of land {n}?", None, model_name=review.name) for n in range(5)])
+        command = [sys.executable, "-m", "flows.cli", "review", review.name, "--home", str(tmp_path)]
+        stores = ["--tracking", mlflow_store, "--experiment", review.name]
+        started = [subprocess.Popen([*command, *stores], stdout=subprocess.DEVNULL) for _ in range(2)]
+        assert [process.wait(timeout=240) for process in started] == [0, 0]
+        assert [item.status for item in review.items()] == ["pending"] * 5
+        with review.store() as client:
+            spans = [client.get_trace(item.trace_id).data.spans for item in review.items()]
+        assert [len(of_one) for of_one in spans] == [1] * 5
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from flows.review import Reviewed, ask_reviewers, read_reviews
 from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
 from tasks.records import Correction, State
-from tasks.review.queue import COMPLETE, MEANING, OUTCOME_TAG, RIGHT, WANTED, Item, find_queue
+from tasks.review.queue import COMPLETE, OUTCOME_TAG, Item, find_queue
+from tasks.review.schemas import MEANING, RIGHT, WANTED
 
 _NUMBERS = count()
 

@@ -15,7 +15,8 @@ from mlflow.genai import review_queues
 
 from tasks.build import build
 from tasks.records import State, UserError
-from tasks.review.queue import RIGHT, find_queue
+from tasks.review.queue import find_queue
+from tasks.review.schemas import RIGHT
 from tests.tasks.ledger_tools import report
 from tests.tasks.review_tools import Review, reviews
 
@@ -142,5 +143,5 @@ def test_a_deleted_experiment_asks_nobody_and_a_name_may_hold_quotation_marks(re
         experiment = client.get_experiment_by_name(f"{review.experiment}-review").experiment_id
         client.delete_experiment(experiment)
     assert review.collect().done == []
-    with pytest.raises(UserError, match="is deleted in MLflow; restore it there"):
+    with pytest.raises(UserError, match="is deleted in MLflow; restore it"):
         review.ask()
