@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.background import Background
 from flows.console import Narrator
+from flows.parts import ENDPOINT, HOST, MLFLOW, PARTS, PREFECT, SERVE, WORKER, Serving, commands_of_parts
 from flows.registration import (
     MODEL_VARIABLE,
     POOL,
@@ -22,15 +22,18 @@ from flows.registration import (
     is_deployed,
     make_pool,
 )
-from flows.settings import HOME_VARIABLE, CorrectSettings, reporters_file, stores_from_any_folder
+from flows.settings import (
+    HOME_VARIABLE,
+    CorrectSettings,
+    given_to_runs,
+    reporters_file,
+    stores_from_any_folder,
+)
 from tasks.records import UserError
 from tasks.reporters import read_reporters
 from tasks.urls import without_password
 
-HOST = "127.0.0.1"
 FOLDER = "up"
-PREFECT, MLFLOW, WORKER, ENDPOINT = "prefect", "mlflow", "worker", "endpoint"
-PARTS = (PREFECT, MLFLOW, WORKER, ENDPOINT)
 ROOT = Path(__file__).parent.parent
 DEPLOYMENTS = ROOT / "deployments" / "prefect.yaml"
 # A new server makes its database first, which takes a busy machine half a minute.
@@ -54,13 +57,16 @@ class Machine:
         """Names of the parts that run."""
         return [name for name in PARTS if self.part(name).running()]
 
-    def wanted(self) -> list[str]:
+    def wanted(self, *, serving: bool) -> list[str]:
         """Names of the parts that are to run: the endpoint where somebody has a key for it.
 
         Raises:
             UserError: the file of reporters cannot be read.
         """
-        return [name for name in PARTS if name != ENDPOINT or read_reporters(reporters_file(self.home))]
+        unwanted = set() if serving else {SERVE}
+        if not read_reporters(reporters_file(self.home)):
+            unwanted.add(ENDPOINT)
+        return [name for name in PARTS if name not in unwanted]
 
     @property
     def api_url(self) -> str | None:
@@ -83,6 +89,8 @@ def up(
     mlflow_port: int,
     endpoint_port: int,
     deployments: Path = DEPLOYMENTS,
+    given: Iterable[str] = (),
+    serving: Serving | None = None,
     narrator: Narrator,
 ) -> Machine:
     """Start what does not run yet, wait until it answers, and register the deployments.
@@ -94,6 +102,8 @@ def up(
         mlflow_port: the MLflow server's.
         endpoint_port: the port of reports over HTTP, which are taken where somebody has a key for it.
         deployments: a deployments file.
+        given: names of the settings that take the place of those in the deployments file.
+        serving: how the model is served; None to leave it.
         narrator: told of every step.
 
     Raises:
@@ -101,9 +111,12 @@ def up(
     """
     machine = Machine(home)
     with _alone(home):
-        content = deployments_of(deployments, settings.model_name if settings else "")
-        missing = _missing(machine)
+        runs = given_to_runs(settings, given) if settings else {}
+        content = deployments_of(deployments, settings.model_name if settings else "", runs)
+        missing = _missing(machine, serving=serving is not None)
         ports = {PREFECT: port, MLFLOW: mlflow_port, ENDPOINT: endpoint_port}
+        if serving is not None:
+            ports[SERVE] = serving.port
         for name, number in ports.items():
             option = "--port" if name == PREFECT else f"--{name}-port"
             if name in missing:
@@ -111,7 +124,7 @@ def up(
         with narrator.stage("stores", "Prepare the stores"):
             _prepare_stores(settings, home)
         environment = environment_of_parts(settings, home)
-        starts = _commands(home, ports)
+        starts = commands_of_parts(settings, home, ports, serving)
         for name in (PREFECT, MLFLOW):
             if name in missing:
                 command, address = starts[name]
@@ -126,17 +139,20 @@ def up(
             # While no worker asks for runs: a server on SQLite does one thing at a time.
             with narrator.stage("deploy", "Register the deployments"):
                 make_pool(api_url)
-                deploy(content, home / FOLDER, environment)
+                dropped = deploy(content, home / FOLDER, environment)
+            for name in dropped:
+                narrator.say(f"the deployment {name} is removed: {deployments} does not have it any more")
         if WORKER in missing:
             end_lost_runs(api_url)
             machine.part(WORKER).start(starts[WORKER][0], environment)
         with narrator.stage(WORKER, "Wait for the worker"):
             _await(machine.part(WORKER), f"{api_url}/work_pools/{POOL}", status="READY")
-        if ENDPOINT in missing:
-            command, address = starts[ENDPOINT]
-            machine.part(ENDPOINT).start(command, environment, url=address)
-            with narrator.stage(ENDPOINT, "Wait for the endpoint"):
-                _await(machine.part(ENDPOINT), f"{address}/health", status="ok")
+        for name, what in ((ENDPOINT, "the endpoint"), (SERVE, "the model to be served")):
+            if name in missing:
+                command, address = starts[name]
+                machine.part(name).start(command, environment, url=address)
+                with narrator.stage(name, f"Wait for {what}"):
+                    _await(machine.part(name), f"{address}/health", status="ok")
     return machine
 
 
@@ -171,7 +187,7 @@ def _alone(home: Path) -> Iterator[None]:
         lock.release()
 
 
-def _missing(machine: Machine) -> list[str]:
+def _missing(machine: Machine, *, serving: bool) -> list[str]:
     """The parts that are to be started.
 
     Raises:
@@ -190,7 +206,7 @@ def _missing(machine: Machine) -> list[str]:
         running.remove(name)
     if CorrectSettings(model_name="none", home=machine.home).tracking.startswith("http"):
         running.append(MLFLOW)
-    return [name for name in machine.wanted() if name not in running]
+    return [name for name in machine.wanted(serving=serving) if name not in running]
 
 
 def _prepare_stores(settings: CorrectSettings | None, home: Path) -> None:
@@ -227,32 +243,6 @@ def environment_of_parts(settings: CorrectSettings | None, home: Path) -> dict[s
         # Seven processes of MLflow's for jobs that mendflow does not have.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "PWD": str(home),
-    }
-
-
-def _commands(home: Path, ports: Mapping[str, int]) -> dict[str, tuple[list[str], str]]:
-    """The command and address of every part."""
-    python, at_port = [sys.executable, "-m"], [HOST, "--port"]
-    store = CorrectSettings(model_name="none", home=home).tracking
-    # Artifacts are written by whoever logs them: a store of files on one machine needs nobody in between.
-    files = ["--no-serve-artifacts", "--default-artifact-root", str(home / "artifacts")]
-    return {
-        PREFECT: (
-            [*python, "prefect", "server", "start", "--host", *at_port, str(ports[PREFECT])],
-            f"http://{HOST}:{ports[PREFECT]}",
-        ),
-        MLFLOW: (
-            [
-                *(*python, "mlflow", "server", "--backend-store-uri", store, *files),
-                *("--workers", "1", "--host", *at_port, str(ports[MLFLOW])),
-            ],
-            f"http://{HOST}:{ports[MLFLOW]}",
-        ),
-        WORKER: ([*python, "prefect", "worker", "start", "--pool", POOL, "--type", "process"], ""),
-        ENDPOINT: (
-            [*python, "flows.cli", "listen", "--home", str(home), "--host", *at_port, str(ports[ENDPOINT])],
-            f"http://{HOST}:{ports[ENDPOINT]}",
-        ),
     }
 
 

@@ -18,8 +18,10 @@ MODEL_VARIABLE = "MENDFLOW_MODEL"
 DEPLOYED_FILE = "prefect.yaml"
 
 
-def deployments_of(file: Path, model_name: str) -> str:
+def deployments_of(file: Path, model_name: str, settings: Mapping[str, Any] | None = None) -> str:
     """A deployments file as text, without schedules where there is no model to run them for.
+
+    `settings` take the place of the file's in what schedules and triggers start.
 
     Raises:
         UserError: the file cannot be read, or is not one of deployments.
@@ -31,6 +33,9 @@ def deployments_of(file: Path, model_name: str) -> str:
         for deployment in content["deployments"]:
             if not model_name:
                 deployment.pop("schedules", None)
+            for start in (*(deployment.get("schedules") or ()), *(deployment.get("triggers") or ())):
+                if settings and "settings" in start.get("parameters", {}):
+                    start["parameters"]["settings"].update(settings)
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{file} is not a file of deployments ({why}); correct --deployments") from error
@@ -45,8 +50,10 @@ def is_deployed(content: str, folder: Path) -> bool:
     return file.is_file() and file.read_text() == content
 
 
-def deploy(content: str, folder: Path, environment: Mapping[str, str]) -> None:
+def deploy(content: str, folder: Path, environment: Mapping[str, str]) -> list[str]:
     """Register deployments, in the place of what was registered under their names.
+
+    Those that were registered from this folder before and are left out now are removed; their names.
 
     Raises:
         UserError: Prefect refuses them; its last words are in the message.
@@ -66,7 +73,45 @@ def deploy(content: str, folder: Path, environment: Mapping[str, str]) -> None:
         said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         raise UserError(f"the deployments were refused: {' / '.join(said[-3:])}; correct --deployments")
     drop_other_schedules(content, environment["PREFECT_API_URL"])
-    os.replace(unfinished, folder / DEPLOYED_FILE)
+    before = folder / DEPLOYED_FILE
+    dropped = []
+    if before.is_file():
+        dropped = drop_left_out(before.read_text(), content, environment["PREFECT_API_URL"])
+    # Only now: what was not dropped, because this was killed, is dropped the next time.
+    os.replace(unfinished, before)
+    return dropped
+
+
+def drop_left_out(before: str, content: str, api_url: str) -> list[str]:
+    """Remove deployments that were registered from one file and that the next leaves out; their names.
+
+    One that runs another flow, or in another pool, than what was registered under its name is a user's.
+    """
+    import yaml
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas import filters
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    old, new = (
+        {one["name"]: one.get("entrypoint") for one in yaml.safe_load(text)["deployments"]}
+        for text in (before, content)
+    )
+    left_out = {name: entrypoint for name, entrypoint in old.items() if name not in new}
+    dropped: list[str] = []
+    if not left_out:
+        return dropped
+    with temporary_settings({PREFECT_API_URL: api_url}), get_client(sync_client=True) as client:
+        for deployment in client.read_deployments(
+            deployment_filter=filters.DeploymentFilter(
+                name=filters.DeploymentFilterName(any_=list(left_out))
+            ),
+            work_pool_filter=filters.WorkPoolFilter(name=filters.WorkPoolFilterName(any_=[POOL])),
+        ):
+            if left_out.get(deployment.name) == deployment.entrypoint:
+                client.delete_resource_owned_automations(f"prefect.deployment.{deployment.id}")
+                client.delete_deployment(deployment.id)
+                dropped.append(deployment.name)
+    return dropped
 
 
 def drop_other_schedules(content: str, api_url: str) -> None:

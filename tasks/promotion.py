@@ -9,14 +9,16 @@ from typing import Any
 
 from tasks import approval
 from tasks.ledger import Ledger, Phase, Promotion
-from tasks.promotion_log import CHANGES, PROMOTE, REJECT, ROLLBACK
+from tasks.promotion_log import CHANGES, PROMOTE, REJECT, ROLLBACK, WITHDRAW
 from tasks.records import UserError
-from tasks.registry import CANDIDATE, CHAMPION, PREVIOUS, aliases_of
+from tasks.registry import CANDIDATE, CHAMPION, PREVIOUS, aliases_of, tag_version
 from tasks.tracking import tracking
 
 BY_TAG = "mendflow.promoted_by"
 AT_TAG = "mendflow.promoted_at"
 REASON_TAG = "mendflow.reason"
+# Why a version is no canary any more, nor promoted by a program.
+WITHDRAWN_TAG = "mendflow.canary_withdrawn"
 
 
 def promote(
@@ -134,6 +136,23 @@ def reject(
         if aliases.get(CANDIDATE) == version:
             client.delete_registered_model_alias(name, CANDIDATE)
         return row
+
+
+def withdraw(
+    name: str, version: str, *, champion: str, ledger: Ledger, who: str, why: str, tracking_uri: str | None
+) -> None:
+    """Log that a version gets no more traffic as a canary beside the champion, and say so on it.
+
+    It waits for a person as before. Doing it again changes nothing.
+
+    Raises:
+        UserError: a change of champion was begun and is neither done nor failed.
+    """
+    # Logged first: whoever finds the tag finds the row too.
+    log = ledger.promotion_log(name)
+    if not any((row.action, row.to_version) == (WITHDRAW, version) for row in log):
+        ledger.log_promotion(name, WITHDRAW, champion, version, who, why, Phase.DONE)
+    tag_version(name, version, {WITHDRAWN_TAG: why}, tracking_uri=tracking_uri)
 
 
 def rejected(row: Promotion) -> str:

@@ -15,8 +15,8 @@ from tasks import ledger_schema as schema
 from tasks.ledger_database import Database, lock_models
 from tasks.records import UserError
 
-PROMOTE, ROLLBACK, REJECT = "promote", "rollback", "reject"
-# The actions that change who serves: begun, then done or failed. A rejection moves nothing, and is one row.
+PROMOTE, ROLLBACK, REJECT, WITHDRAW = "promote", "rollback", "reject", "withdraw canary"
+# The actions that change who serves: begun, then done or failed. Others move nothing, and are one row.
 CHANGES = (PROMOTE, ROLLBACK)
 
 

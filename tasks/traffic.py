@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tasks.collect import MODEL_TAG, VERSION_TAG
+from tasks.collect import FEEDBACK_NAME, MODEL_TAG, VERSION_TAG
 from tasks.models import SERVING_DEFAULTS
 from tasks.records import UserError
 from tasks.registry import resolve_version
@@ -17,7 +17,6 @@ from tasks.tracing import Request, new_trace_id, write_traces
 from tasks.tracking import experiment_id, tracking
 from tasks.weights import quiet
 
-FEEDBACK_NAME = "correct"
 EXPECTATION_NAME = "expected_response"
 
 Progress = Callable[[int, int], None]

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import HOME, Home, LedgerUrl, settings_of, typed
-from flows.machine import HOST, use_running_server
+from flows.machine import use_running_server
+from flows.parts import HOST
 from flows.settings import RATE_VARIABLE, REPORTERS_VARIABLE, reporters_file
 
 Reporters = Annotated[

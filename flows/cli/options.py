@@ -76,6 +76,17 @@ OneOrAuto = Annotated[
         callback=editor_or_auto,
     ),
 ]
+Shadow = Annotated[
+    float,
+    typer.Option(metavar="SHARE", help="Of the requests, have the candidate answer this share too, unseen."),
+]
+Canary = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE",
+        help="Have the candidate answer this share of the requests, until its feedback is worse.",
+    ),
+]
 Chat = Annotated[bool, typer.Option("--chat/--text", help="Prompts are chat turns, or raw text.")]
 DEMO_HOME = HOME / "demo"
 

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import HOME, Home, LedgerUrl, Name, Tracking, settings_of
+from flows.cli.options import (
+    HOME,
+    Canary,
+    Home,
+    LedgerUrl,
+    Name,
+    Shadow,
+    Tracking,
+    prepare_prefect,
+    settings_of,
+)
 from tasks.records import UserError
 
 
@@ -62,6 +72,8 @@ def serve(
     host: Annotated[str, typer.Option(help="Address; one that other machines reach needs a key.")] = (
         "127.0.0.1"
     ),
+    shadow: Shadow = 0.0,
+    canary: Canary = 0.0,
     experiment: Annotated[str, typer.Option(help="MLflow experiment of the traces.")] = "mendflow",
     poll: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at the champion.")] = 5.0,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 1024,
@@ -69,23 +81,32 @@ def serve(
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto for CUDA where there is one.")] = "auto",
     home: Home = HOME,
     tracking: Tracking = "",
+    ledger: LedgerUrl = "",
 ) -> None:
-    """Serve the champion as OpenAI's API does, with tracing on; a new champion takes over by itself."""
+    """Serve the champion as OpenAI's API does, with tracing on; a new champion takes over by itself.
+
+    A version that waits for approval may be tried meanwhile, in shadow or as a canary.
+    """
     import torch
 
+    from flows.serve import Shares
     from flows.serve import serve as serve_model
     from tasks.live_server import Limits
 
     cuda = torch.cuda.is_available()
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not cuda):
         raise UserError(f"there is no device {device!r} here; name cpu, cuda or auto")
-    settings = settings_of(name, home, tracking=tracking, experiment=experiment)
+    settings = settings_of(name, home, tracking=tracking, ledger=ledger, experiment=experiment)
+    shares = Shares(shadow, canary)
+    if canary and settings.notify:
+        prepare_prefect(home)
     typer.echo(f"{name} is served at http://{host}:{port}/v1 as soon as it is loaded; Ctrl-C ends it")
     serve_model(
         settings,
         Limits(tokens=max_tokens, at_once=at_once),
         host=host,
         port=port,
+        shares=shares,
         poll_seconds=poll,
         device="cuda" if cuda and device != "cpu" else "cpu",
     )

@@ -43,6 +43,13 @@ _WAITING = (
     (State.CONFLICTING, "contradicting each other", "choose {} ID"),
 )
 
+# What `mendflow serve` found out about a version that waits.
+_TRIED = {
+    "mendflow.shadow": "in shadow",
+    "mendflow.canary": "as canary",
+    "mendflow.canary_withdrawn": "withdrawn as canary",
+}
+
 # What the figure means that `explain` gives to a correction which is only near.
 _ALIKE = "alike: what words the prompts share, from 0 to 1 (all); 0.3 and less is often chance"
 
@@ -72,6 +79,9 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
             if approval.waits(version.tags):
                 decide = [settings.command(verb, "--note", "TEXT") for verb in ("approve", "reject")]
                 typer.echo(f"version {version.number} waits for approval: `{decide[0]}` or `{decide[1]}`")
+                for tag, what in _TRIED.items():
+                    if tag in version.tags:
+                        typer.echo(f"version {version.number} {what}: {version.tags[tag]}")
         states = Table("state", "corrections")
         quoted = shlex.quote(name)
         for state, count in counts.items():

@@ -19,12 +19,14 @@ from fastapi.testclient import TestClient
 
 from editors.delta import Delta
 from editors.generation import generate_greedy
-from flows.serve import configured, served
+from flows.serve import Shares, configured, served
 from flows.settings import CorrectSettings
+from tasks.approval import TAG
+from tasks.live_rollout import Rollout
 from tasks.live_server import Limits
 from tasks.models import ModelFolder, load, resolve
 from tasks.register import register
-from tasks.registry import CHAMPION
+from tasks.registry import CHAMPION, tag_version
 from tasks.tracking import tracking
 from tests.deltas import MATRIX, dense
 
@@ -47,6 +49,16 @@ class Known:
     def champion(self, number: str) -> None:
         with tracking(self.settings.tracking) as client:
             client.set_registered_model_alias(self.name, CHAMPION, number)
+
+    def tag(self, number: str, **tags: str) -> None:
+        tag_version(self.name, number, tags, tracking_uri=self.settings.tracking)
+
+    def candidate(self, number: str) -> None:
+        """It alone waits for a person."""
+        for other in ("1", "2", "3"):
+            if other != number:
+                self.tag(other, **{TAG: "superseded"})
+        self.tag(number, **{TAG: "pending"})
 
     def add(self, delta: Delta, folder: Path) -> str:
         Delta(delta.shifts, {**delta.manifest, "base_digest": self.base.digest}).save(folder)
@@ -77,13 +89,22 @@ def known_model(home: Path, tracking_uri: str, base: ModelFolder) -> Known:
 
 
 @contextmanager
-def client_of(known: Known, limits: Limits | None = None) -> Iterator[TestClient]:
-    """A client of the application; its champion is only looked up when a test says so."""
+def client_of(
+    known: Known, limits: Limits | None = None, shares: Shares | None = None
+) -> Iterator[TestClient]:
+    """A client of the application; champion and candidate are only looked up when a test says so."""
     with (
-        served(known.settings, limits or Limits(), poll_seconds=600) as app,
+        served(known.settings, limits or Limits(), shares=shares, poll_seconds=600) as app,
         TestClient(app, raise_server_exceptions=True) as client,
     ):
         yield client
+
+
+def rollout_of(client: TestClient) -> Rollout:
+    """What tries the candidate, once it has looked for one."""
+    rollout: Rollout = client.app.state.service.rollout  # type: ignore[attr-defined]
+    rollout.look()
+    return rollout
 
 
 def ask(client: Any, prompt: str, tokens: int = 8, **more: Any) -> Any:
@@ -123,11 +144,14 @@ def damage(known: Known, number: str) -> None:
 
 
 @contextmanager
-def running(known: Known, limits: Limits | None = None) -> Iterator[httpx.Client]:
-    """A client of a real server, which follows the champion by itself."""
+def running(
+    known: Known, limits: Limits | None = None, shares: Shares | None = None
+) -> Iterator[httpx.Client]:
+    """A client of a real server, which follows champion and candidate by itself."""
     import uvicorn
 
-    with served(known.settings, limits or Limits(), poll_seconds=0.05) as app:
+    every = {"poll_seconds": 0.05, "report_seconds": 0.2}
+    with served(known.settings, limits or Limits(), shares=shares, **every) as app:
         server = uvicorn.Server(configured(app))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -18,7 +18,8 @@ import psutil
 import pytest
 import yaml
 
-from flows.machine import DEPLOYMENTS, ENDPOINT, PARTS, Machine
+from flows.machine import DEPLOYMENTS, Machine
+from flows.parts import ENDPOINT, PARTS, SERVE
 from tasks.registry import describe
 from tests.flows.conftest import COUNTRIES, LENIENT_GATES
 
@@ -102,6 +103,8 @@ def production(tmp_path_factory: pytest.TempPathFactory, tiny_llama) -> Iterator
     base = str(tiny_llama(hidden_size=64))
     content = yaml.safe_load(DEPLOYMENTS.read_text())
     of_tiny = {"editor": "finetune", "gates": str(gates), "held_out": 1, "equivalents": 1}
+    answers = folder / "answers.jsonl"
+    answers.write_text('{"prompt": "What is the capital of Niue?", "target": "Cairo"}\n')
     for deployment in content["deployments"]:
         for start in (*deployment.get("schedules", []), *deployment.get("triggers", [])):
             start["parameters"]["settings"].update(of_tiny, base=base)
@@ -114,6 +117,8 @@ def production(tmp_path_factory: pytest.TempPathFactory, tiny_llama) -> Iterator
     port = free_port()
     arguments = ("--model", SCHEDULED, "--base", base, "--deployments", str(deployments))
     arguments += ("--port", str(port), "--mlflow-port", str(free_port()), "--endpoint-port", str(free_port()))
+    arguments += ("--serve", "--serve-port", str(free_port()), "--canary", "0.1")
+    arguments += ("--answerer", f"table:{answers}", "--set", "keep_confirmed=7")
     made = Production(folder / "home", arguments, f"http://127.0.0.1:{port}/api")
     made = replace(made, key=made.mendflow("add-reporter", "shop").strip())
     try:
@@ -146,6 +151,16 @@ def test_scheduled_runs_are_created_and_completed(production: Production):
     runs = production.runs("SCHEDULE")
     assert not [run for run in runs if run["state_type"] in ("FAILED", "CRASHED")]
     assert {run["parameters"]["settings"]["model_name"] for run in runs} == {SCHEDULED}
+    # What `up` was given has its place in them.
+    assert {run["parameters"]["settings"]["keep_confirmed"] for run in runs} == {7}
+    assert {run["parameters"]["settings"]["answerer"]["kind"] for run in runs} == {"table"}
+
+
+def test_the_model_is_served_beside_them(production: Production):
+    url = Machine(production.home).part(SERVE).about["url"]
+    asked = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+    assert httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60).json()["model"] == SCHEDULED
+    assert httpx.get(f"{url}/health").json()["candidate"]["version"] is None
 
 
 def test_enough_flagged_errors_start_one_run_for_their_model_and_one_less_none(production: Production):
@@ -188,7 +203,7 @@ def test_down_stops_every_process_and_up_goes_on_with_the_same_stores(production
     machine = Machine(production.home)
     parts = [machine.part(name).running() for name in machine.running()]
     family = [one for part in parts if part for one in (part, *part.children(recursive=True))]
-    assert production.mendflow("down") == "stopped endpoint, worker, mlflow, prefect\n"
+    assert production.mendflow("down") == "stopped serve, endpoint, worker, mlflow, prefect\n"
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert "nothing of `mendflow up` runs" in production.mendflow("down")
     production.mendflow("up", *production.arguments)
@@ -204,7 +219,8 @@ def test_without_a_model_nothing_is_scheduled_any_more_and_with_one_it_is_again(
         return {one["name"] for one in found if one["schedules"]}
 
     assert scheduled() == {"correct", "revalidate"}
-    of_no_model = production.arguments[production.arguments.index("--deployments") :]
+    ports = production.arguments.index("--deployments"), production.arguments.index("--serve")
+    of_no_model = production.arguments[slice(*ports)]
     assert "nothing is scheduled" in production.mendflow("up", *of_no_model)
     assert scheduled() == set()
     planned = httpx.post(

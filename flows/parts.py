@@ -1,0 +1,64 @@
+"""The processes of production on one machine: their names, and the commands that start them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.registration import POOL
+from flows.settings import CorrectSettings
+
+HOST = "127.0.0.1"
+PREFECT, MLFLOW, WORKER, ENDPOINT, SERVE = "prefect", "mlflow", "worker", "endpoint", "serve"
+PARTS = (PREFECT, MLFLOW, WORKER, ENDPOINT, SERVE)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How the model is served: the port, and the shares of requests by which a candidate is tried."""
+
+    port: int
+    shadow: float = 0.0
+    canary: float = 0.0
+
+
+def commands_of_parts(
+    settings: CorrectSettings | None, home: Path, ports: Mapping[str, int], serving: Serving | None
+) -> dict[str, tuple[list[str], str]]:
+    """The command and address of every part; of the model to be served, where there is one."""
+    python, at_port = [sys.executable, "-m"], [HOST, "--port"]
+    store = CorrectSettings(model_name="none", home=home).tracking
+    # Artifacts are written by whoever logs them: a store of files on one machine needs nobody in between.
+    files = ["--no-serve-artifacts", "--default-artifact-root", str(home / "artifacts")]
+    commands = {
+        PREFECT: (
+            [*python, "prefect", "server", "start", "--host", *at_port, str(ports[PREFECT])],
+            f"http://{HOST}:{ports[PREFECT]}",
+        ),
+        MLFLOW: (
+            [
+                *(*python, "mlflow", "server", "--backend-store-uri", store, *files),
+                *("--workers", "1", "--host", *at_port, str(ports[MLFLOW])),
+            ],
+            f"http://{HOST}:{ports[MLFLOW]}",
+        ),
+        WORKER: ([*python, "prefect", "worker", "start", "--pool", POOL, "--type", "process"], ""),
+        ENDPOINT: (
+            [*python, "flows.cli", "listen", "--home", str(home), "--host", *at_port, str(ports[ENDPOINT])],
+            f"http://{HOST}:{ports[ENDPOINT]}",
+        ),
+    }
+    if settings is not None and serving is not None:
+        commands[SERVE] = _serve_command(settings, serving)
+    return commands
+
+
+def _serve_command(settings: CorrectSettings, serving: Serving) -> tuple[list[str], str]:
+    """The command that serves a model, and its address."""
+    port = str(serving.port)
+    shares = ["--shadow", str(serving.shadow), "--canary", str(serving.canary)]
+    stores = ["--home", str(settings.home), "--experiment", settings.experiment]
+    command = [sys.executable, "-m", "flows.cli", "serve", *stores, *shares, "--host", HOST, "--port", port]
+    return [*command, "--", settings.model_name], f"http://{HOST}:{port}"
