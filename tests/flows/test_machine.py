@@ -22,7 +22,7 @@ from flows.background import Background
 from flows.cli import app
 from flows.cli.options import settings_of
 from flows.machine import DEPLOYMENTS, Machine, environment_of_parts, use_running_server
-from flows.parts import PREFECT, Serving, commands_of_parts
+from flows.parts import PARTS, PREFECT, SERVE, Serving, commands_of_parts
 from flows.registration import deployments_of
 from flows.settings import CorrectSettings, given_to_runs
 from tasks.records import UserError
@@ -291,11 +291,14 @@ def test_settings_given_to_up_take_the_place_of_the_files_in_whatever_folder_run
 
 def test_a_model_is_served_by_a_command_of_its_own(tmp_path: Path):
     settings = settings_of("--odd name", tmp_path, experiment="shop")
-    command, address = commands_of_parts(settings, tmp_path, {}, Serving(8123, 0.5, 0.1))["serve"]
+    ports = dict.fromkeys(PARTS, 1)
+    command, address = commands_of_parts(settings, tmp_path, ports, Serving(8123, 0.5, 0.1))[SERVE]
     assert address == "http://127.0.0.1:8123"
-    done = subprocess.run([*command, "--help"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "--odd name" in done.stderr
+    assert command[:3] == [sys.executable, "-m", "flows.cli"]
+    *options, name = command[3:]
+    assert name == "--odd name"
+    # All of them are understood: it is the last that is refused.
+    assert "no device 'abacus'" in refused(*options[:-1], "--device", "abacus", "--", name)
 
 
 def test_down_where_nothing_runs_says_so_and_makes_nothing(tmp_path: Path):
