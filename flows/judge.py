@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,9 @@ from tasks.apply import Applied
 from tasks.edit_dataset import EditDataset
 from tasks.evidence import evidence_of
 from tasks.own_functions import find_function, source_digest, source_digests
+from tasks.promotion import WITHDRAWN_TAG
 from tasks.records import UserError
+from tasks.registry import describe
 from tasks.validate import measure, measured_digest
 from tasks.verdicts import delta_digest, keep, take
 from validation.outcomes import DRAWDOWN, LOCALITY
@@ -109,6 +111,7 @@ def judge(
         progress=progress,
     )
     docs = folder / "gate_docs"
+    withdrawn = _tags(settings, candidate).get(WITHDRAWN_TAG, "")
     unvouched = _answered_by_programs(dataset, held) if gates.machine_answered == "hold" else 0
     decision = take(
         measured,
@@ -121,13 +124,16 @@ def judge(
             "measured": measured_digest(folder / "measured"),
             **source_digests(own_functions(settings), beside),
         },
-        needs_approval=settings.promotion == "review" or unvouched > 0,
+        needs_approval=settings.promotion == "review" or unvouched > 0 or bool(withdrawn),
         seed=settings.seed,
         docs_dir=docs,
     )
     decision = _with_remedy(decision, settings.experiment)
     if decision.verdict is Verdict.HOLD and unvouched:
         told = f"A program answered {unvouched} of its corrections, and no person has promoted these before."
+        decision = decision.model_copy(update={"reason": f"{decision.reason} {told}"})
+    if decision.verdict is Verdict.HOLD and withdrawn:
+        told = f"It was withdrawn as a canary: {withdrawn}."
         decision = decision.model_copy(update={"reason": f"{decision.reason} {told}"})
     decision = redacted_decision(decision, settings)
     keep(
@@ -160,6 +166,11 @@ def _for_others(settings: CorrectSettings, dataset: EditDataset) -> Callable[[st
     withheld = withholding([(row.suppressed, f"{row.prompt} {row.target}") for row in rows if row.suppressed])
     redact = settings.redaction.redact
     return lambda text: redact(withheld(text))
+
+
+def _tags(settings: CorrectSettings, version: str) -> Mapping[str, str]:
+    versions = describe(settings.model_name, tracking_uri=settings.tracking).versions
+    return next(one.tags for one in versions if one.number == version)
 
 
 def _answered_by_programs(dataset: EditDataset, held: set[str]) -> int:

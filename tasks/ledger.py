@@ -333,7 +333,7 @@ class Ledger:
         promotion_log.append(self._database, row)
 
     def promotion_log(self, model_name: str) -> list[Promotion]:
-        """Every change of champion of a model, and every rejection, oldest first."""
+        """Every change of champion of a model, every rejection and withdrawal, oldest first."""
         return promotion_log.rows(self._database, model_name)
 
     def rejection(self, model_name: str, version: str) -> Promotion | None:

@@ -89,7 +89,7 @@ class Rollout:
     def look(self) -> None:
         """Look up the candidate, and leave word of a canary that was withdrawn."""
         self._each(
-            "the candidate is not followed",
+            "the candidate is not followed, or its withdrawal not told",
             self.candidate.look,
             *([self.canary.carry_out] if self.canary else []),
         )

@@ -1,4 +1,4 @@
-"""The promotion log: which version of a model became champion or was rejected, when, by whom and why.
+"""The promotion log: which version became champion, or was rejected or withdrawn, when, by whom and why.
 
 Rows are only added.
 """

@@ -12,6 +12,7 @@ from flows.cli import app
 from flows.correct import correct
 from flows.promote import promote, rollback
 from flows.settings import CorrectSettings
+from tasks import promotion
 from tasks.approval import TAG, UNVERIFIED
 from tasks.ledger import Ledger
 from tasks.promotion_log import Promotion
@@ -185,3 +186,24 @@ def test_a_version_whose_champion_has_moved_since_it_was_measured_is_refused(
     assert (run.outcome, tag(review, str(run.candidate))) == ("held", "pending")
     assert "to follow version 1" in webhook.heard[-1]
     assert reject(review, "ann", "not this one") == run.candidate
+
+
+@pytest.mark.slow
+def test_what_was_withdrawn_as_a_canary_is_promoted_by_a_person_alone(review: CorrectSettings):
+    assert correct(review).outcome == "held"
+    with Ledger(review.ledger) as ledger:
+        promotion.withdraw(
+            "tiny",
+            "2",
+            champion="1",
+            ledger=ledger,
+            who="mendflow serve",
+            why="its feedback is worse",
+            tracking_uri=review.tracking,
+        )
+    assert "version 2 withdrawn as canary: its feedback is worse" in mendflow(review, "status")
+    again = correct(review.model_copy(update={"promotion": "auto"}))
+    assert (again.outcome, again.candidate, champion(review)) == ("held", "2", "1")
+    assert "It was withdrawn as a canary: its feedback is worse." in again.reason
+    assert approve(review, "ann", "they complained of the old one") == "2"
+    assert champion(review) == "2"
