@@ -229,3 +229,25 @@ def test_without_a_model_nothing_is_scheduled_any_more_and_with_one_it_is_again(
     assert planned.json() == []
     production.mendflow("up", *production.arguments)
     assert scheduled() == {"correct", "revalidate"}
+
+
+def test_a_deployment_that_the_file_leaves_out_is_removed_and_a_users_own_is_not(production: Production):
+    def deployed() -> set[str]:
+        return {one["name"] for one in httpx.post(f"{production.api}/deployments/filter", json={}).json()}
+
+    file = Path(production.arguments[production.arguments.index("--deployments") + 1])
+    flow = httpx.post(f"{production.api}/flows/", json={"name": "mine"}).json()["id"]
+    mine = {"name": "my own", "flow_id": flow, "work_pool_name": "mendflow", "entrypoint": "mine:flow"}
+    httpx.post(f"{production.api}/deployments/", json=mine).raise_for_status()
+    everything = deployed()
+    assert {"rollback", "my own"} < everything
+    whole = file.read_text()
+    content = yaml.safe_load(whole)
+    content["deployments"] = [one for one in content["deployments"] if one["name"] != "rollback"]
+    file.write_text(yaml.safe_dump(content))
+    said = production.mendflow("up", *production.arguments)
+    assert "the deployment rollback is removed" in said
+    assert deployed() == everything - {"rollback"}
+    file.write_text(whole)
+    production.mendflow("up", *production.arguments)
+    assert deployed() == everything

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,46 @@ def test_in_shadow_nobody_sees_the_candidate_and_whoever_approves_it_sees_what_d
         ["status", known.name, "--home", str(known.settings.home), "--tracking", known.settings.tracking],
     )
     assert said in waits.output
+
+
+def test_the_candidate_computes_nothing_while_a_request_is_under_way(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+):
+    from tasks import live_answer
+
+    tokens, goes_on, begun = live_answer.next_tokens, threading.Event(), threading.Event()
+    by_candidate: list[int] = []
+    known.candidate("3")
+    with client_of(known, shares=ALL) as client:
+        rollout = rollout_of(client)
+        trial = rollout.candidate.current
+        assert trial is not None
+
+        def counted(steps: Iterator[int]) -> Iterator[int]:
+            for token in steps:
+                by_candidate.append(token)
+                yield token
+
+        def held(model: Any, *arguments: Any) -> Iterator[int]:
+            steps = tokens(model, *arguments)
+            if model is trial.version.model:
+                return counted(steps)
+            if not begun.is_set():
+                begun.set()
+                goes_on.wait()
+            return steps
+
+        monkeypatch.setattr(live_answer, "next_tokens", held)
+        first = threading.Thread(target=ask, args=(client, "Hi"))
+        first.start()
+        begun.wait()
+        assert ask(client, PROMPTS[0]).status_code == 200
+        time.sleep(0.5)
+        assert by_candidate == []
+        goes_on.set()
+        first.join()
+        until(lambda: rollout.health()["compared"] == 2)
+    assert by_candidate
 
 
 def test_the_candidate_shares_the_bases_weights_with_the_champion(known: Known):
@@ -220,6 +262,7 @@ def test_a_canary_with_worse_feedback_withdraws_itself(known: Known):
         assert rollout_of(client).health()["version"] is None
 
 
+@pytest.mark.slow
 def test_one_angry_user_withdraws_no_canary(known: Known):
     known.candidate("3")
     with client_of(known, shares=HALF) as client:
