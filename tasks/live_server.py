@@ -194,7 +194,9 @@ async def _serve(service: Service, connection: Request, request: ChatRequest | C
         _trace(service, answer)
         counts = usage(answer.prompt_tokens, answer.completion_tokens)
         for_all = response(answer.asked.chat, _head(answer), answer.text, answer.finish, counts)
-        then = BackgroundTask(service.rollout.answered, dealt, answer) if service.rollout else None
+        then = None
+        if service.rollout is not None and dealt.trial is not None:
+            then = BackgroundTask(service.rollout.answered, dealt, answer)
         return JSONResponse(for_all, headers=_headers(answer), background=then)
     except ApiError:
         raise

@@ -26,7 +26,7 @@ from tasks.live_rollout import Rollout
 from tasks.live_server import Limits
 from tasks.models import ModelFolder, load, resolve
 from tasks.register import register
-from tasks.registry import CHAMPION, tag_version
+from tasks.registry import CHAMPION, describe, tag_version
 from tasks.tracking import tracking
 from tests.deltas import MATRIX, dense
 
@@ -171,3 +171,13 @@ def until(true: Any, seconds: float = 60) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def tags_of(known: Known, number: str) -> dict[str, str]:
+    versions = describe(known.name, tracking_uri=known.settings.tracking).versions
+    return dict(next(version.tags for version in versions if version.number == number))
+
+
+def text(response: Any) -> str:
+    assert response.status_code == 200, response.text
+    return str(response.json()["choices"][0]["message"]["content"])
