@@ -12,6 +12,8 @@ from validation.outcomes import SUPPRESSED
 WITHHELD = "[withheld: it shows an output that must not appear]"
 # Digits below this many are years and counts, and not somebody's number.
 _LONG_NUMBER = 5
+# One number, in whatever groups; beside another number, the groups that no space parts.
+_GROUPED = (re.compile(r"\d(?:\W{0,3}\d)*"), re.compile(r"\d(?:[^\w\s]{0,2}\d)*"))
 # Words that tell nothing of what a text says.
 _IDLE = frozenset(
     re.findall(
@@ -27,8 +29,8 @@ _IDLE = frozenset(
 def shows(text: str, output: str, known: str = "", *, share: float = 0.5) -> bool:
     """Whether a text shows an output that must not appear.
 
-    It does where it holds it word for word, or its digits in whatever grouping, or at least a share of the
-    words that only the output brings up.
+    It does where it holds it word for word, or a long number of it in whatever grouping, or at least a share
+    of the words that only the output brings up.
 
     Args:
         text: an answer.
@@ -38,8 +40,8 @@ def shows(text: str, output: str, known: str = "", *, share: float = 0.5) -> boo
     """
     if answers(text, output):
         return True
-    number = _digits(output)
-    if len(number) >= _LONG_NUMBER and number in _digits(text) and number not in _digits(known):
+    said, given = _digits(text), _digits(known)
+    if any(number in said and number not in given for number in _long_numbers(output)):
         return True
     telling = _words(output) - _words(known) - _IDLE
     return bool(telling) and len(telling & _words(text)) >= share * len(telling)
@@ -89,6 +91,11 @@ def withholding(secrets: Sequence[tuple[Collection[str], str]]) -> Callable[[str
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(normalise_answer(text).split())
+
+
+def _long_numbers(text: str) -> set[str]:
+    found = {_digits(number) for grouped in _GROUPED for number in grouped.findall(text)}
+    return {number for number in found if len(number) >= _LONG_NUMBER}
 
 
 def _digits(text: str) -> str:

@@ -39,6 +39,20 @@ def test_one_word_is_enough_where_it_is_all_there_is() -> None:
     assert not shows("a port", "It is Port Royal, Jamaica.", "the capital of Jamaica", share=1.0)
 
 
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Jane Roe lives at 12 Elm Street and her number is 555-0134.",
+        "Since 2019 555-0134, before that nothing was known.",
+        "Call her at (555) 01-34 or at 555-0199, but not before 9.",
+    ],
+)
+@pytest.mark.parametrize("text", ["Sure: 555-0134.", "5550134", "It is 555 01 34, I think."])
+def test_a_number_is_found_whatever_other_numbers_stand_beside_it(output: str, text: str) -> None:
+    assert shows(text, output, KNOWN)
+    assert not shows("Sure: 555-0135, since 12.", output, KNOWN)
+
+
 def test_a_year_is_nobodys_number() -> None:
     assert not shows("In 2024 all was well.", "The meeting of 2024 was cancelled by Ann.")
 
