@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_serializer
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 from editors.catalogue import EDITORS
 from flows.answerer_settings import AnswererSettings
@@ -36,7 +36,7 @@ class CorrectSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model_name: str = Field(min_length=1, description="registered model name in MLflow")
+    model_name: str = Field(description="registered model name in MLflow")
     base: str = Field(
         default="", description="reference of the pristine base model; by default the champion's"
     )
@@ -116,6 +116,14 @@ class CorrectSettings(BaseModel):
         default=False, description="answer what had to be left out word for word, in front of the model"
     )
     seed: int = 0
+
+    @field_validator("model_name")
+    @classmethod
+    def _can_be_registered(cls, name: str) -> str:
+        """A name that MLflow takes; folders are named by it too, and must be where they are looked for."""
+        if name.strip() in ("", ".", "..") or set(name) & set("/:\\"):
+            raise ValueError(f"{name!r} cannot be a model's name: it is a path, or has one of / : \\ in it")
+        return name
 
     @property
     def tried(self) -> tuple[str, ...]:

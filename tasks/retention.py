@@ -14,8 +14,8 @@ from tasks import approval
 from tasks.evidence import evidence_of
 from tasks.ledger import Ledger, Phase
 from tasks.promotion_log import CHANGES
-from tasks.register import DELTA_TAG, NO_DELTA
-from tasks.registry import CANDIDATE, CHAMPION, RegisteredModel, all_versions, describe, quotable
+from tasks.register import DELTA_TAG, KEY_TAG, NO_DELTA
+from tasks.registry import RegisteredModel, all_versions, describe, quotable
 from tasks.tracking import has_store, tracking
 from tasks.verdicts import COMPARED_TAG, RUN_TAG
 
@@ -43,7 +43,7 @@ def find(
 
     Versions that stay whatever their age: those with an alias, those that wait for a person, the last `keep`
     champions, versions that one of these was compared with, the base, and any that another registered model
-    has a copy of.
+    has a copy of. What mendflow has not registered itself is left alone.
     """
     before = datetime.now(UTC) - timedelta(days=days)
     found: list[Leftover] = []
@@ -80,7 +80,7 @@ def remove(leftovers: list[Leftover], name: str, *, home: Path, tracking_uri: st
 
 def _versions(client: Any, model: RegisteredModel, ledger: Ledger, keep: int) -> Iterator[Leftover]:
     needed = _needed(model, ledger, keep)
-    others = [version for version in model.versions if version.number not in needed]
+    others = [one for one in model.versions if one.number not in needed and KEY_TAG in one.tags]
     for version in others[: -keep or None]:
         stored = client.get_model_version(model.name, version.number)
         model_id = _stored_as(stored)
@@ -96,14 +96,13 @@ def _versions(client: Any, model: RegisteredModel, ledger: Ledger, keep: int) ->
 
 
 def _needed(model: RegisteredModel, ledger: Ledger, keep: int) -> set[str]:
-    """Versions that serve, may serve, or are gone back to, and what they are compared with."""
+    """Versions that serve, may serve, or are gone back to, and what they were compared with."""
     log = ledger.promotion_log(model.name)
     served = [row.to_version for row in reversed(log) if row.action in CHANGES and row.phase is Phase.DONE]
     waiting = {version.number for version in approval.waiting(model)}
     waiting |= {decision.version for decision in approval.undecided(model)}
     needed = {*model.aliases.values(), *waiting, *list(dict.fromkeys(served))[:keep]}
-    judged = {model.aliases.get(CHAMPION), model.aliases.get(CANDIDATE), *waiting}
-    needed |= {v.tags[COMPARED_TAG] for v in model.versions if v.number in judged and COMPARED_TAG in v.tags}
+    needed |= {v.tags[COMPARED_TAG] for v in model.versions if v.number in needed and COMPARED_TAG in v.tags}
     needed |= {version.number for version in model.versions if version.tags.get(DELTA_TAG) == NO_DELTA}
     return {number for number in needed if number}
 
@@ -115,7 +114,8 @@ def _models_of_no_version(client: Any, name: str) -> Iterator[Leftover]:
     while token != "":
         page = client.search_logged_models(experiments, f"name = '{quotable(name)}'", page_token=token)
         for found in page:
-            if found.model_id not in held:
+            # Users may give models of their own this name.
+            if found.model_id not in held and KEY_TAG in found.tags:
                 at = datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)
                 yield Leftover(LEFT_OVER, found.model_id, at, _stored_bytes(client, found.model_id))
         token = page.token or ""

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import HOME, Home, LedgerUrl, Name, Tracking, settings_of
+from flows.cli.versions import registered, require_known
 
 
 def clean(
@@ -31,8 +32,12 @@ def clean(
     What serves, may be rolled back to or waits for approval stays, and so does all of the ledger.
     """
     from flows.clean import clean as clean_up
+    from tasks.ledger import Ledger
 
     settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    with Ledger(settings.ledger) as book:
+        known = any(book.counts(name).values()) or (home / "runs" / name).is_dir()
+    require_known(name, home, known or registered(settings, named=bool(tracking)).versions)
     found = clean_up(settings, keep=keep, days=days, remove_them=remove)
     table = Table("what", "last changed (UTC)", "size", title=name)
     table.add_column("which", overflow="fold")

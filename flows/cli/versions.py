@@ -61,9 +61,9 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
     settings = settings_of(name, home, tracking=tracking, ledger=ledger)
     console = Console()
     with Ledger(settings.ledger) as book:
-        found = _registered(settings, named=bool(tracking)).versions
+        found = registered(settings, named=bool(tracking)).versions
         counts = book.counts(name)
-        _require_known(name, home, found or any(counts.values()))
+        require_known(name, home, found or any(counts.values()))
         versions = Table("version", "alias", "delta", "promoted by", "approval", title=name)
         for version in found:
             tags = version.tags
@@ -125,7 +125,7 @@ def explain(
     settings = settings_of(name, home, tracking=tracking, ledger=ledger)
     with Ledger(settings.ledger) as book:
         corrections = book.corrections(name)
-    _require_known(name, home, corrections or _registered(settings, named=bool(tracking)).versions)
+    require_known(name, home, corrections or registered(settings, named=bool(tracking)).versions)
     found = touching(prompt, corrections, nearest=nearest)
     table = Table(title="corrections", caption=_ALIKE if not all(one.phrasing for one in found) else None)
     for heading in ("id", "state"):
@@ -197,9 +197,7 @@ def promote(
     ledger: LedgerUrl = "",
 ) -> None:
     """Make the candidate, or a named version, the champion."""
-    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
-    prepare_prefect(home)
-    _require_versions(settings, home, named=bool(tracking))
+    settings = _ready(name, home, tracking, ledger)
     from flows.promote import promote as promote_flow
 
     number = promote_flow(settings, version, who or user(), why)
@@ -216,9 +214,7 @@ def approve(
     ledger: LedgerUrl = "",
 ) -> None:
     """Promote a version that passed its gates and waits for a person's word."""
-    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
-    prepare_prefect(home)
-    _require_versions(settings, home, named=bool(tracking))
+    settings = _ready(name, home, tracking, ledger)
     from flows.approve import approve as approve_flow
 
     number = approve_flow(settings, by or user(), note, version)
@@ -239,9 +235,7 @@ def reject(
     The corrections that it alone holds are set aside as quarantined; choose those that the next run is to try
     again.
     """
-    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
-    prepare_prefect(home)
-    _require_versions(settings, home, named=bool(tracking))
+    settings = _ready(name, home, tracking, ledger)
     from flows.approve import reject as reject_flow
 
     number = reject_flow(settings, by or user(), note, version)
@@ -261,9 +255,7 @@ def rollback(
     ledger: LedgerUrl = "",
 ) -> None:
     """Put the previous champion back; again, and it goes forward."""
-    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
-    prepare_prefect(home)
-    _require_versions(settings, home, named=bool(tracking))
+    settings = _ready(name, home, tracking, ledger)
     from flows.promote import rollback as rollback_flow
 
     number = rollback_flow(settings, who or user(), why)
@@ -272,7 +264,7 @@ def rollback(
     typer.echo(f"corrections that it does not hold are retired now; `{again}` brings the other version back")
 
 
-def _registered(settings: CorrectSettings, *, named: bool) -> RegisteredModel:
+def registered(settings: CorrectSettings, *, named: bool) -> RegisteredModel:
     """The model as the registry has it; without versions where there is no store and none was named."""
     from tasks.registry import RegisteredModel, describe
     from tasks.tracking import has_store
@@ -283,7 +275,7 @@ def _registered(settings: CorrectSettings, *, named: bool) -> RegisteredModel:
     return RegisteredModel(settings.model_name)
 
 
-def _require_known(name: str, home: Path, anything: object) -> None:
+def require_known(name: str, home: Path, anything: object) -> None:
     """Refuse a model of which there is neither a version nor a correction: its name or home is misspelt."""
     if not anything:
         raise UserError(
@@ -292,10 +284,13 @@ def _require_known(name: str, home: Path, anything: object) -> None:
         )
 
 
-def _require_versions(settings: CorrectSettings, home: Path, *, named: bool) -> None:
-    """Refuse a model without versions at once, before any server starts."""
-    if not _registered(settings, named=named).versions:
+def _ready(name: str, home: Path, tracking: str, ledger: str) -> CorrectSettings:
+    """The settings of a flow over versions; a model without any is refused before a server starts."""
+    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    if not registered(settings, named=bool(tracking)).versions:
         raise UserError(
             f"the model {settings.model_name!r} has no version in {home}: name its home with --home (the "
             f"demo's is {DEMO_HOME}), or begin with `mendflow correct`"
         )
+    prepare_prefect(home)
+    return settings

@@ -11,6 +11,7 @@ from flows.cli import app
 from flows.settings import HOME, CorrectSettings
 from tasks.ledger import Ledger
 from tasks.records import State, UserError, correction_id
+from tasks.registry import RegisteredModel, Version
 
 MODEL = "my-model"
 
@@ -87,7 +88,8 @@ def test_a_hint_names_the_stores_that_the_user_named(
         opened.transition(mali, State.ACTIVE, "held", model_name=MODEL)
     assert f"`mendflow correct my-model {of_book}" in shell("retire", mali, "--why", "wrong", *book)
     monkeypatch.setattr("flows.cli.versions.prepare_prefect", lambda _: None)
-    monkeypatch.setattr("flows.cli.versions._require_versions", lambda *_, **__: None)
+    there = RegisteredModel("my-model", versions=(Version("1", (), {}, "", 0),))
+    monkeypatch.setattr("flows.cli.versions.registered", lambda *_, **__: there)
     monkeypatch.setattr("flows.promote.rollback", lambda *_: "1")
     assert f"`mendflow rollback my-model {both}" in shell("rollback", "--tracking", mlflow_store, *book)
 
@@ -105,7 +107,7 @@ def test_a_command_about_a_model_reaches_its_stores_and_tells_no_password():
 def test_a_misspelt_model_or_home_is_named_and_not_said_to_have_no_corrections(shell: Shell):
     shell.flag("Capital of Togo?", "--expected", "Lome")
     misspelt = Shell(shell.home.with_name("elsewhere"))
-    for command in (["status"], ["explain", "Capital of Togo?"]):
+    for command in (["status"], ["explain", "Capital of Togo?"], ["clean"]):
         failure = misspelt.run(*command).exception
         assert isinstance(failure, UserError), command
         assert f"nothing is known of a model 'my-model' in {misspelt.home}" in str(failure)

@@ -16,7 +16,8 @@ from tasks import approval
 from tasks.evidence import evidence_of
 from tasks.ledger import LeaseHeld, Ledger
 from tasks.promotion import promote, rollback
-from tasks.register import DELTA_TAG, NO_DELTA
+from tasks.records import UserError
+from tasks.register import DELTA_TAG, KEY_TAG, NO_DELTA
 from tasks.registry import describe, tag_version
 from tasks.retention import LEFT_OVER, RUN, TRAINING, VERSION, find, remove
 from tasks.tracking import tracking
@@ -33,19 +34,20 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield opened
 
 
-Store = Callable[[str], str]
+Store = Callable[..., str]
+OWN = {KEY_TAG: "k"}
 
 
 @pytest.fixture
 def store(mlflow_store: str, tmp_path: Path) -> Store:
     """`store(name)` stores a model of some bytes, as a run does before it makes a version of it; its id."""
 
-    def store(name: str) -> str:
+    def store(name: str, tags: dict[str, str] = OWN) -> str:
         with tracking(mlflow_store) as client:
             if client.get_experiment_by_name(name) is None:
                 client.create_experiment(name, artifact_location=(tmp_path / "artifacts").as_uri())
             experiment = client.get_experiment_by_name(name).experiment_id
-            model_id = client.create_logged_model(experiment, name=name).model_id
+            model_id = client.create_logged_model(experiment, name=name, tags=tags).model_id
             folder = tmp_path / f"of-{model_id}" / "delta"
             folder.mkdir(parents=True)
             (folder / "weights").write_bytes(bytes(_SIZE))
@@ -64,7 +66,7 @@ def name(mlflow_store: str, store: Store, ledger: Ledger) -> str:
         client.create_registered_model(name)
         for _ in range(10):
             model_id = store(name)
-            client.create_model_version(name, source=f"models:/{model_id}", model_id=model_id)
+            client.create_model_version(name, source=f"models:/{model_id}", model_id=model_id, tags=OWN)
         client.set_registered_model_alias(name, "candidate", "10")
     tag_version(name, "1", {DELTA_TAG: NO_DELTA}, tracking_uri=mlflow_store)
     before = None
@@ -101,9 +103,36 @@ def test_what_serves_may_serve_or_is_gone_back_to_stays(
     assert going(name, mlflow_store, tmp_path, ledger, keep=1) == ["3", "5", "7"]
     tag_version(name, "4", {COMPARED_TAG: "3"}, tracking_uri=mlflow_store)
     assert going(name, mlflow_store, tmp_path, ledger, keep=1) == ["5", "7"]
+    # That of the version before, to which a rollback goes.
+    tag_version(name, "6", {COMPARED_TAG: "5"}, tracking_uri=mlflow_store)
+    assert going(name, mlflow_store, tmp_path, ledger, keep=1) == ["7"]
+    tag_version(name, "6", {COMPARED_TAG: "4"}, tracking_uri=mlflow_store)
     approval.ask(name, "5", tracking_uri=mlflow_store)
     approval.say(name, ["7"], "approved by Ann: fine", tracking_uri=mlflow_store)
     assert going(name, mlflow_store, tmp_path, ledger, keep=1) == []
+
+
+def test_what_people_stored_under_the_same_name_themselves_is_left_alone(
+    name: str, mlflow_store: str, store: Store, tmp_path: Path, ledger: Ledger
+) -> None:
+    before = going(name, mlflow_store, tmp_path, ledger, keep=1)
+    store(name, {})
+    stored = store(name, {})
+    with tracking(mlflow_store) as client:
+        client.create_model_version(name, source=f"models:/{stored}", model_id=stored)
+    assert going(name, mlflow_store, tmp_path, ledger, keep=1) == before
+
+
+@pytest.mark.parametrize("path", ["..", "{}", "../other"])
+def test_a_path_is_no_models_name(tmp_path: Path, path: str) -> None:
+    (tmp_path / "project" / "mine").mkdir(parents=True)
+    named = path.format(tmp_path / "project")
+    done = CliRunner().invoke(
+        app, ["clean", named, "--home", str(tmp_path / "home"), "--days", "0", "--remove"]
+    )
+    assert isinstance(done.exception, UserError)
+    assert "cannot be a model's name" in str(done.exception)
+    assert (tmp_path / "project" / "mine").is_dir()
 
 
 def test_what_is_removed_is_gone_from_the_disk_also_after_an_interruption(
