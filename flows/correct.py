@@ -11,7 +11,6 @@ from typing import Any
 
 from prefect import flow
 
-from editors.overrides import Overrides
 from flows import stages
 from flows.already_correct import close_already_correct
 from flows.answering import answer_waiting, open_answerer
@@ -22,7 +21,7 @@ from flows.console import Narrator
 from flows.dataset import requests_to_replay
 from flows.judge import check_own_gates
 from flows.notify import tell_of_run
-from flows.overriding import overrides_differ, wanted_overrides, with_other_overrides
+from flows.overriding import Answering, overrides_differ, wanted_overrides, with_other_overrides
 from flows.promote import brought_back, put_back
 from flows.review import ask_reviewers, read_reviews
 from flows.settings import CorrectSettings
@@ -31,7 +30,6 @@ from tasks import approval, promotion, register
 from tasks.collect import NoExperiment
 from tasks.ledger import Ledger
 from tasks.models import resolve
-from tasks.overriding import overridden
 from tasks.records import Collected, Rejected, State, UserError
 from tasks.registry import describe
 from tasks.review.questions import Kind
@@ -107,10 +105,15 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             rolled_back = put_back(settings, ledger, champion) is not None
             if not overrides_differ(champion, overrides, put_back=rolled_back):
                 return CorrectionRun("nothing to do", name, champion.version, counts=_counts(ledger, name))
-            if wanted or len(overrides):
-                outcome = "held" if settings.promotion == "review" else "promoted"
-                run = CorrectionRun(outcome, name, champion.version, counts=_counts(ledger, name))
-                return _with_other_overrides(run, settings, ledger, champion, overrides)
+            answering = with_other_overrides(settings, ledger, champion, overrides)
+            run = CorrectionRun(
+                "nothing to do" if answering.outcome == REJECTED else answering.outcome,
+                name,
+                champion.version,
+                candidate=answering.version,
+                counts=_counts(ledger, name),
+            )
+            return _answered(run, answering)
         if not wanted:
             raise _nothing_left(settings, champion)
 
@@ -188,7 +191,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
                 settings, ledger, champion, aside=wanted - set(champion.correction_ids)
             )
             if overrides_differ(champion, overrides):
-                result = _with_other_overrides(result, settings, ledger, champion, overrides)
+                result = _answered(result, with_other_overrides(settings, ledger, champion, overrides))
         if settings.review_queue:
             # With the rewordings that this run's dataset has.
             ask_reviewers(settings, ledger)
@@ -227,23 +230,12 @@ def collected_errors(settings: CorrectSettings, ledger: Ledger) -> Collected:
         return Collected()
 
 
-def _with_other_overrides(
-    run: CorrectionRun,
-    settings: CorrectSettings,
-    ledger: Ledger,
-    champion: stages.Champion,
-    overrides: Overrides,
-) -> CorrectionRun:
-    """The run, with what became of a version that has the champion's weights and these overrides."""
-    count = len(overridden(overrides))
-    why = f"the weights of version {champion.version}, behind overrides of {count} corrections"
-    number = with_other_overrides(settings, ledger, champion, overrides, why)
-    reason = f"{run.reason} Version {number} has {why}.".strip()
-    if settings.promotion == "review":
-        approval.ask(settings.model_name, number, tracking_uri=settings.tracking)
-        promote = settings.command("promote", "--version", number)
-        return replace(run, candidate=run.candidate or number, reason=f"{reason} `{promote}` promotes it.")
-    return replace(run, reason=reason, previous=champion.version, champion=number)
+def _answered(run: CorrectionRun, answering: Answering) -> CorrectionRun:
+    """The run, with what became of a version with other overrides."""
+    run = replace(run, reason=f"{run.reason} {answering.reason}".strip())
+    if answering.outcome == "promoted":
+        return replace(run, previous=run.champion, champion=answering.version)
+    return run
 
 
 def _set_aside(

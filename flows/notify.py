@@ -53,11 +53,13 @@ def tell_of_run(settings: CorrectSettings, run: CorrectionRun) -> None:
     if run.outcome == "promoted":
         tell(settings, f"version {version}: promoted", run.reason)
     elif run.outcome == "held":
-        decide = [settings.command(verb, "--note", "TEXT") for verb in ("approve", "reject")]
-        text = f"{run.reason} `{decide[0]}` or `{decide[1]}`. The report: {run.report}"
+        text = f"{run.reason} {settings.decisions(version)} The report: {run.report}"
         tell_once(settings, version, f"waits for approval, to follow version {run.champion}", text)
     else:
-        tell_once(settings, version, f"refused beside version {run.champion}", run.reason)
+        # Overrides before the champion's own weights may have taken its place meanwhile.
+        beside = run.previous or run.champion
+        said = "refused" if run.outcome == "rejected" else "not to be judged yet"
+        tell_once(settings, version, f"{said} beside version {beside}", run.reason)
 
 
 def tell_once(settings: CorrectSettings, version: str, what: str, text: str) -> None:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from editors.delta import Delta
 from editors.overrides import Overrides
+from flows.notify import tell, tell_once
 from flows.settings import CorrectSettings
 from flows.stages import OPEN, Champion
-from tasks import promotion, register
+from tasks import approval, promotion, register
 from tasks.ledger import Ledger
 from tasks.models import load_delta
 from tasks.overriding import overridden, overrides_of, write
 from tasks.records import State
-from tasks.registry import describe
-from tasks.verdicts import COMPARED_TAG, RUN_TAG
+from tasks.registry import describe, tag_version
+from tasks.verdicts import COMPARED_TAG, RUN_TAG, WEIGHTS_TAG
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A version with the champion's own weights behind other overrides; it was promoted, held or rejected."""
+
+    outcome: str
+    version: str
+    reason: str
 
 
 def wanted_overrides(
@@ -43,16 +53,45 @@ def overrides_differ(champion: Champion, wanted: Overrides, *, put_back: bool = 
 
 
 def with_other_overrides(
-    settings: CorrectSettings, ledger: Ledger, champion: Champion, overrides: Overrides, why: str
-) -> str:
-    """The number of a version with the champion's own weights behind these overrides.
+    settings: CorrectSettings, ledger: Ledger, champion: Champion, overrides: Overrides
+) -> Answering:
+    """Other overrides before the champion's own weights, promoted, unless a person decides or has decided.
 
-    It is promoted unless a person decides. No gate is asked: it answers nothing but the overridden prompts
-    otherwise than the champion does.
+    No gate is asked: it answers nothing but the overridden prompts otherwise than the champion does.
 
     Raises:
         UserError: the champion's delta cannot be read, or the champion moved.
     """
+    name, uri = settings.model_name, settings.tracking
+    number = _registered(settings, champion, overrides)
+    count = len(overridden(overrides))
+    why = f"the weights of version {champion.version}, behind overrides of {count} corrections"
+    told = f"Version {number} has {why}."
+    rejection = ledger.rejection(name, number)
+    if rejection is not None:
+        # Registered again, it had the alias of a candidate again.
+        promotion.reject(name, number, ledger=ledger, who=rejection.who, why=rejection.why, tracking_uri=uri)
+        return Answering("rejected", number, f"{told} {promotion.rejected(rejection)}.")
+    if settings.promotion == "review":
+        approval.ask(name, number, tracking_uri=uri)
+        told = f"{told} {settings.decisions(number)}"
+        tell_once(settings, number, f"waits for approval, to follow version {champion.version}", told)
+        return Answering("held", number, told)
+    promotion.promote(
+        name,
+        number,
+        expected_champion=champion.version,
+        ledger=ledger,
+        who="correct flow",
+        why=why,
+        tracking_uri=uri,
+    )
+    tell(settings, f"version {number}: promoted", told)
+    return Answering("promoted", number, told)
+
+
+def _registered(settings: CorrectSettings, champion: Champion, overrides: Overrides) -> str:
+    """The number of the version with the champion's weights behind these overrides."""
     name, uri, served = settings.model_name, settings.tracking, champion.folder
     delta = Delta({}, {"base_digest": served.digest, "correction_ids": []})
     if served.delta is not None:
@@ -73,14 +112,6 @@ def with_other_overrides(
         manifest=delta.manifest,
         tags=judged,
     )
-    if settings.promotion == "auto":
-        promotion.promote(
-            name,
-            number,
-            expected_champion=champion.version,
-            ledger=ledger,
-            who="correct flow",
-            why=why,
-            tracking_uri=uri,
-        )
+    # It may have been registered before, when another champion had these weights.
+    tag_version(name, number, {WEIGHTS_TAG: champion.version}, tracking_uri=uri)
     return number

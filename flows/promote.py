@@ -12,7 +12,7 @@ from tasks.ledger import Ledger, Phase, Promotion
 from tasks.promotion_log import CHANGES, ROLLBACK
 from tasks.records import UserError
 from tasks.registry import CANDIDATE, CHAMPION, PREVIOUS, RegisteredModel, describe, resolve_version
-from tasks.verdicts import COMPARED_TAG, VERDICT_TAG
+from tasks.verdicts import COMPARED_TAG, VERDICT_TAG, WEIGHTS_TAG
 from validation.verdict import Verdict
 
 
@@ -41,12 +41,16 @@ def promote(settings: CorrectSettings, version: str | None, who: str, why: str) 
 def require_passed(settings: CorrectSettings, state: RegisteredModel, version: str) -> None:
     """Refuse a version that did not pass its gates beside the champion that serves now.
 
+    One with the champion's own weights behind other overrides passes, as those have.
+
     Raises:
         UserError: it did not, or another champion serves now.
     """
     tags = next(found.tags for found in state.versions if found.number == version)
     verdict, beside = tags.get(VERDICT_TAG, "none"), tags.get(COMPARED_TAG, "none")
     if verdict in (Verdict.PROMOTE.value, Verdict.HOLD.value) and beside == state.champion:
+        return
+    if state.champion and tags.get(WEIGHTS_TAG) == state.champion:
         return
     raise UserError(
         f"version {version} of {state.name} has the verdict {verdict} beside version {beside}, and the "

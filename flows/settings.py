@@ -168,6 +168,13 @@ class CorrectSettings(BaseModel):
         stores = typed(home, tracking=self.tracking_uri, ledger=self.ledger_url)
         return f"mendflow {verb} {shlex.join([self.model_name, *more])}{stores}"
 
+    def decisions(self, version: str) -> str:
+        """What a person types who decides about a version that waits."""
+        approve, reject = (
+            self.command(verb, "--note", "TEXT", "--version", version) for verb in ("approve", "reject")
+        )
+        return f"`{approve}` or `{reject}`."
+
 
 def given_to_runs(settings: CorrectSettings, names: Iterable[str]) -> dict[str, Any]:
     """Some of the settings, as runs in other folders than this one's have to be given them."""

@@ -23,6 +23,8 @@ VERDICT_TAG = "mendflow.verdict"
 COMPARED_TAG = "mendflow.compared_with"
 DIGEST_TAG = "mendflow.verdict_digest"
 RUN_TAG = "mendflow.verdict_run"
+# The version whose weights another one has, behind other overrides: what was said of the one holds of both.
+WEIGHTS_TAG = "mendflow.weights_of"
 
 # Among the artifacts of a run: the verdict with what it was taken from, and the dataset that was asked.
 VERDICT_FOLDER, DATASET_FOLDER = "verdict", "dataset"

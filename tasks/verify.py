@@ -34,6 +34,7 @@ from tasks.verdicts import (
     VERDICT_FILE,
     VERDICT_FOLDER,
     VERDICT_TAG,
+    WEIGHTS_TAG,
     delta_digest,
     take,
 )
@@ -84,6 +85,8 @@ def verify(
     tags = next(found.tags for found in described if found.number == number)
     if VERDICT_TAG not in tags:
         why = "it is the base itself" if tags.get(DELTA_TAG) == NO_DELTA else "its run did not come so far"
+        if WEIGHTS_TAG in tags:
+            why = f"it has the weights of version {tags[WEIGHTS_TAG]} behind other overrides; verify that one"
         raise UserError(f"version {number} of {name} has no verdict to verify: {why}")
     if RUN_TAG not in tags:
         raise UserError(

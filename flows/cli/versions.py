@@ -77,8 +77,8 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
         console.print(versions)
         for version in found:
             if approval.waits(version.tags):
-                decide = [settings.command(verb, "--note", "TEXT") for verb in ("approve", "reject")]
-                typer.echo(f"version {version.number} waits for approval: `{decide[0]}` or `{decide[1]}`")
+                decide = settings.decisions(version.number)
+                typer.echo(f"version {version.number} waits for approval: {decide}")
                 for tag, what in _TRIED.items():
                     if tag in version.tags:
                         typer.echo(f"version {version.number} {what}: {version.tags[tag]}")
