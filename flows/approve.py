@@ -7,20 +7,20 @@ from prefect import flow
 from flows.notify import tell
 from flows.promote import make_champion, require_passed
 from flows.settings import CorrectSettings
-from flows.stages import version_at
+from flows.stages import find_champion, reconcile, version_at
 from tasks import approval, promotion
 from tasks.approval import Decision
 from tasks.ledger import LeaseHeld, Ledger
 from tasks.models import DamagedVersionError
 from tasks.promotion_log import REJECT
 from tasks.records import State, UserError
-from tasks.registry import CANDIDATE, CHAMPION, RegisteredModel, describe, resolve_version
+from tasks.registry import CHAMPION, RegisteredModel, describe, resolve_version
 from tasks.tracking import has_store
 
 
 @flow(name="approve", persist_result=False)
 def approve(settings: CorrectSettings, by: str, note: str, version: str | None = None) -> str:
-    """Make the candidate, or a named version that waits, the champion on a person's word; its number.
+    """Make the version that waits, or a named one, the champion on a person's word; its number.
 
     Raises:
         UserError: it did not pass its gates, was rejected or cannot be loaded, the champion has moved since
@@ -36,7 +36,7 @@ def approve(settings: CorrectSettings, by: str, note: str, version: str | None =
 
 @flow(name="reject", persist_result=False)
 def reject(settings: CorrectSettings, by: str, note: str, version: str | None = None) -> str:
-    """Reject the candidate, or a named version, for good; its number.
+    """Reject the version that waits, or a named one, for good; its number.
 
     The corrections that only it holds are set aside as quarantined, with who rejected them and why.
 
@@ -69,6 +69,7 @@ def carry_out_written(settings: CorrectSettings, ledger: Ledger) -> list[Decisio
     model = describe(name, tracking_uri=uri)
     unreadable = [version.number for version in approval.unreadable(model)]
     approval.say(name, unreadable, f"{approval.PENDING}: {approval.HOW}", tracking_uri=uri)
+    said = {version.number: version.tags.get(approval.TAG) for version in model.versions}
     done = []
     for decision in _undone(ledger, model):
         try:
@@ -77,8 +78,12 @@ def carry_out_written(settings: CorrectSettings, ledger: Ledger) -> list[Decisio
             # Another change of champion is under way: the next time.
             continue
         except UserError as error:
-            tell(settings, f"version {decision.version}: approval refused", str(error))
-            approval.say(name, [decision.version], f"{approval.REFUSED}: {error}", tracking_uri=uri)
+            refused = f"{approval.REFUSED}: {error}"
+            # A rejection that was interrupted is tried until it can be carried out, and told of once.
+            if said.get(decision.version) != refused:
+                what = "approval refused" if decision.approved else "its rejection could not be finished"
+                tell(settings, f"version {decision.version}: {what}", str(error))
+                approval.say(name, [decision.version], refused, tracking_uri=uri)
         else:
             done.append(decision)
     return done
@@ -98,7 +103,10 @@ def carry_out(
     why = f"{decision.note} ({approval.UNVERIFIED})" if written else decision.note
     if decision.approved:
         state = describe(name, tracking_uri=uri)
-        if state.champion != decision.version:
+        if state.champion == decision.version:
+            # Promoted before, by a process that may have come no further.
+            reconcile(ledger, name, find_champion(settings, ledger))
+        else:
             require_passed(settings, state, decision.version)
             make_champion(settings, ledger, decision.version, state.champion, decision.who, why)
     else:
@@ -111,12 +119,17 @@ def carry_out(
 
 
 def _version(settings: CorrectSettings, ledger: Ledger, version: str | None) -> str:
-    """The number of the version that a person decides about."""
+    """The number of the version that a person decides about: the newest that waits, else the candidate."""
     name, uri = settings.model_name, settings.tracking
     promotion.recover(name, ledger=ledger, tracking_uri=uri)
-    if version is None and describe(name, tracking_uri=uri).candidate is None:
+    if version is not None:
+        return resolve_version(name, version, tracking_uri=uri)
+    state = describe(name, tracking_uri=uri)
+    waiting = approval.waiting(state)
+    number = waiting[-1].number if waiting else state.candidate
+    if number is None:
         raise UserError(f"no version of {name} waits; see `{settings.command('status')}`, or name a version")
-    return resolve_version(name, version or CANDIDATE, tracking_uri=uri)
+    return number
 
 
 def _decision(version: str, approved: bool, by: str, note: str) -> Decision:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tasks.registry import RegisteredModel
 
 Note = Annotated[str, typer.Option(help="Why, for the promotion log.")]
-Waiting = Annotated[str | None, typer.Option(help="A version; by default the candidate.")]
+Waiting = Annotated[str | None, typer.Option(help="A version; by default the newest that waits.")]
 
 # States in which a correction waits for a person, and the command that deals with it.
 _WAITING = (

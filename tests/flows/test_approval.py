@@ -45,6 +45,10 @@ def write(settings: CorrectSettings, version: str, value: str) -> None:
     tag_version(settings.model_name, version, {TAG: value}, tracking_uri=settings.tracking)
 
 
+def away(*_: object) -> None:
+    raise UserError("the base is away")
+
+
 def champion(settings: CorrectSettings) -> str | None:
     return describe(settings.model_name, tracking_uri=settings.tracking).champion
 
@@ -109,6 +113,12 @@ def test_a_rejected_version_is_never_promoted_and_its_corrections_wait_where_a_p
         kill(patch, Ledger, "transition", "before")
         with pytest.raises(Killed):
             decide.fn(review)
+    # Where it cannot be finished yet, that is told of once.
+    with monkeypatch.context() as patch:
+        patch.setattr("flows.approve.version_at", away)
+        for _ in range(2):
+            assert decide(review) == []
+    assert webhook.heard[1:] == ["tiny: version 2: its rejection could not be finished / the base is away"]
     # What was interrupted is done by the next that looks, which here is the next run.
     auto = review.model_copy(update={"promotion": "auto"})
     assert correct(auto).outcome == "nothing to do"
@@ -119,7 +129,7 @@ def test_a_rejected_version_is_never_promoted_and_its_corrections_wait_where_a_p
         aside = ledger.corrections("tiny", State.QUARANTINED)
     assert {one.reason for one in aside} == {said}
     assert (last(review).action, last(review).who) == ("reject", "Ann")
-    assert [told.partition(" / ")[0] for told in webhook.heard[1:]] == ["tiny: version 2: rejected"]
+    assert [told.partition(" / ")[0] for told in webhook.heard[2:]] == ["tiny: version 2: rejected"]
     with pytest.raises(UserError, match="a rejected version is never promoted"):
         promote(review, "2", "bob", "I like it")
     with pytest.raises(UserError, match="a rejected version is never promoted"):
@@ -134,8 +144,14 @@ def test_a_rejected_version_is_never_promoted_and_its_corrections_wait_where_a_p
         mendflow(review, "choose", one.id)
     run = correct(review)
     assert (run.outcome, run.candidate) == ("held", "3")
-    assert approve(review, "carol", "only two of them") == "3"
-    assert (last(review).who, last(review).why) == ("carol", "only two of them")
+    write(review, "3", "approved by carol: only two of them")
+    with monkeypatch.context() as patch:
+        kill(patch, Ledger, "transition", "before")
+        with pytest.raises(Killed):
+            decide(review)
+    # It serves, and the ledger is to say so.
+    assert decide(review) == ["approved by carol: only two of them"]
+    assert last(review).who == "carol"
     with Ledger(review.ledger) as ledger:
         assert len(ledger.corrections("tiny", State.ACTIVE)) == 2
     with pytest.raises(UserError, match="no version of tiny waits"):

@@ -14,6 +14,7 @@ from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
 from tasks.records import State
 from tasks.registry import describe
+from tasks.tracking import tracking
 from tests.flows.conftest import World
 from tests.flows.webhook import Webhook
 from tests.tasks.ledger_tools import report
@@ -64,6 +65,9 @@ def test_a_person_is_told_and_may_approve_it_and_it_goes_with_its_correction(
     status = CliRunner().invoke(app, ["status", "tiny", *home], env={"COLUMNS": "200"}).output
     assert f"version 2 waits for approval: {decide}" in status
 
+    # A run that is refused, or under way, has the alias meanwhile.
+    with tracking(failed.tracking) as client:
+        client.set_registered_model_alias("tiny", "candidate", "1")
     assert approve(failed, "ann", "read it") == "2"
     said = CliRunner().invoke(app, ["verify", "tiny", *home])
     assert "it has the weights of version 1 behind other overrides; verify that one" in str(said.exception)
