@@ -216,15 +216,14 @@ class Ledger:
     def set_aside(self, reasons: Mapping[str, str], run_id: str = "", *, model_name: str) -> None:
         """Move corrections to `failed`, each with its reason, all or none.
 
-        Raises:
-            IllegalTransition: one cannot fail from the state it is in.
-            UserError: no such correction.
+        One that is neither accepted nor active any more stays as it is: somebody withdrew it meanwhile, or
+        said otherwise.
         """
         with self._database.writing() as connection:
             lock_models(connection, [model_name])
-            for id_, reason in sorted(reasons.items()):
-                name = rows.model_of(connection, id_, model_name)
-                changes.move(connection, name, [id_], Standing(State.FAILED, reason), run_id)
+            open_ = rows.standing_of(connection, model_name, reasons, states=[State.ACCEPTED, State.ACTIVE])
+            for id_ in sorted(open_):
+                changes.move(connection, model_name, [id_], Standing(State.FAILED, reasons[id_]), run_id)
 
     def answer(
         self,

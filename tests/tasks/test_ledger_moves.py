@@ -49,15 +49,16 @@ def test_what_breaks_a_batch_fails_with_a_reason_each_and_the_digest_is_that_of_
 ) -> None:
     ids = [c.id for c in ledger.record([report(p, "x") for p in ("a", "b", "c")])]
     rest = ledger.digest(MODEL, [State.ACCEPTED], without=ids[:2])
-    with pytest.raises(UserError, match="no correction nonesuch"):
-        ledger.set_aside({ids[0]: "why", "nonesuch": "why"}, model_name=MODEL)
-    assert ledger.counts(MODEL)[State.ACCEPTED] == 3, "all move or none"
     ledger.set_aside({ids[0]: "it did not take", ids[1]: "it broke another"}, "run", model_name=MODEL)
     failed = {c.id: c.reason for c in ledger.corrections(MODEL, State.FAILED)}
     assert failed == {ids[0]: "it did not take", ids[1]: "it broke another"}
     assert ledger.digest(MODEL, [State.ACCEPTED]) == rest
     ledger.transition(ids[0], State.RETIRED, "withdrawn")
     assert ledger.get(ids[0]).state is State.RETIRED
+    # What somebody decided while the batch was solved stays, and keeps the rest from nothing.
+    ledger.set_aside(dict.fromkeys(ids, "it broke another"), "run 2", model_name=MODEL)
+    assert ledger.get(ids[0]).reason == "withdrawn"
+    assert [ledger.history(id_)[-1].run_id for id_ in ids] == ["", "run", "run 2"]
 
 
 def test_every_state_has_its_rule() -> None:
