@@ -34,10 +34,20 @@ _MARKS = {
 
 
 class Narrator:
-    """Tells the story of a run and keeps how long its stages took, in seconds, in order."""
+    """Tells the story of a run and keeps how long its stages took, in seconds, in order.
 
-    def __init__(self, console: Console | None = None, *, redact: Callable[[str], str] = str) -> None:
+    `going_on` is called whenever a stage says how far it is: a run keeps its lease by it. What is said is redacted.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        going_on: Callable[[], None] | None = None,
+        *,
+        redact: Callable[[str], str] = str,
+    ) -> None:
         self.console = console or Console(highlight=False)
+        self._going_on = going_on or (lambda: None)
         self._redact = redact
         self.seconds: dict[str, float] = {}
 
@@ -46,7 +56,12 @@ class Narrator:
         """One stage with its progress; its time is added to what the stage took before."""
         started, told = time.perf_counter(), escape(told)
         shown = self._bar(told) if self.console.is_terminal else self._lines(told, started)
-        with shown as report:
+        with shown as show:
+
+            def report(done: int, total: int, note: str = "") -> None:
+                self._going_on()
+                show(done, total, note)
+
             yield report
         seconds = time.perf_counter() - started
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds

@@ -67,9 +67,9 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
     """Collect, build, train or reuse, apply, register, validate, promote; safe to kill and to run again."""
     stages.check_editor(settings)
     answerer = open_answerer(settings)
-    narrator = Narrator(redact=settings.redaction.redact)
     name = settings.model_name
     with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/correct", "correct", seconds=3600) as lease:
+        narrator = Narrator(going_on=lease.keep, redact=settings.redaction.redact)
         check_own_gates(settings)
         promotion.recover(name, ledger=ledger, tracking_uri=settings.tracking)
         champion = stages.find_champion(settings, ledger)
@@ -148,6 +148,8 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             set_aside=_set_aside(ledger, name, solved, collected.rejected),
             seconds=narrator.seconds,
         )
+        # From here on the ledger and the registry are changed: not after another run took the lease.
+        lease.renew()
         with narrator.stage("report", "Write the report"):
             known = ledger.corrections(name)
             result.report = write_run_report(settings, result, judged, taken.folder, known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,11 +56,11 @@ def revalidate(settings: CorrectSettings, roll_back_failing: bool = False) -> Re
     """
     check_own_gates(settings)
     name, uri = settings.model_name, settings.tracking
-    narrator = Narrator(redact=settings.redaction.redact)
     with (
         Ledger(settings.ledger) as ledger,
         ledger.lease(f"{name}/revalidate", "revalidate", seconds=3600) as lease,
     ):
+        narrator = Narrator(going_on=lease.keep, redact=settings.redaction.redact)
         promotion.recover(name, ledger=ledger, tracking_uri=uri)
         number = resolve_version(name, CHAMPION, tracking_uri=uri)
         decision = None
@@ -69,11 +70,11 @@ def revalidate(settings: CorrectSettings, roll_back_failing: bool = False) -> Re
             found = Revalidation(FAILS, name, number, f"It cannot be loaded: {champion}.")
         else:
             with narrator.stage("ask", "Ask it everything again") as progress:
-                found, decision = _asked(settings, ledger, champion, lease.renewed_by(progress))
+                found, decision = _asked(settings, ledger, champion, progress)
         narrator.say(f"{found.outcome}: {found.reason}")
         try:
             if found.outcome == FAILS and roll_back_failing:
-                found = _rolled_back(settings, ledger, found)
+                found = _rolled_back(settings, ledger, found, lease.renew)
         finally:
             publish_revalidation(found, decision)
             if found.outcome == FAILS:
@@ -154,7 +155,9 @@ def _beside(settings: CorrectSettings, version: Version, champion: Champion) -> 
     return champion if isinstance(found, str) else found
 
 
-def _rolled_back(settings: CorrectSettings, ledger: Ledger, found: Revalidation) -> Revalidation:
+def _rolled_back(
+    settings: CorrectSettings, ledger: Ledger, found: Revalidation, renew: Callable[[], None]
+) -> Revalidation:
     """Put the previous champion back, if it can serve; what was found, with what was done about it."""
     previous = describe(settings.model_name, tracking_uri=settings.tracking).previous
     fault = "there is none before it" if previous in (None, found.version) else ""
@@ -162,6 +165,8 @@ def _rolled_back(settings: CorrectSettings, ledger: Ledger, found: Revalidation)
     if isinstance(before, str):
         why = f"{found.reason} It was not rolled back: {fault or f'version {previous} cannot be loaded'}."
         return replace(found, reason=why)
+    # To fetch and load the version before may have taken longer than the lease.
+    renew()
     number = roll_back(settings, ledger, "revalidate flow", found.reason, expected_champion=found.version)
     return replace(found, rolled_back_to=number)
 

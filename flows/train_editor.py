@@ -32,20 +32,20 @@ def train_editor(settings: CorrectSettings) -> str:
         raise UserError(f"{settings.editor} is not an editor that is trained; name another as `editor`")
     # They say how much of the traffic is theirs alone.
     check_gates(settings)
-    name, narrator = settings.model_name, Narrator(redact=settings.redaction.redact)
+    name = settings.model_name
     # That of a run: both write editors of this base to the same place.
     with (
         Ledger(settings.ledger) as ledger,
         ledger.lease(f"{name}/correct", "train-editor", seconds=3600) as lease,
     ):
+        narrator = Narrator(going_on=lease.keep, redact=settings.redaction.redact)
         champion = stages.find_champion(settings, ledger)
         stages.check_base(settings, champion)
         base = resolve(champion.folder.ref, cache=settings.home / "models")
         traffic = collected_errors(settings, ledger).traffic
         learnable = traffic_to_train_on(settings, ledger, champion, traffic)
         with narrator.stage("train", f"Train an editor for {base.ref}") as progress:
-            renewing = lease.renewed_by(progress)
-            trained = stages.train_or_reuse(settings, base, learnable, renewing, narrator.left_out)
+            trained = stages.train_or_reuse(settings, base, learnable, progress, narrator.left_out)
     assert trained is not None
     narrator.say(f"{trained.folder}: {trained.statement}")
     return str(trained.folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -54,15 +54,14 @@ class Lease:
             )
         self.expires_at = expires_at
 
-    def renewed_by(self, progress: Callable[[int, int, str], None]) -> Callable[..., None]:
-        """The progress of a long step, which renews the lease as it goes and stops the step if it is lost."""
+    def keep(self) -> None:
+        """Renew it where less than half of its time is left; to be called often in a long step.
 
-        def report(done: int, total: int, note: str = "") -> None:
-            if (self.expires_at - datetime.now(UTC)).total_seconds() < self.seconds / 2:
-                self.renew()
-            progress(done, total, note)
-
-        return report
+        Raises:
+            LeaseLost: another run has taken it.
+        """
+        if (self.expires_at - datetime.now(UTC)).total_seconds() < self.seconds / 2:
+            self.renew()
 
     def release(self) -> None:
         """Give it back; nothing happens if another run has taken it."""

@@ -34,13 +34,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def told(*, terminal: bool, clock: Clock, steps: int) -> str:
     """What is written of a stage whose steps take a second each."""
     file = io.StringIO()
-    narrator = Narrator(Console(file=file, force_terminal=terminal, width=110, highlight=False))
+    went_on: list[float] = []
+    narrator = Narrator(
+        Console(file=file, force_terminal=terminal, width=110, highlight=False),
+        going_on=lambda: went_on.append(clock.now),
+    )
     with narrator.stage("train", "Train the model [x]") as progress:
         for step in range(steps):
             clock.now += 1
             progress(step + 1, steps, "loss 0.25  score [0.5]")
     narrator.say("a line that is " + "very " * 40 + "long")
     assert narrator.seconds == {"train": steps}
+    assert len(went_on) == steps
     return file.getvalue()
 
 

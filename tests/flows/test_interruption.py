@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from editors import training
 from flows.cli import app
 from flows.correct import correct
 from flows.settings import CorrectSettings
+from tasks import ledger_schema as schema
 from tasks import validate
-from tasks.ledger import Ledger
+from tasks.ledger import LeaseLost, Ledger
+from tasks.records import State
 from tasks.registry import describe
 from tests.flows.conftest import World, measure_here
 from tests.forking import forked
@@ -182,3 +185,23 @@ def test_a_killed_train_editor_command_goes_on_from_its_checkpoint(
         kill(patch, training, "_step", "before", call=7)
         assert run("killed") == expected
     assert not list((tmp_path / "killed" / "training").glob("*/*"))
+
+
+@pytest.mark.slow
+def test_a_run_that_lost_its_lease_while_it_measured_changes_nothing_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    settings, read = world.settings, validate.read_measured
+
+    def slowly(folder: Path) -> Any:
+        with Ledger(settings.ledger) as ledger, ledger._database.writing() as connection:
+            connection.execute(sa.update(schema.leases).values(token="another run's"))
+        return read(folder)
+
+    monkeypatch.setattr(validate, "read_measured", slowly)
+    with pytest.raises(LeaseLost, match="another run has taken it"):
+        correct(settings)
+    with Ledger(settings.ledger) as ledger:
+        assert ledger.counts("tiny")[State.ACCEPTED] == 4
+        assert len(ledger.promotion_log("tiny")) == 2
+    assert describe("tiny", tracking_uri=settings.tracking).champion == "1"
