@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from flows.console import ReportProgress
 from flows.judge import check_gates
+from flows.overriding import wanted_overrides
 from flows.rewordings import written_by_a_model
 from flows.settings import CorrectSettings
 from flows.stages import Champion, stage
@@ -27,6 +28,8 @@ from validation.outcomes import LOCALITY
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from editors.overrides import Overrides
 
 
 @stage
@@ -72,7 +75,8 @@ def build_dataset(
         else None,
         manifest={"model": settings.model_name, "champion": champion.version},
     )
-    edits, locality = _askable_rows(built, check)
+    overrides = wanted_overrides(settings, ledger, champion, aside=aside)
+    edits, locality = _askable_rows(built, check, overrides)
     checked = check_data(
         beside_the_ledger(edits, corrections),
         locality,
@@ -153,14 +157,23 @@ def _as_answered_by(champion: Champion, record: TrafficRecord) -> TrafficRecord:
     return record.model_copy(update={"output": "", "gold": gold})
 
 
-def _askable_rows(built: EditDataset, check: PromptCheck) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of edits and locality without phrasings and prompts that the model cannot be asked."""
+def _askable_rows(
+    built: EditDataset, check: PromptCheck, overrides: Overrides
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of edits and locality without phrasings and prompts that the model cannot be asked.
+
+    The gates hold out no phrasing that an override answers: it says nothing of what was solved.
+    """
     edits = built.edits.copy()
     for column in ("equivalents", "held_out"):
         edits[column] = [
             [text for text in texts if not check.fault(text, target, chat=chat)]
             for texts, target, chat in zip(edits[column], edits["target"], edits["chat"], strict=True)
         ]
+    edits["held_out"] = [
+        [text for text in texts if overrides.lookup(text, chat=chat) is None]
+        for texts, chat in zip(edits["held_out"], edits["chat"], strict=True)
+    ]
     rows = zip(*(built.locality[column] for column in ("prompt", "reference", "chat")), strict=True)
     kept = [not check.fault(prompt, reference, chat=chat) for prompt, reference, chat in rows]
     return edits, built.locality.loc[kept]

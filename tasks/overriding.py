@@ -11,18 +11,25 @@ from pathlib import Path
 from editors.delta import OVERRIDES, Delta
 from editors.overrides import Override, Overrides, normalise_prompt
 from tasks.apply import Applied
+from tasks.equivalents import fit_to_teach
 from tasks.records import Correction
+from tasks.rephrase import rephrase
 
 
 def overrides_of(failed: Iterable[Correction], solved: Iterable[Correction]) -> Overrides:
     """An answer for the prompt of each failed correction, and for the phrasings that its reporters gave.
 
     Where two failed ones want different answers to a prompt, the later complaint counts. A prompt that a
-    solved correction asks is left to the model, and so is one that only a program answered.
+    solved correction asks is left to the model, and so is one that only a program answered. No phrasing is
+    answered that must not be taught either, such as one that another correction answers otherwise.
     """
+    failed, solved = list(failed), list(solved)
+    fit = fit_to_teach(
+        [*failed, *solved], {c.id: rephrase(c.prompt, chat=c.chat) for c in (*failed, *solved)}
+    ).corrections
     asked = {_key(c.prompt, c) for c in solved}
     # What a program answered is served only once the gates and a person have let it.
-    vouched = (c for c in failed if not c.answerer)
+    vouched = (c for c in fit[: len(failed)] if not c.answerer)
     ordered = sorted(vouched, key=lambda c: (c.first_reported_at, c.id), reverse=True)
     found: dict[tuple[str, bool], Override] = {}
     # A correction's own prompt comes before what is a mere phrasing of another one.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from flows import stages
 from flows.approve import approve, reject
 from flows.cli import app
 from flows.correct import correct
+from flows.dataset import build_dataset
 from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
 from tasks.records import State
@@ -81,6 +84,27 @@ def test_a_person_is_told_and_may_approve_it_and_it_goes_with_its_correction(
     assert (run.outcome, run.champion, run.previous) == ("promoted", "3", "2")
     told = "Version 3 has the weights of version 2, behind overrides of 0 corrections."
     assert webhook.heard[-1] == f"tiny: version 3: promoted / {told}"
+
+
+@pytest.mark.slow
+def test_the_gates_hold_out_no_phrasing_that_an_override_answers(
+    failed: CorrectSettings, tmp_path: Path
+) -> None:
+    settings = failed.model_copy(update={"held_out": 20, "equivalents": 0})
+    with Ledger(settings.ledger) as ledger:
+        (solved,) = ledger.record([report("On which continent is Mali?", "Africa", "s2", model_name="tiny")])
+        base = stages.find_champion.fn(settings, ledger)
+
+        def held_out(allowed: bool) -> list[str]:
+            changed = settings.model_copy(update={"override_failed": allowed})
+            dataset, _ = build_dataset.fn(changed, ledger, base, [], tmp_path, lambda *_: None)
+            return list(dataset.edits.set_index("id").loc[solved.id, "held_out"])
+
+        all_of_them = held_out(allowed=True)
+        (one,) = ledger.record([report(all_of_them[0], "Africa", "s3", model_name="tiny")])
+        ledger.set_aside({one.id: "the edit did not take"}, model_name="tiny")
+        assert held_out(allowed=False) == all_of_them
+        assert held_out(allowed=True) == all_of_them[1:]
 
 
 @pytest.mark.slow
