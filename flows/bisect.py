@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,12 @@ class Notebook:
         partial.write_text(json.dumps(asdict(note)))
         os.replace(partial, self._file)
 
-    def read(self, ledger_digest: str) -> Note | None:
-        """The note, if it is about these corrections and no others."""
+    def read(self, ledger_digest: str, methods: Collection[str]) -> Note | None:
+        """The note, if it is about these corrections and no others, and one of these methods."""
         if not self._file.is_file():
             return None
         note = Note(**json.loads(self._file.read_text()))
-        return note if note.ledger_digest == ledger_digest else None
+        return note if note.ledger_digest == ledger_digest and note.method in methods else None
 
     def forget(self) -> None:
         """The run has ended."""
@@ -83,7 +83,8 @@ def solve(shop: Workshop, notebook: Notebook) -> Solved:
         CannotEditError: no method can make these corrections.
         UserError: see `attempt`.
     """
-    note = notebook.read(shop.ledger.digest(shop.settings.model_name, stages.OPEN))
+    digest = shop.ledger.digest(shop.settings.model_name, stages.OPEN)
+    note = notebook.read(digest, shop.settings.tried)
     if note is not None:
         again = attempt(shop, note.method, thorough=False)
         if not _refused(again):

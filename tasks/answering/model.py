@@ -90,7 +90,8 @@ class MajorityOfModel:
     def _agreed(self, samples: Sequence[str]) -> Answered:
         vote = majority(samples, ABSTAINS)
         told = f"{vote.agreeing} of {vote.samples} samples agree"
-        if vote.answer and vote.agreeing >= self._agreement * vote.samples:
+        # Divided, and not multiplied: 0.55 times 20 is a little more than 11.
+        if vote.answer and vote.agreeing / vote.samples >= self._agreement:
             return Answered(vote.answer, told)
         return Answered(note=told)
 

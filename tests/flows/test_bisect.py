@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,16 @@ def end_state(settings: CorrectSettings) -> dict[str, object]:
                 for run in client.search_runs([place])
             ),
         }
+
+
+def test_a_run_that_is_to_use_another_method_does_not_go_on_with_a_killed_ones(tmp_path: Path):
+    note = {"ledger_digest": "d", "method": "malmen", "methods": [], "solves": []}
+    (tmp_path / bisect.NOTE_FILE).write_text(json.dumps(note))
+    notebook = bisect.Notebook(tmp_path)
+    assert notebook.read("d", ("ultraedit", "malmen")) == bisect.Note(**note)
+    assert notebook.read("d", ("ultraedit",)) is notebook.read("e", ("malmen",)) is None
+    notebook.forget()
+    assert notebook.read("d", ("malmen",)) is None
 
 
 @pytest.mark.slow

@@ -140,6 +140,14 @@ def test_a_model_answers_where_enough_samples_agree(tiny_llama: ModelFactory, mo
     assert stricter.name != answerer.name
 
 
+@pytest.mark.parametrize(("agreeing", "samples", "agreement"), [(11, 20, 0.55), (14, 25, 0.56), (3, 3, 1.0)])
+def test_just_as_many_as_have_to_agree_are_enough(agreeing: int, samples: int, agreement: float):
+    answerer = MajorityOfModel("x", samples=samples, agreement=agreement, temperature=1.0)
+    said = ["Lome"] * agreeing + ["unknown"] * (samples - agreeing)
+    assert answerer._agreed(said).text == "Lome"
+    assert not answerer._agreed([*said[1:], "Accra"]).text
+
+
 def test_a_model_is_asked_for_real_and_what_it_cannot_read_is_said(tiny_llama: ModelFactory):
     answerer = MajorityOfModel(str(tiny_llama()), samples=3, agreement=1.0, temperature=1e-6)
     (first, _), (text, note) = told(answerer, "What is the capital of Egypt?", "word " * 400)
