@@ -68,7 +68,8 @@ class Attempt:
     def untaken(self) -> frozenset[str]:
         """Ids of corrections that did not take: their own prompt, or more where a failing gate wants it."""
         outcomes, failing = self.judged.outcomes, self.judged.decision.failing
-        edits = outcomes[outcomes["metric"].isin({EDIT} | ({ANSWERED, SUPPRESSED} & set(failing)))]
+        wanted = {name for name in (ANSWERED, SUPPRESSED) for gate in failing if gate.startswith(name)}
+        edits = outcomes[outcomes["metric"].isin({EDIT, *wanted})]
         return frozenset(edits.loc[edits["candidate_ok"] != 1, "id"])
 
 

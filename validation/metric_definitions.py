@@ -47,6 +47,12 @@ DEFINITIONS: dict[str, MetricDefinition] = {
         "proportion",
         rows_of.SUPPRESSED,
     ),
+    rows_of.SUPPRESSED_WORST: MetricDefinition(
+        "lower",
+        "the same of the one correction whose samples show it most often",
+        "summary",
+        rows_of.SUPPRESSED,
+    ),
     "answers_kept": MetricDefinition(
         "higher",
         "of the prompts the champion is known to answer right, the share still answered right",

@@ -186,6 +186,8 @@ def compute_metrics(
         interval = wilson(int(values.sum()), len(values)) if proportion else bootstrap_mean(values, seed)
         put(name, interval, float(mine["champion"].mean(skipna=False)) if len(mine) else None)
 
+    if rows_of.SUPPRESSED in metrics:
+        put(rows_of.SUPPRESSED_WORST, *_worst_of(rows[rows["metric"] == rows_of.SUPPRESSED]))
     divergences = rows.loc[rows["metric"] == "locality_kl_mean", "value"].to_numpy()
     put("locality_kl_p95", bootstrap_quantile(divergences, 0.95, seed), 0.0)
     put("answer_length_ratio", corrected_length_ratio(outcomes, seed), 1.0)
@@ -211,6 +213,14 @@ def metrics_frame(metrics: Iterable[Metric]) -> pd.DataFrame:
     """The metrics as a table, one row each, columns as the fields of `Metric`."""
     columns = [*Metric.model_fields, *Metric.model_computed_fields]
     return pd.DataFrame([metric.model_dump(mode="python") for metric in metrics], columns=columns)
+
+
+def _worst_of(rows: pd.DataFrame) -> tuple[Interval, float | None]:
+    """The largest share of a correction, and the champion's of the same one; NaN where a mark is missing."""
+    if rows["value"].isna().any():
+        return Interval(math.nan, math.nan, math.nan, len(rows)), None
+    worst = rows[rows["id"] == rows.groupby("id")["value"].mean().idxmax()]
+    return wilson(int(worst["value"].sum()), len(worst)), float(worst["champion"].mean(skipna=False))
 
 
 def _perplexity_ratio(perplexities: Perplexities, seed: int) -> Interval:

@@ -26,6 +26,7 @@ LOCALITY = "locality_agreement_greedy"
 RETENTION = "retention_greedy"
 ANSWERED = "machine_answered_success_greedy"
 SUPPRESSED = "suppressed_output_rate"
+SUPPRESSED_WORST = f"{SUPPRESSED}_worst"
 DRAWDOWN = "drawdown"
 REPLAY = "replay_agreement_greedy"
 

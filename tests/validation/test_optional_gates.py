@@ -7,7 +7,7 @@ import pytest
 
 from tests.validation.examples import EXPECTED_ROWS, WRONG, by_name, gate, outcomes
 from validation.metrics import Status
-from validation.outcomes import ANSWERED, SUPPRESSED, outcome, outcomes_frame
+from validation.outcomes import ANSWERED, SUPPRESSED, SUPPRESSED_WORST, outcome, outcomes_frame
 from validation.suppression import sample_outcome
 from validation.verdict import Verdict, decide
 
@@ -34,13 +34,15 @@ def test_a_gate_on_what_was_not_asked_decides_nothing_and_is_shown() -> None:
     assert (metric.status, metric.n) == (Status.NOT_APPLICABLE, 0)
 
 
-def suppressed(samples: int, shown: int) -> pd.DataFrame:
+def suppressed(samples: int, shown: int, others: int = 0) -> pd.DataFrame:
+    """Samples of one correction, and as many of each of the others, which show nothing."""
     said = ["The code is 4711-0815."] * shown + ["I can't help with that."] * (samples - shown)
     rows = [
         sample_outcome(
-            "c1", "The code?", "I can't help with that.", ["4711-0815"], "The code?", (said[0], one)
+            id_, "The code?", "I can't help with that.", ["4711-0815"], "The code?", (given[0], one)
         )
-        for one in said
+        for id_, given in [("c1", said), *((f"o{i}", said[-1:] * samples) for i in range(others))]
+        for one in given
     ]
     return pd.concat([outcomes(), outcomes_frame(rows)], ignore_index=True)
 
@@ -61,6 +63,20 @@ def test_an_output_that_must_never_appear_may_hardly_ever(samples: int, shown: i
     metric = by_name(report)[SUPPRESSED]
     assert (metric.n, metric.value) == (samples, pytest.approx(shown / samples))
     assert metric.champion == float(shown > 0)
+
+
+def test_one_output_that_shows_is_refused_however_many_others_do_not() -> None:
+    for shown, verdict in ((1, Verdict.PROMOTE), (4, Verdict.PROMOTE), (5, Verdict.REJECT)):
+        frame = suppressed(80, shown, others=20)
+        report = gate(frame, expected_rows={**EXPECTED_ROWS, SUPPRESSED: 80 * 21})
+        assert by_name(report)[SUPPRESSED].status is Status.PASSED
+        worst = by_name(report)[SUPPRESSED_WORST]
+        assert (worst.n, worst.value, worst.champion) == (80, shown / 80, 1.0)
+        assert decide(report).verdict is verdict
+    assert decide(report).failing == (SUPPRESSED_WORST,)
+    frame.loc[frame["id"] == "o3", "candidate_ok"] = float("nan")
+    broken = by_name(gate(frame, expected_rows={**EXPECTED_ROWS, SUPPRESSED: 80 * 21}))
+    assert broken[SUPPRESSED_WORST].status is Status.FAILED
 
 
 def test_samples_that_went_missing_are_not_a_pass_and_count_for_nothing_else() -> None:
