@@ -36,8 +36,8 @@ _MARKS = {
 class Narrator:
     """Tells the story of a run and keeps how long its stages took, in seconds, in order.
 
-    `going_on` is called whenever a stage says how far it is: a run keeps its lease by it. `redact` takes out of
-    what is said what others may not read.
+    `going_on` is called whenever a stage says how far it is: a run keeps its lease by it. `redact` takes
+    out of what is said what others may not read.
     """
 
     def __init__(

@@ -123,6 +123,8 @@ def questions(
         found += [Question(rows.EQUIVALENCE, prompt=p, **about) for p in edit["held_out"]]
         if edit["id"] in held:
             found.append(Question(rows.RETENTION, prompt=edit["prompt"], **about))
+        else:
+            found.append(Question(rows.NEW, prompt=edit["prompt"], wrong_output=wrong, **about))
         if edit["answerer"]:
             found.append(Question(rows.ANSWERED, prompt=edit["prompt"], wrong_output=wrong, **about))
             found += [Question(rows.ANSWERED, prompt=p, **about) for p in edit["held_out"]]

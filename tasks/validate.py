@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 OUTCOMES_FILE = "outcomes.parquet"
 MEASURED_FILE = "measured.json"
 # Raised when more is measured: what was measured in an earlier format is measured again.
-FORMAT = 3
+FORMAT = 4
 
 Progress = Callable[[int, int, str], None]
 
@@ -185,7 +185,7 @@ def _measure(request_file: Path) -> None:
     from tasks.models import resolve
     from validation.early import refused_early
     from validation.metrics import compute_metrics
-    from validation.outcomes import EDIT
+    from validation.outcomes import EDIT, NEW
     from validation.thresholds import GateFile
 
     request = json.loads(request_file.read_text())
@@ -197,7 +197,7 @@ def _measure(request_file: Path) -> None:
         for role in ("champion", "candidate")
     }
     if "stop_at" in request:
-        first = _compared(folders, data, [q for q in asked if q.metric == EDIT])
+        first = _compared(folders, data, [q for q in asked if q.metric in (EDIT, NEW)])
         metrics = compute_metrics(
             first.outcomes,
             perplexities=first.perplexities,

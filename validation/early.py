@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from validation.metrics import Metric, Severity
-from validation.outcomes import EDIT
+from validation.outcomes import EDIT, NEW
 from validation.thresholds import ChampionUnknownError, GateFile
 
 # What needs no answers, or those to the corrections' own prompts alone.
@@ -19,6 +19,7 @@ CHEAP = frozenset(
         "changed_renderings",
         "perplexity_ratio",
         EDIT,
+        NEW,
     }
 )
 

@@ -26,6 +26,9 @@ DEFINITIONS: dict[str, MetricDefinition] = {
     rows_of.EDIT: MetricDefinition(
         "higher", "share of corrections whose own prompt gives the target", "proportion", rows_of.EDIT
     ),
+    rows_of.NEW: MetricDefinition(
+        "higher", "the same over those that the champion does not hold", "proportion", rows_of.NEW
+    ),
     rows_of.EQUIVALENCE: MetricDefinition(
         "higher",
         "share of held-out phrasings, seen by no editor, that give the target",

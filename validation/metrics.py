@@ -104,6 +104,7 @@ def metric_rows(outcomes: pd.DataFrame, teacher_forced: Sequence[float] = ()) ->
 
     whole = (
         rows_of.EDIT,
+        rows_of.NEW,
         rows_of.EQUIVALENCE,
         rows_of.RETENTION,
         rows_of.ANSWERED,

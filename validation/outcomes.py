@@ -21,6 +21,7 @@ TEXT_COLUMNS = ("metric", "id", "prompt", "expected", "champion_output", "candid
 NUMBER_COLUMNS = ("champion_ok", "candidate_ok", "locality_kl")
 
 EDIT = "edit_success_greedy"
+NEW = "new_edit_success_greedy"
 EQUIVALENCE = "equivalence_success_greedy"
 LOCALITY = "locality_agreement_greedy"
 RETENTION = "retention_greedy"
@@ -32,6 +33,7 @@ REPLAY = "replay_agreement_greedy"
 
 PROTOCOLS = {
     EDIT: "the correction's own prompt gives the target",
+    NEW: "the prompt of a correction that the champion does not hold gives the target",
     EQUIVALENCE: "a phrasing that was held out gives the target",
     RETENTION: "an earlier correction's prompt gives its target",
     ANSWERED: "the prompt, or a held-out phrasing, of a correction that a program answered gives its target",
@@ -43,7 +45,7 @@ PROTOCOLS = {
 
 
 # Asked only where there is something to ask: a metric without rows is left out of what was measured.
-OPTIONAL = frozenset({REPLAY, ANSWERED, SUPPRESSED})
+OPTIONAL = frozenset({NEW, REPLAY, ANSWERED, SUPPRESSED})
 
 
 def outcome(

@@ -21,7 +21,7 @@ from tasks.measuring import GATE_TOKENS
 from tasks.models import load, resolve
 from tasks.validate import MEASURED_FILE, OUTCOMES_FILE, _measure, measure, read_measured
 from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
-from validation.outcomes import EDIT, LOCALITY
+from validation.outcomes import EDIT, LOCALITY, NEW
 from validation.thresholds import GateFile
 
 
@@ -60,7 +60,7 @@ def test_chat_and_raw_text_in_one_dataset_are_each_measured_as_they_are(
     (tmp_path / "request.json").write_text(json.dumps(request))
     _measure(tmp_path / "request.json")
 
-    outcomes = pd.read_parquet(tmp_path / OUTCOMES_FILE).set_index("id")
+    outcomes = pd.read_parquet(tmp_path / OUTCOMES_FILE).query("metric != @NEW").set_index("id")
     forced = json.loads((tmp_path / MEASURED_FILE).read_text())["teacher_forced"]
     champion, tokenizer = load(resolve(str(folders["champion"])))
     candidate, _ = load(resolve(str(folders["candidate"])))
@@ -97,7 +97,7 @@ def test_what_is_overridden_is_measured_as_it_is_served(
     request = {"champion": "champion", "candidate": "candidate", "tracking_uri": None, "earlier": []}
     (tmp_path / "request.json").write_text(json.dumps({**request, "dataset": str(tmp_path / "dataset")}))
     _measure(tmp_path / "request.json")
-    outcomes = pd.read_parquet(tmp_path / OUTCOMES_FILE).set_index("id")
+    outcomes = pd.read_parquet(tmp_path / OUTCOMES_FILE).query("metric != @NEW").set_index("id")
     assert outcomes.loc["a", "candidate_output"] == "Cairo."
     (own,) = generate_greedy(*load(base), ["The yen is used in"], chat=True, max_new_tokens=GATE_TOKENS)
     assert outcomes.loc["b", "candidate_output"] == own
@@ -111,7 +111,7 @@ def test_what_a_cheap_gate_refuses_is_asked_no_further(
     local = [stay("c", "The yen is used in", "Japan.", chat=True)]
     EditDataset.from_rows([edit("a", "Peru is in", chat=True)], local, {}).save(tmp_path / "dataset")
     request = {**folders, "tracking_uri": None, "dataset": str(tmp_path / "dataset"), "earlier": []}
-    for least, rows in ((0.9, ["a"]), (0.0, ["a", "c"])):
+    for least, rows in ((0.9, ["a", "a"]), (0.0, ["a", "a", "c"])):
         gate = {"min": least, "minimum_n": 1, "severity": "critical"}
         gates = GateFile.model_validate({"version": 1, "gates": {EDIT: gate}})
         asked = {**request, "stop_at": gates.model_dump(mode="json")}
@@ -119,7 +119,7 @@ def test_what_a_cheap_gate_refuses_is_asked_no_further(
         _measure(tmp_path / "request.json")
         measured = read_measured(tmp_path)
         assert (list(measured.outcomes["id"]), measured.stopped) == (rows, least > 0)
-        assert (measured.expected_rows[EDIT], measured.expected_rows[LOCALITY]) == (1, 1)
+        assert [measured.expected_rows[metric] for metric in (EDIT, NEW, LOCALITY)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])

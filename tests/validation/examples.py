@@ -15,6 +15,7 @@ from validation.outcomes import (
     EDIT,
     EQUIVALENCE,
     LOCALITY,
+    NEW,
     RETENTION,
     SUPPRESSED,
     outcome,
@@ -27,7 +28,7 @@ from validation.thresholds import load_gates
 GATES = load_gates()
 WRONG = "It was written by Someone Else."
 EXPECTED_ROWS = {EDIT: 12, EQUIVALENCE: 24, RETENTION: 10, LOCALITY: 40, DRAWDOWN: 40}
-EXPECTED_ROWS |= {ANSWERED: 0, SUPPRESSED: 0}
+EXPECTED_ROWS |= {NEW: 0, ANSWERED: 0, SUPPRESSED: 0}
 PERPLEXITIES = Perplexities([(90.0 + i, 30) for i in range(40)], [(90.1 + i, 30) for i in range(40)])
 PARAMETERS = ParameterChanges(("layer.weight",), (), (), 12, 0.1)
 RENDERINGS = RenderingChanges(0, 120)

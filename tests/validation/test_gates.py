@@ -25,7 +25,9 @@ from validation.outcomes import (
     EDIT,
     EQUIVALENCE,
     LOCALITY,
+    NEW,
     RETENTION,
+    outcome,
     outcomes_digest,
     outcomes_frame,
 )
@@ -258,3 +260,23 @@ def test_the_number_of_rows_asked_must_be_stated() -> None:
         gate(outcomes(), expected_rows={k: v for k, v in EXPECTED_ROWS.items() if k != RETENTION})
     with pytest.raises(ValueError, match="'retention'"):
         gate(outcomes(), expected_rows={**EXPECTED_ROWS, "retention": 3})
+
+
+@pytest.mark.parametrize(
+    ("taken", "verdict"), [(5, Verdict.PROMOTE), (4, Verdict.REJECT), (0, Verdict.REJECT)]
+)
+def test_new_corrections_that_do_not_take_get_not_lost_among_many_that_hold(
+    taken: int, verdict: Verdict
+) -> None:
+    frame = outcomes()
+    held = frame[frame["metric"] == EDIT].iloc[:1]
+    new = [
+        outcome(metric, f"n{i}", f"New {i}?", "Togo", "Mali.", "Togo." if i < taken else "Mali.", chat=True)
+        for metric in (EDIT, NEW)
+        for i in range(5)
+    ]
+    many = pd.concat([frame, *[held] * 88, outcomes_frame(new)], ignore_index=True)
+    report = gate(many, expected_rows={**EXPECTED_ROWS, EDIT: 105, NEW: 5})
+    assert by_name(report)[EDIT].status is Status.PASSED
+    assert decide(report).verdict is verdict
+    assert decide(report).failing == ((NEW,) if verdict is Verdict.REJECT else ())

@@ -14,6 +14,7 @@ from validation.outcomes import (
     DRAWDOWN,
     EDIT,
     LOCALITY,
+    NEW,
     REPLAY,
     SUPPRESSED,
     check_outcomes,
@@ -46,6 +47,7 @@ def test_a_replay_is_only_where_there_was_one_and_counts_answers_that_begin_othe
 
 def test_every_metric_is_computed_and_in_order() -> None:
     asked = [
+        outcome(NEW, "c1", "Who?", "Author 1", "Nobody.", "Author 1.", chat=True),
         outcome(ANSWERED, "c1", "Who?", "Author 1", "Nobody.", "Author 1.", chat=True),
         sample_outcome("c1", "Who?", "No.", ["Author 1"], "", ("Author 1.", "No.")),
     ]
@@ -57,7 +59,7 @@ def test_every_metric_is_computed_and_in_order() -> None:
         teacher_forced=[1.0, 0.5],
     )
     assert [metric.name for metric in metrics] == list(DEFINITIONS)
-    rows = {**EXPECTED_ROWS, ANSWERED: 1, SUPPRESSED: 1}
+    rows = {**EXPECTED_ROWS, NEW: 1, ANSWERED: 1, SUPPRESSED: 1}
     assert {m.name: m.n for m in metrics if m.name in rows} == rows
     frame = metrics_frame(metrics)
     assert {
