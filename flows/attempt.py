@@ -15,6 +15,7 @@ from flows.dataset import build_dataset, traffic_to_train_on
 from flows.judge import Judged, gates_digest, judge
 from flows.keys import judgement_key, run_key
 from flows.overriding import wanted_overrides
+from flows.rewordings import Rewordings
 from flows.settings import CorrectSettings
 from tasks import register
 from tasks.apply import Applied, kind_warning, open_any_editor
@@ -90,6 +91,7 @@ class Workshop:
     narrator: Narrator
     renew: Callable[[], None]
     ready: dict[str, Method] = field(default_factory=dict)
+    rewordings: Rewordings = field(default_factory=Rewordings)
 
 
 def attempt(
@@ -200,7 +202,14 @@ def _dataset(shop: Workshop, folder: Path, built: Path | None, aside: frozenset[
     name, narrator = shop.settings.model_name, shop.narrator
     with narrator.stage("build", "Build and check the edit dataset") as progress:
         dataset, quarantined = build_dataset(
-            shop.settings, shop.ledger, shop.champion, shop.traffic, folder, progress, aside
+            shop.settings,
+            shop.ledger,
+            shop.champion,
+            shop.traffic,
+            folder,
+            progress,
+            aside,
+            shop.rewordings,
         )
     for warning in dataset.manifest["data_gate"]["warnings"]:
         narrator.warn(warning)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flows.console import ReportProgress
 from flows.judge import check_gates
 from flows.overriding import wanted_overrides
-from flows.rewordings import written_by_a_model
+from flows.rewordings import Rewordings
 from flows.settings import CorrectSettings
 from flows.stages import Champion, stage
 from tasks.ask import greedy_answers
@@ -41,10 +41,12 @@ def build_dataset(
     folder: Path,
     progress: ReportProgress,
     aside: Collection[str] = (),
+    rewordings: Rewordings | None = None,
 ) -> tuple[EditDataset, dict[str, str]]:
     """Build the edit dataset and pass it through the data gate; (what may be learned from, what may not).
 
-    It is what it would be if the corrections `aside` had failed already.
+    It is what it would be if the corrections `aside` had failed already. `rewordings` has what a model wrote
+    for other parts of the batch.
     """
     from validation.data_gate import check_data
     from validation.limits import DataLimits
@@ -70,7 +72,7 @@ def build_dataset(
         held=champion.corrected,
         references=ask,
         embed=embed if settings.neighbours == "meaning" else None,
-        written=written_by_a_model(settings, champion, corrections, embed, ask, progress)
+        written=(rewordings or Rewordings()).of(settings, champion, corrections, embed, ask, progress)
         if embed is not None and settings.rewordings == "model"
         else None,
         manifest={"model": settings.model_name, "champion": champion.version},

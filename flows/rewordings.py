@@ -16,27 +16,37 @@ from tasks.rephrase import Phrasing
 from tasks.reword import LONGEST, Answer, keep_meaning, propose
 
 
-def written_by_a_model(
-    settings: CorrectSettings,
-    champion: Champion,
-    corrections: Sequence[Correction],
-    embed: Embed,
-    answer: Answer,
-    progress: ReportProgress,
-) -> dict[str, list[Phrasing]]:
-    """By correction id, the rewordings that the rewriter wrote and the filter kept.
+class Rewordings:
+    """Rewordings that a language model writes: once in a run, whatever parts of the batch are solved."""
 
-    Raises:
-        UserError: there is no such rewriter, or it cannot be loaded.
-    """
-    edited = [c for c in corrections if c.state in OPEN and c.desired_output]
-    generate = _rewriter(settings, champion, progress)
-    proposed: dict[str, list[Phrasing]] = {}
-    for chat in (True, False):
-        asked = [c for c in edited if c.chat is chat]
-        found = propose([c.prompt for c in asked], generate, chat=chat)
-        proposed.update({c.id: phrasings for c, phrasings in zip(asked, found, strict=True)})
-    return keep_meaning(edited, proposed, embed, answer)
+    def __init__(self) -> None:
+        self._written: dict[str, list[Phrasing]] = {}
+
+    def of(
+        self,
+        settings: CorrectSettings,
+        champion: Champion,
+        corrections: Sequence[Correction],
+        embed: Embed,
+        answer: Answer,
+        progress: ReportProgress,
+    ) -> dict[str, list[Phrasing]]:
+        """By correction id, the rewordings that the rewriter wrote and the filter kept.
+
+        Raises:
+            UserError: there is no such rewriter, or it cannot be loaded.
+        """
+        edited = [c for c in corrections if c.state in OPEN and c.desired_output]
+        new = [c for c in edited if c.id not in self._written]
+        if new:
+            generate = _rewriter(settings, champion, progress)
+            proposed: dict[str, list[Phrasing]] = {}
+            for chat in (True, False):
+                asked = [c for c in new if c.chat is chat]
+                found = propose([c.prompt for c in asked], generate, chat=chat)
+                proposed.update({c.id: phrasings for c, phrasings in zip(asked, found, strict=True)})
+            self._written |= keep_meaning(new, proposed, embed, answer)
+        return {c.id: self._written[c.id] for c in edited}
 
 
 def _rewriter(
