@@ -59,9 +59,18 @@ class Lease:
 
         Raises:
             LeaseLost: another run has taken it.
+            UserError: it has run out, and the database cannot be reached.
         """
-        if (self.expires_at - datetime.now(UTC)).total_seconds() < self.seconds / 2:
-            self.renew()
+        left = (self.expires_at - datetime.now(UTC)).total_seconds()
+        if left < self.seconds / 2:
+            try:
+                self.renew()
+            except LeaseLost:
+                raise
+            except UserError:
+                # It is held still: the next call may find the database again.
+                if left <= 0:
+                    raise
 
     def release(self) -> None:
         """Give it back; nothing happens if another run has taken it."""

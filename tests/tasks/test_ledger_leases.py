@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -89,6 +89,22 @@ def test_a_long_step_renews_its_lease_as_it_goes_and_stops_when_it_is_lost(url: 
         lease.renew(-1)
         with two.lease(MODEL, "b"), pytest.raises(LeaseLost):
             lease.keep()
+
+
+def test_a_long_step_goes_on_while_the_database_is_away_until_the_lease_runs_out(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(lease: Lease) -> None:
+        raise UserError("the ledger cannot be used")
+
+    with ledger.lease(MODEL, "a", seconds=600) as lease:
+        lease.renew(200)
+        with monkeypatch.context() as patch:
+            patch.setattr(Lease, "renew", away)
+            lease.keep()
+            lease.expires_at -= timedelta(seconds=300)
+            with pytest.raises(UserError, match="cannot be used"):
+                lease.keep()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a dead process is told apart on Linux only")
