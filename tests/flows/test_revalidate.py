@@ -13,7 +13,7 @@ from flows.correct import correct
 from flows.promote import promote
 from flows.revalidate import Revalidation, revalidate
 from flows.settings import CorrectSettings
-from tasks.ledger import Ledger
+from tasks.ledger import Lease, LeaseLost, Ledger
 from tasks.models import resolve
 from tasks.records import ErrorReport, State, UserError
 from tasks.registry import describe
@@ -108,12 +108,23 @@ def test_what_another_version_holds_is_neither_asked_nor_retired(promoted: Corre
         assert ledger.get(meanwhile.id).state is State.ACTIVE
 
 
-def test_one_whose_weights_are_damaged_fails_and_is_rolled_back(promoted: CorrectSettings):
+def lost(lease: Lease) -> None:
+    raise LeaseLost("another run has taken it")
+
+
+def test_one_whose_weights_are_damaged_fails_and_is_rolled_back(
+    promoted: CorrectSettings, monkeypatch: pytest.MonkeyPatch
+):
     damage(promoted, "2")
     found = revalidate(promoted)
     assert (found.outcome, champion(promoted)) == ("fails", "2")
     assert found.reason.startswith("It cannot be loaded: ")
     assert "digest" in found.reason
+    with monkeypatch.context() as patch:
+        patch.setattr(Lease, "renew", lost)
+        with pytest.raises(LeaseLost):
+            revalidate(promoted, roll_back_failing=True)
+    assert champion(promoted) == "2"
     assert revalidate(promoted, roll_back_failing=True).rolled_back_to == "1"
     assert champion(promoted) == "1"
     with pytest.raises(UserError, match="digest"):
