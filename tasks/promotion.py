@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tasks import approval
-from tasks.ledger import Ledger, Phase, Promotion
+from tasks.ledger import Lease, Ledger, Phase, Promotion
 from tasks.promotion_log import CHANGES, PROMOTE, REJECT, ROLLBACK, WITHDRAW
 from tasks.records import UserError
 from tasks.registry import CANDIDATE, CHAMPION, PREVIOUS, aliases_of, tag_version
@@ -49,10 +49,10 @@ def promote(
 
     Raises:
         UserError: the champion is not the expected one, a person rejected the version, it does not exist, or
-            another change of this model's champion is under way.
+            another change of this model's champion is under way, or was made meanwhile.
     """
     version, expected = str(version), None if expected_champion is None else str(expected_champion)
-    with _changing(name, ledger, who, tracking_uri) as client:
+    with _changing(name, ledger, who, tracking_uri) as (client, lease):
         champion = aliases_of(client, name).get(CHAMPION)
         if champion == version:
             return
@@ -66,7 +66,7 @@ def promote(
             raise UserError(f"{rejected(rejection)}; a rejected version is never promoted")
         _require(client, name, version)
         change = Promotion(name, PROMOTE, champion, version, who, why, Phase.BEGUN, run_id, datetime.now(UTC))
-        _carry_out(client, ledger, change)
+        _carry_out(client, ledger, change, lease)
 
 
 def rollback(
@@ -89,7 +89,7 @@ def rollback(
             is under way.
     """
     finished: list[Promotion] = []
-    with _changing(name, ledger, who, tracking_uri, finished) as client:
+    with _changing(name, ledger, who, tracking_uri, finished) as (client, lease):
         aliases = aliases_of(client, name)
         champion, previous = aliases.get(CHAMPION), aliases.get(PREVIOUS)
         if any(change.action == ROLLBACK for change in finished) and champion is not None:
@@ -106,7 +106,7 @@ def rollback(
         change = Promotion(
             name, ROLLBACK, champion, previous, who, why, Phase.BEGUN, run_id, datetime.now(UTC)
         )
-        _carry_out(client, ledger, change)
+        _carry_out(client, ledger, change, lease)
         return previous
 
 
@@ -120,7 +120,7 @@ def reject(
     Raises:
         UserError: it serves or has served, does not exist, or another change is under way.
     """
-    with _changing(name, ledger, who, tracking_uri) as client:
+    with _changing(name, ledger, who, tracking_uri) as (client, _):
         _require(client, name, version)
         served = [r for r in ledger.promotion_log(name) if r.action in CHANGES and r.phase is Phase.DONE]
         aliases = aliases_of(client, name)
@@ -179,17 +179,17 @@ def recover(name: str, *, ledger: Ledger, tracking_uri: str | None) -> Promotion
 @contextmanager
 def _changing(
     name: str, ledger: Ledger, who: str, tracking_uri: str | None, finished: list[Promotion] | None = None
-) -> Iterator[Any]:
-    """The right to move this model's aliases, with whatever was interrupted finished."""
+) -> Iterator[tuple[Any, Lease]]:
+    """The right to move this model's aliases, with whatever was interrupted finished; a client, the lease."""
     # Its own lease: the flow that promotes may hold the model's while it runs.
-    with ledger.lease(f"{name}/champion", who, seconds=120), tracking(tracking_uri) as client:
+    with ledger.lease(f"{name}/champion", who, seconds=120) as lease, tracking(tracking_uri) as client:
         change = ledger.unfinished_promotion(name)
-        if change is not None and _finish(client, ledger, change) and finished is not None:
+        if change is not None and _finish(client, ledger, change, lease) and finished is not None:
             finished.append(change)
-        yield client
+        yield client, lease
 
 
-def _finish(client: Any, ledger: Ledger, change: Promotion) -> bool:
+def _finish(client: Any, ledger: Ledger, change: Promotion, lease: Lease) -> bool:
     """Bring an interrupted change to its end; False if it could only be undone."""
     name, before, after = change.model_name, change.from_version, change.to_version
     champion = aliases_of(client, name).get(CHAMPION)
@@ -197,7 +197,7 @@ def _finish(client: Any, ledger: Ledger, change: Promotion) -> bool:
         _undo(client, ledger, change, champion)
         _log(ledger, change, Phase.FAILED)
         return False
-    _carry_out(client, ledger, change)
+    _carry_out(client, ledger, change, lease)
     return True
 
 
@@ -214,13 +214,16 @@ def _undo(client: Any, ledger: Ledger, change: Promotion, champion: str | None) 
             client.delete_registered_model_alias(name, PREVIOUS)
 
 
-def _carry_out(client: Any, ledger: Ledger, change: Promotion) -> None:
+def _carry_out(client: Any, ledger: Ledger, change: Promotion, lease: Lease) -> None:
     """Every step may be done twice, so a change that was killed anywhere is finished by doing it again."""
     name, before, after = change.model_name, change.from_version, str(change.to_version)
     _log(ledger, change, Phase.BEGUN)
     # `previous` first: wherever this is killed, the version that served can still be named.
     if before is not None:
         client.set_registered_model_alias(name, PREVIOUS, before)
+    # A store that hung may have taken longer than the lease: others have finished this change then, and may
+    # have made another one.
+    lease.renew()
     client.set_registered_model_alias(name, CHAMPION, after)
     if aliases_of(client, name).get(CANDIDATE) == after:
         client.delete_registered_model_alias(name, CANDIDATE)

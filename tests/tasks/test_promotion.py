@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from tasks.ledger import LeaseHeld, Ledger, Phase
+from tasks import ledger_schema as schema
+from tasks.ledger import LeaseHeld, LeaseLost, Ledger, Phase
 from tasks.promotion import promote, recover, rollback
 from tasks.records import UserError
 from tasks.registry import describe, resolve_version, version_of
 from tasks.tracking import tracking
 from tests.killing import killed
+from tests.tasks.ledger_tools import NOON
 
 _names = itertools.count()
 
@@ -239,3 +242,37 @@ def test_versions_are_found_by_number_and_alias(name: str, mlflow_store: str, ve
         resolve_version(name, "champion", tracking_uri=mlflow_store)
     with pytest.raises(UserError, match="newest version: none"):
         resolve_version("never-registered", "1", tracking_uri=mlflow_store)
+
+
+def test_one_that_a_hanging_store_held_up_past_its_lease_moves_nothing_more(
+    name: str,
+    versions: list[str],
+    aliases: Aliases,
+    change: dict[str, Any],
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow import MlflowClient
+
+    promote(name, "1", expected_champion=None, **change)
+    real, calls = MlflowClient.set_registered_model_alias, itertools.count()
+
+    def hanging(client: MlflowClient, *arguments: str) -> None:
+        real(client, *arguments)
+        if next(calls) == 0:
+            with ledger._database.writing() as connection:
+                connection.execute(sa.update(schema.leases).values(expires_at=NOON))
+            # Another process finishes what it finds, and goes on.
+            promote(name, "3", expected_champion="2", **change)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", hanging)
+    with pytest.raises(LeaseLost):
+        promote(name, "2", expected_champion="1", **change)
+    assert aliases() == ("3", "2", None)
+    assert phases(ledger, name)[-4:] == [
+        ("promote", "1", "2", "begun"),
+        ("promote", "1", "2", "done"),
+        ("promote", "2", "3", "begun"),
+        ("promote", "2", "3", "done"),
+    ]
+    assert rollback(name, **change) == "2"
