@@ -20,6 +20,8 @@ from tasks.tracking import has_store, tracking
 from tasks.verdicts import COMPARED_TAG, RUN_TAG
 
 VERSION, LEFT_OVER, RUN, TRAINING = "version", "left over", "run", "training"
+# A training that has written no checkpoint for so long is none that is under way.
+_TRAINING_DAYS = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ def find(
     champions, versions that one of these was compared with, the base, and any that another registered model
     has a copy of. What mendflow has not registered itself is left alone.
     """
-    before = datetime.now(UTC) - timedelta(days=days)
+    now = datetime.now(UTC)
+    before = dict.fromkeys((VERSION, LEFT_OVER, RUN), now - timedelta(days=days))
+    # Trainings are those of all models, and no lease of this one keeps another's from being under way.
+    before[TRAINING] = now - timedelta(days=max(days, _TRAINING_DAYS))
     found: list[Leftover] = []
     if has_store(tracking_uri):
         with tracking(tracking_uri) as client:
@@ -54,7 +59,7 @@ def find(
     found += sorted(_folders(RUN, home / "runs" / name), key=lambda one: one.at)[: -keep or None]
     for of_editor in _subfolders(home / "training"):
         found += _folders(TRAINING, of_editor)
-    return [one for one in found if one.at < before]
+    return [one for one in found if one.at < before[one.what]]
 
 
 def remove(leftovers: list[Leftover], name: str, *, home: Path, tracking_uri: str) -> None:

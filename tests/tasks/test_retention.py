@@ -183,6 +183,11 @@ def test_folders_are_listed_first_and_removed_when_the_user_says_so(tmp_path: Pa
     assert f"2 may go, 2.0 kB: `mendflow clean m --keep 2 --days 30 --remove --home {home}`" in listed
     assert (home / "runs/m/c").is_dir()
     assert "nothing may go" in clean("--keep", "2", "--days", "60").output
+    # One that may be under way, of whatever model.
+    fresh = home / "training" / "mend" / "fresh" / "file"
+    fresh.parent.mkdir()
+    fresh.touch()
+    assert str(fresh.parent) not in clean("--keep", "2", "--days", "0").output
     with Ledger(f"sqlite:///{home / 'ledger.db'}") as ledger, ledger.lease("m/correct", "a run"):
         assert isinstance(clean("--keep", "2", "--remove").exception, LeaseHeld)
     assert (home / "runs/m/c").is_dir()
