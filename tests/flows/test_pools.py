@@ -102,6 +102,8 @@ def test_a_run_in_docker_has_its_stores_limits_and_home(kind: str):
     made = told(kind, mem_limit="2g", device_requests=[{"count": 1, "capabilities": [["gpu"]]}])
     assert STORES.items() <= made.env.items()
     assert (made.env["OMP_NUM_THREADS"], made.env["HF_HUB_OFFLINE"]) == ("2", "1")
+    # The worker's own would be handed on else, and is a folder of its machine.
+    assert made.env["PREFECT_HOME"] == f"{HOME}/.prefect"
     assert made.env["PREFECT_API_URL"]
     assert made.command.startswith("prefect flow-run execute")
     assert made.image == template("docker")["variables"]["properties"]["image"]["default"]
@@ -126,6 +128,7 @@ def test_a_run_in_kubernetes_has_its_stores_limits_and_home(kind: str):
     (container,) = pod["containers"]
     given = {one["name"]: one["value"] for one in container["env"]}
     assert {"PREFECT_API_URL", "OMP_NUM_THREADS", "HF_HUB_OFFLINE"} <= set(given)
+    assert given["PREFECT_HOME"] == f"{HOME}/.prefect"
     # What is named here would take the place of the secret's.
     assert not set(given) & set(STORES)
     # Not optional: without it Kubernetes starts no container.
