@@ -99,6 +99,9 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
                     f"{counts[state]} {told}: `mendflow {command.format(quoted)}{stores}`, "
                     f"ids from `mendflow {ids}{stores}`"
                 )
+        if any(counts[state] for state, *_ in _WAITING):
+            stores = typed(home, tracking=tracking, ledger=ledger)
+            typer.echo(f"`mendflow review {quoted}{stores}` puts them up on MLflow's page")
         log = Table("when", "what", "from", "to", "who", "why", "phase")
         for row in book.promotion_log(name)[-8:]:
             when = f"{row.at:%Y-%m-%d %H:%M}"

@@ -255,14 +255,10 @@ def test_a_persons_word_counts_though_a_program_has_answered_or_its_answer_serve
     assert review.states()["Kati."] is State.QUARANTINED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "method"),
-    [
-        (Queue, "note"),
-        pytest.param(Ledger, "answer", marks=pytest.mark.slow),
-        pytest.param(Ledger, "resolve", marks=pytest.mark.slow),
-        pytest.param(Ledger, "transition", marks=pytest.mark.slow),
-    ],
+    [(Ledger, "answer"), (Ledger, "resolve"), (Ledger, "transition"), (Queue, "note")],
 )
 def test_one_that_is_killed_and_comes_again_ends_the_same(
     review: Review, owner: type, method: str, monkeypatch: pytest.MonkeyPatch

@@ -59,6 +59,7 @@ def test_refused_rewordings_are_taught_to_nobody_until_they_are_taken_back(
     assert review.ledger.digest(review.name, [State.ACCEPTED]) == before
 
 
+@pytest.mark.slow
 def test_an_output_that_must_never_appear_is_not_shown_to_reviewers(review: Review) -> None:
     secret = report(
         "Jane Roe's number?",
