@@ -22,6 +22,8 @@ OUTCOME_TAG, DONE_TAG, RESULT_TAG = "mendflow.review", "mendflow.review.done", "
 PENDING, COMPLETE, DECLINED = "pending", "complete", "declined"
 
 _PAGE = 100
+# As many as there are things to make: experiment, four questions (one is MLflow's own), queue; and once more.
+_TRIES = 7
 # MLflow refuses longer tags and names.
 _TAG_LENGTH, _NAME_LENGTH = 4000, 250
 
@@ -175,13 +177,14 @@ def make_queue(
 
     with _mlflow(tracking_uri) as client:
         named = experiment_of_reviews(experiment)
-        for again in (True, True, False):
+        for left in reversed(range(_TRIES)):
             try:
                 place, found = _found_or_made(client, named, model_name, reviewers)
                 break
-            except MlflowException as error:
-                # Somebody else makes the same at this moment, and then it is there.
-                if error.error_code != "RESOURCE_ALREADY_EXISTS" or not again:
+            except MlflowException:
+                # Somebody else may make the same at this moment, which databases say in many ways. Then that
+                # is there, and the next time one thing less is to be made.
+                if not left:
                     raise
         yield _opened(client, model_name, place, found)
 
