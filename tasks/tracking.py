@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 import shutil
 import socket
 import sqlite3
@@ -18,6 +19,7 @@ from tasks.records import UserError
 from tasks.urls import sqlite_file, without_password
 
 _CONNECT_SECONDS = 5.0
+_DATABASES = frozenset({"postgresql", "mysql", "mssql"})
 
 
 @contextmanager
@@ -146,6 +148,9 @@ def experiment_id(client: Any, name: str) -> str:
     """The id of an experiment, made if there is none; a SQLite store's artifacts go beside its file.
 
     MLflow would put them under the directory that the process happens to run in.
+
+    Raises:
+        UserError: the store is another database, which has no place for files.
     """
     found = client.get_experiment_by_name(name)
     if found is not None:
@@ -154,4 +159,10 @@ def experiment_id(client: Any, name: str) -> str:
     file = sqlite_file(client.tracking_uri)
     if file is not None:
         location = (file.absolute().parent / "artifacts" / quote(name, safe="")).as_uri()
+    elif urlsplit(client.tracking_uri).scheme.partition("+")[0] in _DATABASES:
+        raise UserError(
+            f"MLflow at {without_password(client.tracking_uri)} has no experiment {name!r}, and its database "
+            "has no place for files; name an `mlflow server` on it that has --artifacts-destination, or make "
+            f"the experiment: `mlflow experiments create -n {shlex.quote(name)} --artifact-location URI`"
+        )
     return str(client.create_experiment(name, artifact_location=location))

@@ -1,4 +1,4 @@
-"""A new MLflow store on SQLite, and MLflow's settings, which are left as they were."""
+"""MLflow stores: a new one on SQLite, one on another database, and MLflow's settings, which are left."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from tasks.tracking import has_store, tracking
+from tasks.records import UserError
+from tasks.tracking import experiment_id, has_store, tracking
 from tests.killing import killed
+from tests.postgres import Postgres
 
 
 def _make_and_die(uri: str) -> None:
@@ -58,3 +60,16 @@ def test_mlflows_own_settings_come_back(mlflow_store: str, monkeypatch: pytest.M
         raise KeyError
     assert settings() == before
     mlflow.set_tracking_uri(None)
+
+
+@pytest.mark.slow
+def test_a_database_without_a_place_for_files_is_given_none_by_chance(
+    postgresql: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with tracking(postgresql.url(postgresql.new_database())) as client:
+        with pytest.raises(UserError, match="no place for files; name an `mlflow server`"):
+            experiment_id(client, "night shift")
+        made = client.create_experiment("night shift", artifact_location="s3://bucket/night")
+        assert experiment_id(client, "night shift") == made
+    assert not list(tmp_path.iterdir())
