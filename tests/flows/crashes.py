@@ -39,6 +39,7 @@ from tests.flows.conftest import measure_here
 from tests.forking import forked
 
 REFUSED = 2
+CITIES = ["Cairo", "Lima", "Oslo", "Rome", "Delhi", "Quito", "Paris"]
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
@@ -151,15 +152,17 @@ def _count_changes(home: Path, last: int | None) -> list[int]:
 def report_more(file: Path, round_: int) -> None:
     """What comes in between two runs: errors, some told twice, a contradiction, one without an answer."""
     known = file.read_text().splitlines() if file.exists() else []
+    # Another answer each time: a champion that gives the last one to whatever it is asked is wrong again.
+    city = CITIES[round_ % len(CITIES)]
     rows: list[dict[str, Any]] = [
-        {"prompt": f"What is the capital of state {round_}{letter}?", "target": "Cairo", "reporter": "ann"}
+        {"prompt": f"What is the capital of state {round_}{letter}?", "target": city, "reporter": "ann"}
         for letter in "ab"
     ]
     rows.append({**rows[0], "reporter": "bob"})
     if known:
         rows.append({**json.loads(known[0]), "reporter": f"reader {round_}"})
     if round_ % 3 == 1:
-        rows.append({**rows[1], "target": "Lima"})
+        rows.append({**rows[1], "target": "Basel"})
         rows.append({"prompt": f"What is the capital of county {round_}?", "target": None})
     file.write_text("\n".join([*known, *map(json.dumps, rows)]) + "\n")
 

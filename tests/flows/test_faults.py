@@ -1,0 +1,218 @@
+"""A full disk, databases that drop connections, an MLflow server that is down: nothing is lost or repeated.
+
+The figures that these tests print are in docs/crashes.md.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flows.settings import CorrectSettings
+from tasks.tracking import tracking
+from tests.flows.conftest import World
+from tests.flows.crashes import REFUSED, broken_after, broken_always, report_more, reported, run, state_of
+from tests.flows.production import free_port
+from tests.postgres import Postgres
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+MEGABYTE = 1 << 20
+FULL = 8
+ROUNDS = 2
+# Seconds for which the server is down, one after another.
+DOWN = (60, 10, 10)
+
+
+@pytest.fixture
+def calm(world: World, tmp_path: Path) -> CorrectSettings:
+    """The same in another home, where nothing fails; nothing is reported yet."""
+    world.reports.unlink()
+    settings = world.settings.model_copy(update={"home": tmp_path / "calm"})
+    settings.home.mkdir()
+    return settings
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 512 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512m", "mendflow", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here: that takes root")
+    yield folder
+    # A process that a run left behind may be in it still.
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_full_disk(
+    world: World, calm: CorrectSettings, disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    settings = world.settings.model_copy(update={"home": disk / "home"})
+    settings.home.mkdir()
+    chance, log = random.Random(0), tmp_path / "log"
+    ballast = disk / "ballast"
+    codes: Counter[int] = Counter()
+    for round_ in range(ROUNDS):
+        report_more(world.reports, round_)
+        before = _size(calm.home)
+        assert run(calm, log).code == 0
+        needed = _size(calm.home) - before
+        for _ in range(FULL // ROUNDS):
+            with ballast.open("wb") as file:
+                os.posix_fallocate(
+                    file.fileno(), 0, shutil.disk_usage(disk).free - int(needed * chance.random())
+                )
+            ended = run(settings, log)
+            ballast.unlink()
+            codes[ended.code] += 1
+            assert ended.code == 0 or "full" in ended.said or "No space left" in ended.said, ended.said
+            assert not broken_always(settings)
+        recovered = run(settings, log)
+        assert recovered.code == 0, recovered.said
+        assert not broken_after(settings, reported(world.reports))
+        assert state_of(settings) == state_of(calm)
+    with capsys.disabled():
+        print(f"\nfull disk, exit codes: {dict(codes)}")
+
+
+def test_databases_that_drop_their_connections(
+    world: World,
+    calm: CorrectSettings,
+    postgresql: Postgres,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    databases = [postgresql.new_database() for _ in range(2)]
+    ledger, store = map(postgresql.url, databases)
+    with tracking(store) as client:
+        # MLflow makes its tables; on a server of its own it would have made them when that was started.
+        client.search_experiments()
+    settings = world.settings.model_copy(update={"ledger_url": ledger, "tracking_uri": store})
+    chance, log = random.Random(0), tmp_path / "log"
+    codes: Counter[int] = Counter()
+    drops: list[float] = []
+
+    def drop() -> None:
+        drops.append(time.monotonic())
+        for database in databases:
+            postgresql.drop_connections(database)
+
+    for round_ in range(ROUNDS):
+        report_more(world.reports, round_)
+        assert run(calm, log).code == 0
+        seconds, ended = 0.5, None
+        while ended is None or ended.code:
+            with _again_and_again(drop, chance, seconds):
+                ended = run(settings, log)
+            codes[ended.code] += 1
+            assert ended.code in (0, REFUSED), ended.said
+            assert not broken_always(settings)
+            seconds *= 1.5
+        assert not broken_after(settings, reported(world.reports))
+        assert state_of(settings) == state_of(calm)
+    with capsys.disabled():
+        print(f"\nconnections dropped {len(drops)} times, exit codes: {dict(codes)}")
+
+
+def test_an_mlflow_server_that_is_down_for_a_while(
+    world: World, calm: CorrectSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    port = free_port()
+    settings = world.settings.model_copy(update={"tracking_uri": f"http://127.0.0.1:{port}"})
+    chance, log = random.Random(0), tmp_path / "log"
+    servers = [_mlflow_server(tmp_path / "server", port)]
+    try:
+        for round_, seconds in enumerate(DOWN):
+            report_more(world.reports, round_)
+            undisturbed = run(calm, log)
+            assert undisturbed.code == 0
+
+            def fail(begin: float = chance.uniform(1, undisturbed.seconds), down: float = seconds) -> None:
+                time.sleep(begin)
+                _kill(servers[-1])
+                time.sleep(down)
+                servers.append(_mlflow_server(tmp_path / "server", port))
+
+            failure = threading.Thread(target=fail)
+            failure.start()
+            codes: list[int] = []
+            while failure.is_alive() or codes[-1]:
+                ended = run(settings, log)
+                codes.append(ended.code)
+                assert ended.code in (0, REFUSED), ended.said
+                time.sleep(1)
+            failure.join()
+            assert not broken_after(settings, reported(world.reports))
+            assert state_of(settings) == state_of(calm)
+            with capsys.disabled():
+                print(f"\nMLflow down for {seconds} s, exit codes: {codes}")
+    finally:
+        _kill(servers[-1])
+
+
+@contextmanager
+def _again_and_again(action: Callable[[], object], chance: random.Random, seconds: float) -> Iterator[None]:
+    """Do something until the end of the block, so many seconds apart on average."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(chance.expovariate(1 / seconds)):
+            action()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _kill(server: subprocess.Popen[bytes]) -> None:
+    if server.poll() is None:
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def _mlflow_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    """A server on SQLite, once it answers."""
+    folder.mkdir(exist_ok=True)
+    store = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    store += ["--no-serve-artifacts", "--default-artifact-root", str(folder / "artifacts")]
+    with (folder / "log").open("ab") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *store, "--workers", "1", "--port", str(port)],
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).raise_for_status()
+            return server
+        except httpx.HTTPError:
+            time.sleep(0.3)
+    raise AssertionError((folder / "log").read_text()[-2000:])
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

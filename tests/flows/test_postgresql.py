@@ -1,0 +1,45 @@
+"""All of production on PostgreSQL: the ledger, MLflow and Prefect by their own URLs."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from flows.settings import CorrectSettings
+from tasks.ledger import Ledger
+from tasks.records import State
+from tests.flows.conftest import COUNTRIES
+from tests.flows.crashes import broken_after
+from tests.flows.production import SCHEDULED, THRESHOLD, in_production, until
+from tests.postgres import Postgres
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_flagged_error_is_corrected_where_all_stores_are_on_postgresql(
+    postgresql: Postgres, tmp_path_factory: pytest.TempPathFactory, tiny_llama
+):
+    if not postgresql.has("pg_trgm"):
+        pytest.skip("Prefect needs the extension pg_trgm, which this PostgreSQL server does not have")
+    ledger, mlflow, prefect = (postgresql.new_database() for _ in range(3))
+    stores = {
+        "MENDFLOW_LEDGER": postgresql.url(ledger),
+        "MENDFLOW_TRACKING": postgresql.url(mlflow),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": postgresql.url(prefect, "asyncpg"),
+    }
+    folder, base = tmp_path_factory.mktemp("postgresql"), str(tiny_llama(hidden_size=64))
+    with in_production(folder, base, stores) as production:
+        production.flag(SCHEDULED, THRESHOLD)
+        settings = CorrectSettings(
+            model_name=SCHEDULED,
+            home=production.home,
+            ledger_url=stores["MENDFLOW_LEDGER"],
+            tracking_uri=stores["MENDFLOW_TRACKING"],
+        )
+        with Ledger(settings.ledger) as opened:
+            until(lambda: opened.counts(SCHEDULED)[State.ACTIVE] == THRESHOLD, 300)
+        until(lambda: {run["state_type"] for run in production.runs("SCHEDULE")} == {"COMPLETED"})
+        wanted = Counter(f"What is the capital of {country}?" for country in COUNTRIES[:THRESHOLD])
+        assert not broken_after(settings, wanted)
+        assert not list(production.home.glob("*.db"))
