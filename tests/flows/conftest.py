@@ -112,6 +112,15 @@ def world(tmp_path: Path, tiny_llama, monkeypatch: pytest.MonkeyPatch) -> World:
     return World(settings, reports)
 
 
+@pytest.fixture
+def calm(world: World, tmp_path: Path) -> CorrectSettings:
+    """The same world in another home, where nothing fails; nothing is reported in it yet."""
+    world.reports.unlink()
+    settings = world.settings.model_copy(update={"home": tmp_path / "calm"})
+    settings.home.mkdir()
+    return settings
+
+
 @pytest.fixture(scope="session")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], World]:
     """`taught(home) -> world`: a base that learnt facts; four are reported, what it keeps was served before.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,26 +23,17 @@ import pytest
 from flows.settings import CorrectSettings
 from tasks.tracking import tracking
 from tests.flows.conftest import World
-from tests.flows.crashes import REFUSED, broken_after, broken_always, report_more, reported, run, state_of
+from tests.flows.crashes import REFUSED, Death, Rounds, Run, run
+from tests.flows.invariants import broken_after, broken_always, report_more, reported, state_of
 from tests.flows.production import free_port
 from tests.postgres import Postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
-MEGABYTE = 1 << 20
-FULL = 8
+FULL, IN_A_ROW = 8, 4
 ROUNDS = 2
 # Seconds for which the server is down, one after another.
 DOWN = (60, 10, 10)
-
-
-@pytest.fixture
-def calm(world: World, tmp_path: Path) -> CorrectSettings:
-    """The same in another home, where nothing fails; nothing is reported yet."""
-    world.reports.unlink()
-    settings = world.settings.model_copy(update={"home": tmp_path / "calm"})
-    settings.home.mkdir()
-    return settings
 
 
 @pytest.fixture
@@ -66,30 +56,16 @@ def test_a_full_disk(
 ):
     settings = world.settings.model_copy(update={"home": disk / "home"})
     settings.home.mkdir()
-    chance, log = random.Random(0), tmp_path / "log"
-    ballast = disk / "ballast"
-    codes: Counter[int] = Counter()
-    for round_ in range(ROUNDS):
-        report_more(world.reports, round_)
-        before = _size(calm.home)
-        assert run(calm, log).code == 0
-        needed = _size(calm.home) - before
-        for _ in range(FULL // ROUNDS):
-            with ballast.open("wb") as file:
-                os.posix_fallocate(
-                    file.fileno(), 0, shutil.disk_usage(disk).free - int(needed * chance.random())
-                )
-            ended = run(settings, log)
-            ballast.unlink()
-            codes[ended.code] += 1
-            assert ended.code == 0 or "full" in ended.said or "No space left" in ended.said, ended.said
-            assert not broken_always(settings)
-        recovered = run(settings, log)
-        assert recovered.code == 0, recovered.said
-        assert not broken_after(settings, reported(world.reports))
-        assert state_of(settings) == state_of(calm)
+    chance = random.Random(0)
+
+    def draw(undisturbed: Run) -> Death:
+        return Death(change=chance.randint(1, undisturbed.changes), fills=disk / "ballast")
+
+    rounds = Rounds(settings, calm, world.reports, tmp_path / "log")
+    rounds.go_on(draw, FULL, IN_A_ROW)
+    assert all("full" in ended.said or "disk I/O" in ended.said for _, ended in rounds.deaths)
     with capsys.disabled():
-        print(f"\nfull disk, exit codes: {dict(codes)}")
+        print(rounds.told())
 
 
 def test_databases_that_drop_their_connections(
@@ -212,7 +188,3 @@ def _mlflow_server(folder: Path, port: int) -> subprocess.Popen[bytes]:
         except httpx.HTTPError:
             time.sleep(0.3)
     raise AssertionError((folder / "log").read_text()[-2000:])
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

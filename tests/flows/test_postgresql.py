@@ -10,7 +10,7 @@ from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
 from tasks.records import State
 from tests.flows.conftest import COUNTRIES
-from tests.flows.crashes import broken_after
+from tests.flows.invariants import broken_after
 from tests.flows.production import SCHEDULED, THRESHOLD, in_production, until
 from tests.postgres import Postgres
 

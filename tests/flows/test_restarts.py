@@ -17,7 +17,7 @@ from tasks import ledger_schema as schema
 from tasks.ledger import Ledger
 from tasks.records import State
 from tests.flows.conftest import COUNTRIES
-from tests.flows.crashes import broken_after
+from tests.flows.invariants import broken_after
 from tests.flows.production import SCHEDULED, THRESHOLD, Production, in_production, until
 
 FLOW = "flow"

@@ -17,7 +17,7 @@ from flows.settings import CorrectSettings
 from tasks import validate
 from tasks.ledger import LeaseHeld, Ledger
 from tests.flows.conftest import World, measure_here
-from tests.flows.crashes import broken_after, reported
+from tests.flows.invariants import broken_after, reported
 from tests.forking import forked
 from tests.postgres import Postgres
 
