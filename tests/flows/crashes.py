@@ -39,25 +39,21 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _FILE_EVENTS = {"os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
 
-@dataclass(frozen=True)
-class Death:
-    """When a process kills itself: before its change of this number, or after so many seconds.
+def die() -> None:
+    """Kill this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    Where `fills` names a file, this grows until the disk is full instead, and the process lives on.
-    """
+
+@dataclass(frozen=True)
+class Fault:
+    """What befalls a process before its change of this number, or after so many seconds."""
 
     change: int | None = None
     seconds: float | None = None
-    fills: Path | None = None
+    does: Callable[[], None] = die
 
     def __str__(self) -> str:
         return f"change {self.change}" if self.seconds is None else f"{self.seconds:.2f} s"
-
-    def come(self) -> None:
-        if self.fills is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        else:
-            fill(self.fills)
 
 
 def fill(file: Path, free: int = 0) -> None:
@@ -83,11 +79,11 @@ class Run:
         return self.code == -signal.SIGKILL
 
 
-def run(settings: CorrectSettings, log: Path, death: Death | None = None, *, limit: float = 240) -> Run:
+def run(settings: CorrectSettings, log: Path, fault: Fault | None = None, *, limit: float = 600) -> Run:
     """The flow in a process of its own, until its end or its death; what it says is in the log."""
     log.write_text("")
     began = time.perf_counter()
-    process = forked(_work, settings, str(PREFECT_API_URL.value()), log, death or Death())
+    process = forked(_work, settings, str(PREFECT_API_URL.value()), log, fault or Fault())
     process.join(limit)
     assert process.exitcode is not None, "the run hangs"
     said = log.read_text()
@@ -105,16 +101,16 @@ def _stage(said: str) -> str:
     return f"after: {begun[-1]}" if begun[-1] in ended else str(begun[-1])
 
 
-def _work(settings: CorrectSettings, server: str, log: Path, death: Death) -> None:
+def _work(settings: CorrectSettings, server: str, log: Path, fault: Fault) -> None:
     out = log.open("a", buffering=1)
     os.dup2(out.fileno(), 1)
     sys.stdout = out
     validate._in_fresh_process = measure_here
     # Where MLflow puts the artifacts of a store that is not on SQLite.
     os.chdir(settings.home)
-    changes = _count_changes(settings.home, death)
-    if death.seconds is not None:
-        timer = threading.Timer(death.seconds, death.come)
+    changes = _count_changes(settings.home, fault)
+    if fault.seconds is not None:
+        timer = threading.Timer(fault.seconds, fault.does)
         timer.daemon = True
         timer.start()
     ours = {PREFECT_API_URL: server, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
@@ -130,15 +126,15 @@ def _work(settings: CorrectSettings, server: str, log: Path, death: Death) -> No
     out.write(f"changes {changes[0]}\n")
 
 
-def _count_changes(home: Path, death: Death) -> list[int]:
-    """Count, from now on, every change that this process is about to make; die before one of them."""
+def _count_changes(home: Path, fault: Fault) -> list[int]:
+    """Count, from now on, every change that this process is about to make; the fault comes before one."""
     counted, numbers, own = [0], itertools.count(1), os.getpid()
 
     def change(*_: Any) -> None:
         if os.getpid() == own:
             counted[0] = next(numbers)
-            if counted[0] == death.change:
-                death.come()
+            if counted[0] == fault.change:
+                fault.does()
 
     def statement(_: object, __: object, text: str, *___: object) -> None:
         if not text.lstrip().upper().startswith(("SELECT", "PRAGMA", "SHOW")):
@@ -161,46 +157,61 @@ def _count_changes(home: Path, death: Death) -> list[int]:
 
 @dataclass
 class Rounds:
-    """Rounds of new reports, each one corrected at once in a home that is left alone, and in another not."""
+    """Rounds of new reports, each one corrected at once in a home that is left alone, and in another not.
+
+    `mend` puts right what a fault has left when its run has ended.
+    """
 
     settings: CorrectSettings
     calm: CorrectSettings
     reports: Path
     log: Path
-    deaths: list[tuple[Death, Run]] = field(default_factory=list)
+    mend: Callable[[], object] = bool
+    ended: list[tuple[Fault, Run]] = field(default_factory=list)
     recoveries: list[float] = field(default_factory=list)
 
-    def go_on(self, draw: Callable[[Run], Death], wanted: int, in_a_row: int) -> None:
-        """Until there were so many deaths, drawn by what an undisturbed run did, so many of them in a row."""
-        while len(self.deaths) < wanted:
-            report_more(self.reports, len(self.recoveries))
-            undisturbed = run(self.calm, self.log)
-            assert undisturbed.code == 0, undisturbed.said
-            before = len(self.deaths)
-            while len(self.deaths) < min(before + in_a_row, wanted):
-                death = draw(undisturbed)
-                ended = run(self.settings, self.log, death)
-                if death.fills is not None:
-                    death.fills.unlink(missing_ok=True)
-                assert ended.killed or ended.code in (0, REFUSED), ended.said
-                assert not broken_always(self.settings), str(death)
-                # A run that finds work done has fewer changes left, and may end before its death.
-                if ended.code == 0:
+    def go_on(self, draw: Callable[[Run], Fault], wanted: int, in_a_row: int) -> None:
+        """Until a fault ended so many runs, so many in a row; it is drawn by what an undisturbed run did."""
+        while len(self.ended) < wanted:
+            undisturbed = self.begin()
+            before = len(self.ended)
+            while len(self.ended) < min(before + in_a_row, wanted):
+                # A run that finds work done has fewer changes left, and may end before its fault.
+                if not self.suffer(draw(undisturbed)):
                     break
-                self.deaths.append((death, ended))
             self.recover()
 
-    def recover(self) -> None:
+    def begin(self) -> Run:
+        """New reports, and the run that is left alone."""
+        report_more(self.reports, len(self.recoveries))
+        undisturbed = run(self.calm, self.log)
+        assert undisturbed.code == 0, undisturbed.said
+        return undisturbed
+
+    def suffer(self, fault: Fault) -> bool:
+        """Whether a run was ended by the fault: killed, or with a sentence of what had failed."""
+        ended = run(self.settings, self.log, fault)
+        self.mend()
+        assert ended.killed or ended.code in (0, REFUSED), ended.said
+        assert not broken_always(self.settings), str(fault)
+        if ended.code:
+            self.ended.append((fault, ended))
+        return bool(ended.code)
+
+    def recover(self) -> Run:
         """A run that nothing disturbs ends where the one that was left alone did."""
         recovered = run(self.settings, self.log)
         assert recovered.code == 0, recovered.said
         self.recoveries.append(recovered.seconds)
         assert not broken_after(self.settings, reported(self.reports))
         assert state_of(self.settings) == state_of(self.calm)
+        return recovered
 
     def told(self) -> str:
-        """Where the deaths were, for the table of docs/crashes.md."""
-        count, slowest = len(self.deaths), max(self.recoveries)
-        said = [f"{count} deaths in {len(self.recoveries)} rounds; recoveries of {slowest:.1f} s at most"]
-        stages = Counter(ended.stage for _, ended in self.deaths)
-        return "\n".join(["", *said, *(f"| {stage} | {n} |" for stage, n in stages.most_common())])
+        """Where runs were ended, for the table of docs/crashes.md."""
+        stages = Counter(ended.stage for _, ended in self.ended)
+        said = [
+            f"{len(self.ended)} runs were ended, in {len(self.recoveries)} rounds of reports; "
+            f"the runs after them took {max(self.recoveries):.1f} s at most"
+        ]
+        return "\n".join(["", *said, *(f"| {stage} | {count} |" for stage, count in stages.most_common())])

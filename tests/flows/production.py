@@ -23,6 +23,7 @@ from tests.flows.conftest import COUNTRIES, LENIENT_GATES
 
 THRESHOLD = 3
 SCHEDULED = "scheduled"
+FEW_PHRASINGS = {"held_out": 1, "equivalents": 1}
 
 
 def free_port() -> int:
@@ -52,10 +53,10 @@ class Production:
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
-    def flag(self, name: str, count: int, *, first: int = 0) -> None:
+    def flag(self, name: str, count: int, *, first: int = 0, expected: str = "Cairo") -> None:
         for country in COUNTRIES[first : first + count]:
             asked = ["--prompt", f"What is the capital of {country}?", "--output", "Lagos"]
-            assert "accepted" in self.mendflow("flag", name, *asked, "--expected", "Cairo")
+            assert "accepted" in self.mendflow("flag", name, *asked, "--expected", expected)
 
     def post(self, name: str, count: int) -> None:
         """The same as a program with a key reports it, every one sent twice."""
@@ -99,7 +100,7 @@ def in_production(
     gates = folder / "gates.yaml"
     gates.write_text(LENIENT_GATES)
     content = yaml.safe_load(DEPLOYMENTS.read_text())
-    of_tiny = {"editor": "finetune", "gates": str(gates), "held_out": 1, "equivalents": 1}
+    of_tiny = {"editor": "finetune", "gates": str(gates), **FEW_PHRASINGS}
     for deployment in content["deployments"]:
         for start in (*deployment.get("schedules", []), *deployment.get("triggers", [])):
             start["parameters"]["settings"].update(of_tiny, base=base)

@@ -5,6 +5,7 @@ The figures that these tests print are in docs/crashes.md.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -12,9 +13,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -23,17 +24,18 @@ import pytest
 from flows.settings import CorrectSettings
 from tasks.tracking import tracking
 from tests.flows.conftest import World
-from tests.flows.crashes import REFUSED, Death, Rounds, Run, run
-from tests.flows.invariants import broken_after, broken_always, report_more, reported, state_of
+from tests.flows.crashes import Fault, Rounds, Run, fill
 from tests.flows.production import free_port
 from tests.postgres import Postgres
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 FULL, IN_A_ROW = 8, 4
 ROUNDS = 2
+# Seconds on average.
+BETWEEN_DROPS = (0.5, 1, 2)
 # Seconds for which the server is down, one after another.
-DOWN = (60, 10, 10)
+DOWN = (60, 20, 20, 20)
 
 
 @pytest.fixture
@@ -56,14 +58,15 @@ def test_a_full_disk(
 ):
     settings = world.settings.model_copy(update={"home": disk / "home"})
     settings.home.mkdir()
-    chance = random.Random(0)
+    chance, ballast = random.Random(0), disk / "ballast"
 
-    def draw(undisturbed: Run) -> Death:
-        return Death(change=chance.randint(1, undisturbed.changes), fills=disk / "ballast")
+    def draw(undisturbed: Run) -> Fault:
+        return Fault(change=chance.randint(1, undisturbed.changes), does=partial(fill, ballast))
 
-    rounds = Rounds(settings, calm, world.reports, tmp_path / "log")
+    mend = partial(ballast.unlink, missing_ok=True)
+    rounds = Rounds(settings, calm, world.reports, tmp_path / "log", mend)
     rounds.go_on(draw, FULL, IN_A_ROW)
-    assert all("full" in ended.said or "disk I/O" in ended.said for _, ended in rounds.deaths)
+    assert all("full" in ended.said or "disk I/O" in ended.said for _, ended in rounds.ended)
     with capsys.disabled():
         print(rounds.told())
 
@@ -81,30 +84,23 @@ def test_databases_that_drop_their_connections(
         # MLflow makes its tables; on a server of its own it would have made them when that was started.
         client.search_experiments()
     settings = world.settings.model_copy(update={"ledger_url": ledger, "tracking_uri": store})
-    chance, log = random.Random(0), tmp_path / "log"
-    codes: Counter[int] = Counter()
-    drops: list[float] = []
+    chance, drops = random.Random(0), itertools.count()
 
     def drop() -> None:
-        drops.append(time.monotonic())
+        next(drops)
         for database in databases:
             postgresql.drop_connections(database)
 
-    for round_ in range(ROUNDS):
-        report_more(world.reports, round_)
-        assert run(calm, log).code == 0
-        seconds, ended = 0.5, None
-        while ended is None or ended.code:
+    rounds = Rounds(settings, calm, world.reports, tmp_path / "log")
+    for _ in range(ROUNDS):
+        rounds.begin()
+        for seconds in BETWEEN_DROPS:
             with _again_and_again(drop, chance, seconds):
-                ended = run(settings, log)
-            codes[ended.code] += 1
-            assert ended.code in (0, REFUSED), ended.said
-            assert not broken_always(settings)
-            seconds *= 1.5
-        assert not broken_after(settings, reported(world.reports))
-        assert state_of(settings) == state_of(calm)
+                rounds.suffer(Fault())
+        rounds.recover()
+    assert rounds.ended
     with capsys.disabled():
-        print(f"\nconnections dropped {len(drops)} times, exit codes: {dict(codes)}")
+        print(f"{rounds.told()}\nconnections dropped {next(drops)} times")
 
 
 def test_an_mlflow_server_that_is_down_for_a_while(
@@ -112,33 +108,34 @@ def test_an_mlflow_server_that_is_down_for_a_while(
 ):
     port = free_port()
     settings = world.settings.model_copy(update={"tracking_uri": f"http://127.0.0.1:{port}"})
-    chance, log = random.Random(0), tmp_path / "log"
+    chance = random.Random(0)
     servers = [_mlflow_server(tmp_path / "server", port)]
+    rounds = Rounds(settings, calm, world.reports, tmp_path / "log")
+
+    def start_again(seconds: float) -> None:
+        servers[-1].wait()
+        time.sleep(seconds)
+        servers.append(_mlflow_server(tmp_path / "server", port))
+
     try:
-        for round_, seconds in enumerate(DOWN):
-            report_more(world.reports, round_)
-            undisturbed = run(calm, log)
-            assert undisturbed.code == 0
-
-            def fail(begin: float = chance.uniform(1, undisturbed.seconds), down: float = seconds) -> None:
-                time.sleep(begin)
-                _kill(servers[-1])
-                time.sleep(down)
-                servers.append(_mlflow_server(tmp_path / "server", port))
-
-            failure = threading.Thread(target=fail)
-            failure.start()
-            codes: list[int] = []
-            while failure.is_alive() or codes[-1]:
-                ended = run(settings, log)
-                codes.append(ended.code)
-                assert ended.code in (0, REFUSED), ended.said
+        rounds.begin()
+        changes = rounds.recover().changes
+        for seconds in DOWN:
+            rounds.begin()
+            restart = threading.Thread(target=start_again, args=(seconds,))
+            restart.start()
+            kill = partial(os.killpg, servers[-1].pid, signal.SIGKILL)
+            went_on = not rounds.suffer(Fault(change=chance.randint(1, changes), does=kill))
+            _kill(servers[-1])
+            refused = 0
+            while restart.is_alive():
+                refused += rounds.suffer(Fault())
                 time.sleep(1)
-            failure.join()
-            assert not broken_after(settings, reported(world.reports))
-            assert state_of(settings) == state_of(calm)
+            rounds.recover()
             with capsys.disabled():
-                print(f"\nMLflow down for {seconds} s, exit codes: {codes}")
+                how = "waited and went on" if went_on else f"ended ({rounds.ended[-refused - 1][1].stage})"
+                print(f"\nMLflow down for {seconds} s: the run {how}, {refused} further runs refused")
+        assert rounds.ended
     finally:
         _kill(servers[-1])
 

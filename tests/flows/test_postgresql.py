@@ -1,7 +1,8 @@
-"""All of production on PostgreSQL: the ledger, MLflow and Prefect by their own URLs."""
+"""All of production on PostgreSQL, ledger, MLflow and Prefect by their own URLs, and all of it cut off."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
@@ -14,6 +15,9 @@ from tests.flows.invariants import broken_after
 from tests.flows.production import SCHEDULED, THRESHOLD, in_production, until
 from tests.postgres import Postgres
 
+DROPS = 20
+BETWEEN_DROPS = 2.0
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
@@ -22,7 +26,8 @@ def test_a_flagged_error_is_corrected_where_all_stores_are_on_postgresql(
 ):
     if not postgresql.has("pg_trgm"):
         pytest.skip("Prefect needs the extension pg_trgm, which this PostgreSQL server does not have")
-    ledger, mlflow, prefect = (postgresql.new_database() for _ in range(3))
+    databases = [postgresql.new_database() for _ in range(3)]
+    ledger, mlflow, prefect = databases
     stores = {
         "MENDFLOW_LEDGER": postgresql.url(ledger),
         "MENDFLOW_TRACKING": postgresql.url(mlflow),
@@ -37,9 +42,24 @@ def test_a_flagged_error_is_corrected_where_all_stores_are_on_postgresql(
             ledger_url=stores["MENDFLOW_LEDGER"],
             tracking_uri=stores["MENDFLOW_TRACKING"],
         )
-        with Ledger(settings.ledger) as opened:
-            until(lambda: opened.counts(SCHEDULED)[State.ACTIVE] == THRESHOLD, 300)
+        _until_active(settings, THRESHOLD)
         until(lambda: {run["state_type"] for run in production.runs("SCHEDULE")} == {"COMPLETED"})
-        wanted = Counter(f"What is the capital of {country}?" for country in COUNTRIES[:THRESHOLD])
-        assert not broken_after(settings, wanted)
+        assert not broken_after(settings, _flagged(THRESHOLD))
         assert not list(production.home.glob("*.db"))
+
+        production.flag(SCHEDULED, THRESHOLD, first=THRESHOLD, expected="Lima")
+        for _ in range(DROPS):
+            for database in databases:
+                postgresql.drop_connections(database)
+            time.sleep(BETWEEN_DROPS)
+        _until_active(settings, 2 * THRESHOLD)
+        assert not broken_after(settings, _flagged(2 * THRESHOLD))
+
+
+def _until_active(settings: CorrectSettings, count: int) -> None:
+    with Ledger(settings.ledger) as ledger:
+        until(lambda: ledger.counts(SCHEDULED)[State.ACTIVE] == count, 300)
+
+
+def _flagged(count: int) -> Counter[str]:
+    return Counter(f"What is the capital of {country}?" for country in COUNTRIES[:count])
