@@ -13,7 +13,7 @@ from tasks.approval import Decision
 from tasks.ledger import LeaseHeld, Ledger
 from tasks.models import DamagedVersionError
 from tasks.promotion_log import REJECT
-from tasks.records import State, UserError
+from tasks.records import State, StoreFailedError, UserError
 from tasks.registry import CHAMPION, RegisteredModel, describe, resolve_version
 from tasks.tracking import has_store
 
@@ -77,6 +77,8 @@ def carry_out_written(settings: CorrectSettings, ledger: Ledger) -> list[Decisio
         except LeaseHeld:
             # Another change of champion is under way: the next time.
             continue
+        except StoreFailedError:
+            raise
         except UserError as error:
             refused = f"{approval.REFUSED}: {error}"
             # A rejection that was interrupted is tried until it can be carried out, and told of once.

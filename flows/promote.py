@@ -10,7 +10,7 @@ from flows.stages import Champion, find_champion, reconcile, version_at
 from tasks import promotion
 from tasks.ledger import Ledger, Phase, Promotion
 from tasks.promotion_log import CHANGES, ROLLBACK
-from tasks.records import UserError
+from tasks.records import StoreFailedError, UserError
 from tasks.registry import CANDIDATE, CHAMPION, PREVIOUS, RegisteredModel, describe, resolve_version
 from tasks.verdicts import COMPARED_TAG, VERDICT_TAG, WEIGHTS_TAG
 from validation.verdict import Verdict
@@ -122,6 +122,8 @@ def brought_back(settings: CorrectSettings, ledger: Ledger, champion: Champion) 
         return set()
     try:
         left_behind = set(version_at(settings, PREVIOUS).correction_ids)
+    except StoreFailedError:
+        raise
     except UserError:
         # It cannot be read, which may be why it was left.
         left_behind = set()

@@ -21,7 +21,7 @@ from tasks.evidence import evidence_of
 from tasks.ledger import Ledger
 from tasks.models import DamagedVersionError, load
 from tasks.own_functions import source_digests
-from tasks.records import UserError
+from tasks.records import StoreFailedError, UserError
 from tasks.registry import CHAMPION, PREVIOUS, Version, describe, resolve_version
 from tasks.revalidation import revalidation_dataset
 from tasks.validate import measure, measured_digest
@@ -150,6 +150,8 @@ def _beside(settings: CorrectSettings, version: Version, champion: Champion) -> 
     compared = version.tags.get(COMPARED_TAG)
     try:
         found = _loaded(settings, compared) if compared else champion
+    except StoreFailedError:
+        raise
     except UserError:
         return champion
     return champion if isinstance(found, str) else found

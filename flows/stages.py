@@ -66,7 +66,7 @@ def collect_errors(settings: CorrectSettings) -> Collected:
         served = collect.from_traces(
             settings.tracking, settings.experiment, settings.model_name, chat=settings.chat
         )
-    except UserError:
+    except collect.NoExperiment:
         return collected
     return collected.model_copy(update={"traffic": served.traffic})
 

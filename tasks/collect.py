@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tasks.records import Collected, ErrorReport, Rejected, State, TrafficRecord, UserError
+from tasks.records import Collected, ErrorReport, Rejected, State, StoreFailedError, TrafficRecord, UserError
 from tasks.report_files import from_file
 from tasks.reporting import report_error
 from tasks.trace_content import Exchange, UnreadableContent, exchanges, texts
@@ -139,11 +139,11 @@ def _check_reachable(tracking_uri: str) -> None:
         raise _unusable(tracking_uri, str(error)) from error
 
 
-def _unusable(tracking_uri: str, cause: str) -> UserError:
+def _unusable(tracking_uri: str, cause: str) -> StoreFailedError:
     short = without_password(" ".join(cause.split()))[:300]
-    return UserError(
+    return StoreFailedError(
         f"MLflow at {without_password(tracking_uri)} cannot be used ({short}); correct the tracking URI "
-        "(sqlite:///path/to/mlflow.db or http://host:port), or see that the server runs"
+        "(sqlite:///path/to/mlflow.db or http://host:port), or see that the server runs and has room"
     )
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from tasks import ledger_schema as schema
-from tasks.records import UserError
+from tasks.records import StoreFailedError, UserError
 from tasks.urls import without_password
 
 BUSY_SECONDS = 30.0
@@ -35,7 +35,8 @@ class Database:
             process that writes all the time.
 
     Raises:
-        UserError: the URL cannot be read, or the database cannot be reached, opened or migrated.
+        StoreFailedError: the URL cannot be read, or the database cannot be reached, opened or migrated.
+        UserError: a newer mendflow wrote it.
     """
 
     def __init__(self, url: str, *, kept_open: bool = False) -> None:
@@ -89,12 +90,12 @@ class Database:
                 raise
             raise self._unusable(error) from error
 
-    def _unusable(self, error: Exception) -> UserError:
+    def _unusable(self, error: Exception) -> StoreFailedError:
         cause = " ".join(str(getattr(error, "orig", None) or error).split())
-        return UserError(
+        return StoreFailedError(
             f"the ledger {self.shown_url} cannot be used ({without_password(cause)}); correct its URL "
             "(sqlite:///path/to/ledger.db, or postgresql+psycopg://user:password@host/name with "
-            "`pip install 'mendflow[postgresql]'`), or see that the database runs and may be written"
+            "`pip install 'mendflow[postgresql]'`), or see that it runs, may be written and has room"
         )
 
     def _is_current(self) -> bool:

@@ -16,7 +16,7 @@ import torch
 from editors.delta import OVERRIDES, Delta, add_in_place
 from editors.overrides import Overrides
 from tasks.records import UserError
-from tasks.tracking import tracking
+from tasks.tracking import store_failed, tracking
 from tasks.weights import check_safetensors, converted, quiet, read_model, weights_digest
 
 if TYPE_CHECKING:
@@ -229,6 +229,8 @@ def _registered(ref: str, cache: Path, tracking_uri: str | None) -> ModelFolder:
                 artifact_uri=f"models:/{name}/{number}/artifacts/{VERSION_FOLDER}",
             )
         except (MlflowException, OSError) as error:
+            if store_failed(error):
+                raise
             raise UserError(
                 f"there is no {ref} to load ({' '.join(str(error).split())[:200]}); see `mendflow status` "
                 "for the versions and aliases there are"

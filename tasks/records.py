@@ -120,6 +120,10 @@ class UserError(ValueError):
     """A mistake the user can mend; the message names the item and the remedy, and no traceback is shown."""
 
 
+class StoreFailedError(UserError):
+    """A store cannot be used just now: nothing is known of what it holds, and nothing may be concluded."""
+
+
 class CannotEditError(UserError):
     """A method cannot edit this base with these corrections; another one may."""
 

@@ -17,7 +17,7 @@ from tasks import models
 from tasks.models import ModelFolder
 from tasks.records import UserError
 from tasks.registry import CANDIDATE, CHAMPION, aliases_of, all_versions, quotable
-from tasks.tracking import experiment_id, tracking
+from tasks.tracking import experiment_id, store_failed, tracking
 from tasks.weights import quiet
 
 NO_DELTA = "none"
@@ -97,6 +97,8 @@ def register(
             if aliases_of(client, name).get(CHAMPION) != number:
                 client.set_registered_model_alias(name, CANDIDATE, number)
         except MlflowException as error:
+            if store_failed(error):
+                raise
             raise UserError(f"MLflow does not register {name!r}: {error.message}") from error
     return number
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from tasks.edit_dataset import EditDataset
 from tasks.records import UserError
 from tasks.registry import quotable
-from tasks.tracking import experiment_id, tracking
+from tasks.tracking import experiment_id, store_failed, tracking
 
 RUN_KEY_TAG = "mendflow.run_key"
 
@@ -74,6 +74,8 @@ def fetch_files(tracking_uri: str, run_id: str, path: str, out: Path) -> Path:
         try:
             return Path(client.download_artifacts(run_id, path, str(out)))
         except (MlflowException, OSError) as error:
+            if store_failed(error):
+                raise
             raise UserError(f"run {run_id} keeps no folder {path!r} among its artifacts") from error
 
 

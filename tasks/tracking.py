@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from tasks.records import UserError
+from tasks.records import StoreFailedError
 from tasks.urls import sqlite_file, without_password
 
 _CONNECT_SECONDS = 5.0
 _DATABASES = frozenset({"postgresql", "mysql", "mssql"})
+# MLflow's own words, whatever error it came upon first.
+_REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE")
 
 
 @contextmanager
@@ -31,7 +33,7 @@ def tracking(tracking_uri: str | None, *, create: bool = False) -> Iterator[Any]
     misspelt path.
 
     Raises:
-        UserError: the store cannot be reached or used.
+        StoreFailedError: the store cannot be reached or used.
     """
     import mlflow
     from mlflow.exceptions import MlflowException
@@ -54,8 +56,8 @@ def tracking(tracking_uri: str | None, *, create: bool = False) -> Iterator[Any]
         raise _unusable(uri, error) from error
     except MlflowException as error:
         # What fails below MLflow it wraps; its own refusals are the caller's to tell.
-        below = error.__cause__ or error.__context__
-        if isinstance(below, (SQLAlchemyError, OSError)):
+        below = _below(error)
+        if below is not None:
             raise _unusable(uri, below) from error
         raise
     finally:
@@ -136,11 +138,31 @@ def _make_sqlite_store(uri: str) -> None:
         raise _unusable(uri, error) from error
 
 
-def _unusable(uri: str, error: Exception) -> UserError:
+def store_failed(error: Exception) -> bool:
+    """Whether a database, network or disk failed, and not only what was asked for is missing."""
+    below = _below(error)
+    status = getattr(getattr(below, "response", None), "status_code", None)
+    return below is not None and not isinstance(below, FileNotFoundError) and status != 404
+
+
+def _below(error: Exception) -> Exception | None:
+    """What failed below MLflow, if it is not MLflow itself that refuses something."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    below: BaseException | None = error
+    if isinstance(error, MlflowException):
+        if error.error_code in _REFUSALS:
+            return None
+        below = error.__cause__ or error.__context__
+    return below if isinstance(below, (SQLAlchemyError, OSError)) else None
+
+
+def _unusable(uri: str, error: Exception) -> StoreFailedError:
     cause = without_password(" ".join(str(getattr(error, "orig", None) or error).split()))[:300]
-    return UserError(
+    return StoreFailedError(
         f"MLflow at {without_password(uri)} cannot be used ({cause}); correct the tracking URI "
-        "(sqlite:///path/to/mlflow.db or http://host:port), or see that the server runs"
+        "(sqlite:///path/to/mlflow.db or http://host:port), or see that the server runs and has room"
     )
 
 

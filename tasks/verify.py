@@ -14,7 +14,7 @@ from tasks.edit_dataset import EditDataset
 from tasks.evidence import fetch_evidence
 from tasks.models import ModelFolder, resolve
 from tasks.own_functions import source_digest
-from tasks.records import UserError
+from tasks.records import StoreFailedError, UserError
 from tasks.register import DELTA_TAG, NO_DELTA
 from tasks.registry import describe, resolve_version
 from tasks.validate import (
@@ -203,6 +203,8 @@ class _Kept:
         try:
             run_id = self.tags[RUN_TAG]
             return fetch_evidence(self.tracking_uri, run_id, path, self.scratch, evidence=self.evidence)
+        except StoreFailedError:
+            raise
         except UserError as error:
             raise VerdictDiffersError(str(error)) from error
 

@@ -23,7 +23,8 @@ from tests.flows.conftest import COUNTRIES, LENIENT_GATES
 
 THRESHOLD = 3
 SCHEDULED = "scheduled"
-FEW_PHRASINGS = {"held_out": 1, "equivalents": 1}
+# What a run takes long for.
+LITTLE_WORK = {"held_out": 1, "equivalents": 1, "attempts": 2}
 
 
 def free_port() -> int:
@@ -100,7 +101,7 @@ def in_production(
     gates = folder / "gates.yaml"
     gates.write_text(LENIENT_GATES)
     content = yaml.safe_load(DEPLOYMENTS.read_text())
-    of_tiny = {"editor": "finetune", "gates": str(gates), **FEW_PHRASINGS}
+    of_tiny = {"editor": "finetune", "gates": str(gates), **LITTLE_WORK}
     for deployment in content["deployments"]:
         for start in (*deployment.get("schedules", []), *deployment.get("triggers", [])):
             start["parameters"]["settings"].update(of_tiny, base=base)

@@ -16,7 +16,7 @@ from flows.machine import DEPLOYMENTS, Machine
 from flows.parts import PARTS, SERVE
 from tasks.registry import describe
 from tests.flows.production import (
-    FEW_PHRASINGS,
+    LITTLE_WORK,
     SCHEDULED,
     THRESHOLD,
     Production,
@@ -95,7 +95,7 @@ def test_eight_runs_of_a_model_at_once_take_turns_and_all_complete(production: P
     id_ = httpx.get(f"{production.api}/deployments/name/correct/correct").json()["id"]
     base = production.arguments[production.arguments.index("--base") + 1]
     gates = str(production.home.parent / "gates.yaml")
-    settings = {"model_name": TOGETHER, "base": base, "editor": "finetune", "gates": gates, **FEW_PHRASINGS}
+    settings = {"model_name": TOGETHER, "base": base, "editor": "finetune", "gates": gates, **LITTLE_WORK}
     address = f"{production.api}/deployments/{id_}/create_flow_run"
     started = [httpx.post(address, json={"parameters": {"settings": settings}}) for _ in range(8)]
     ids = [one.json()["id"] for one in started]

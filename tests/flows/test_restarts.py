@@ -52,11 +52,13 @@ def test_whatever_is_killed_in_the_midst_of_a_run_the_next_one_ends_it(
         killed_at, left = time.monotonic(), _waiting(settings)
         if killed != (FLOW,):
             production.mendflow("up", *production.arguments)
+        up = time.monotonic() - killed_at
         until(lambda: not _waiting(settings), 300)
         until(lambda: not _at_work(settings))
         seconds = time.monotonic() - killed_at
         with capsys.disabled():
-            print(f"\n{', '.join(killed)} killed with {left} left to correct; all done {seconds:.0f} s later")
+            how = f"{left} left to correct; all up {up:.0f} s later, all done {seconds:.0f} s later"
+            print(f"\n{', '.join(killed)} killed with {how}")
         assert None not in parts
         wanted = Counter(f"What is the capital of {country}?" for country in COUNTRIES[: first + THRESHOLD])
         assert not broken_after(settings, wanted), killed

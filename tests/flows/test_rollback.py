@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from flows.promote import roll_back
+from flows.approve import carry_out_written
+from flows.promote import brought_back, roll_back
 from flows.revalidate import revalidate
-from tasks import promotion
+from flows.stages import version_at
+from tasks import approval, promotion
 from tasks.ledger import Ledger
 from tasks.models import ModelFolder, resolve
-from tasks.records import UserError
-from tasks.registry import describe
+from tasks.records import StoreFailedError, UserError
+from tasks.registry import CHAMPION, describe
 from tests.flows.serving_tools import Known, damage, known_model
 
 
@@ -58,3 +60,29 @@ def test_a_fault_of_the_machine_rolls_nothing_back(
     with pytest.raises(type(fault), match=str(fault.args[-1])):
         revalidate(known.settings, roll_back_failing=True)
     assert unmoved(known)
+
+
+def fail(*_: Any, **__: Any) -> Any:
+    raise StoreFailedError("the connection was lost")
+
+
+def test_a_store_that_fails_after_a_rollback_brings_nothing_back(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+):
+    with Ledger(known.settings.ledger) as ledger:
+        roll_back(known.settings, ledger, "ann", "to see it again")
+        champion = version_at(known.settings, CHAMPION)
+        monkeypatch.setattr("flows.promote.version_at", fail)
+        with pytest.raises(StoreFailedError, match="lost"):
+            brought_back(known.settings, ledger, champion)
+
+
+def test_an_approval_that_a_store_fails_to_carry_out_is_not_refused(
+    known: Known, monkeypatch: pytest.MonkeyPatch
+):
+    store, written = known.settings.tracking, "approved by Ann: read the report"
+    approval.say(known.name, ["1"], written, tracking_uri=store)
+    monkeypatch.setattr("flows.approve.carry_out", fail)
+    with Ledger(known.settings.ledger) as ledger, pytest.raises(StoreFailedError, match="lost"):
+        carry_out_written(known.settings, ledger)
+    assert describe(known.name, tracking_uri=store).versions[0].tags[approval.TAG] == written

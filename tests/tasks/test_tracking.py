@@ -1,17 +1,55 @@
-"""MLflow stores: a new one on SQLite, one on another database, and MLflow's settings, which are left."""
+"""MLflow stores: a new one on SQLite, others, those that fail, and MLflow's settings, which are left."""
 
 from __future__ import annotations
 
 import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.records import UserError
+from tasks.models import resolve
+from tasks.records import StoreFailedError, UserError
+from tasks.runs import fetch_files
 from tasks.tracking import experiment_id, has_store, tracking
 from tests.killing import killed
 from tests.postgres import Postgres
+
+
+@pytest.fixture
+def hanging_up() -> Iterator[str]:
+    """The address of a server that takes every connection and drops it."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drop() -> None:
+            with suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        thread = threading.Thread(target=drop)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda uri, out: resolve("models:/tiny/2", tracking_uri=uri),
+        lambda uri, out: fetch_files(uri, "run", "dataset", out),
+    ],
+)
+def test_nothing_is_said_to_be_missing_from_a_store_that_fails(
+    hanging_up: str, ask: Callable[[str, Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(StoreFailedError, match=f"MLflow at {hanging_up} cannot be used"):
+        ask(hanging_up, tmp_path)
 
 
 def _make_and_die(uri: str) -> None:
