@@ -8,6 +8,7 @@ and Prefect keeps trying to for more than a minute.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
 import socket
@@ -51,8 +52,21 @@ def serve(handle: int) -> None:
     from prefect.server.api.server import create_app
 
     threading.Thread(target=_end_with_input, daemon=True).start()
-    config = uvicorn.Config(create_app(ephemeral=True, final=True), log_level="error")
+    said = logging.StreamHandler()
+    said.setFormatter(_InALine())
+    logging.getLogger("uvicorn").addHandler(said)
+    config = uvicorn.Config(create_app(ephemeral=True, final=True), log_config=None, log_level="error")
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=handle)])
+
+
+class _InALine(logging.Formatter):
+    """What the server fails of, without its traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The last line that says something."""
+        lines = [line for line in super().format(record).splitlines() if line.strip()]
+        told = [line for line in lines if not line.startswith("(Background on this error")]
+        return f"Prefect's server: {told[-1].strip() if told else record.levelname}"
 
 
 def _end_with_input() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from tasks.records import StoreFailedError
+from tasks.records import StoreFailedError, UserError
 from tasks.urls import sqlite_file, without_password
 
 _CONNECT_SECONDS = 5.0

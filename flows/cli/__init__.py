@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NoReturn
 
 import typer
@@ -14,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from flows.cli import cleaning, editing, endpoint, jobs, ledger, machine, reviewing, serving, versions
+from flows.cli.faults import in_words
 from tasks.records import UserError
 
 app = typer.Typer(
@@ -55,7 +53,7 @@ app.command("remove-reporter")(endpoint.remove_reporter)
 
 
 def main() -> None:
-    """Run a command; a user's mistake, or a full disk, is one sentence on standard error and status 2."""
+    """Run a command; a user's mistake, or the machine's fault, is a sentence on standard error and status 2."""
     _quieten()
     try:
         with in_words():
@@ -64,39 +62,6 @@ def main() -> None:
         _refuse(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-@contextmanager
-def in_words() -> Iterator[None]:
-    """Have a full disk told in a sentence, whichever library came upon it.
-
-    Raises:
-        UserError: something inside the block failed because a disk is full.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        full = next((one for one in _causes(error) if _is_full_disk(one)), None)
-        if full is None:
-            raise
-        file = getattr(full, "filename2", None) or getattr(full, "filename", None)
-        of = f" of {file}" if file else ""
-        raise UserError(f"the disk{of} is full; free some space and give the command again") from error
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # What is written below Python has no number.
-    return os.strerror(errno.ENOSPC) in str(error)
 
 
 def _refuse(why: str) -> NoReturn:

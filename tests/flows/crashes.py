@@ -25,7 +25,7 @@ from typing import Any
 import sqlalchemy as sa
 from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-from flows.cli import in_words
+from flows.cli.faults import in_words
 from flows.correct import correct
 from flows.settings import CorrectSettings
 from tasks import validate

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from flows import cli
+from flows.cli.faults import in_words
+from tasks.records import UserError
 
 LOADED = """
 import sys
@@ -67,3 +71,23 @@ def test_a_full_disk_is_said_in_a_sentence(
         cli.main()
     assert ended.value.code == 2
     assert "the disk of /srv/mendflow/delta is full; free some space" in capsys.readouterr().err
+
+
+def test_a_prefect_server_that_is_away_is_said_in_a_sentence():
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/api"
+    with (
+        temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}),
+        pytest.raises(UserError, match=f"the Prefect server at {url} cannot be used .*refused"),
+        in_words(),
+        get_client(sync_client=True) as client,
+    ):
+        client.raise_for_api_version_mismatch()
+
+
+def test_an_error_of_another_server_is_none_of_prefects():
+    with pytest.raises(httpx.ConnectError), in_words():
+        httpx.get("http://127.0.0.1:1/elsewhere", trust_env=False)

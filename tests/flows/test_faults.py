@@ -35,7 +35,7 @@ ROUNDS = 2
 # Seconds on average.
 BETWEEN_DROPS = (0.5, 1, 2)
 # Seconds for which the server is down, one after another.
-DOWN = (60, 20, 20, 20)
+DOWN = (60, 20)
 
 
 @pytest.fixture
