@@ -67,9 +67,9 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
     """Collect, build, train or reuse, apply, register, validate, promote; safe to kill and to run again."""
     stages.check_editor(settings)
     answerer = open_answerer(settings)
-    name = settings.model_name
+    name, redact = settings.model_name, settings.redaction.redact
     with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/correct", "correct", seconds=3600) as lease:
-        narrator = Narrator(going_on=lease.keep, redact=settings.redaction.redact)
+        narrator = Narrator(going_on=lease.keep, redact=redact)
         check_own_gates(settings)
         promotion.recover(name, ledger=ledger, tracking_uri=settings.tracking)
         champion = stages.find_champion(settings, ledger)

@@ -55,12 +55,12 @@ def revalidate(settings: CorrectSettings, roll_back_failing: bool = False) -> Re
         UserError: there is no champion, or it cannot be loaded or asked for a reason that is not its own.
     """
     check_own_gates(settings)
-    name, uri = settings.model_name, settings.tracking
+    name, uri, redact = settings.model_name, settings.tracking, settings.redaction.redact
     with (
         Ledger(settings.ledger) as ledger,
         ledger.lease(f"{name}/revalidate", "revalidate", seconds=3600) as lease,
     ):
-        narrator = Narrator(going_on=lease.keep, redact=settings.redaction.redact)
+        narrator = Narrator(going_on=lease.keep, redact=redact)
         promotion.recover(name, ledger=ledger, tracking_uri=uri)
         number = resolve_version(name, CHAMPION, tracking_uri=uri)
         decision = None

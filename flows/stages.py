@@ -27,7 +27,7 @@ from tasks.overriding import overridden
 from tasks.records import CannotEditError, Collected, Rejected, State, UserError
 from tasks.registry import CHAMPION, describe, resolve_version
 from tasks.roles import Learnable
-from tasks.tracking import tracking
+from tasks.tracking import has_store, tracking
 from tasks.train import PRETRAINED, TrainedEditor, data_digest, find_editor, train_editor
 
 stage = task(cache_policy=NO_CACHE, persist_result=False)
@@ -61,6 +61,8 @@ def collect_errors(settings: CorrectSettings) -> Collected:
             settings.tracking, settings.experiment, settings.model_name, chat=settings.chat
         )
     collected = report_files.from_file(settings.source, settings.model_name, chat=settings.chat)
+    if not has_store(settings.tracking):
+        return collected
     try:
         # Locality needs traffic, and what was served is there even where reports come from elsewhere.
         served = collect.from_traces(

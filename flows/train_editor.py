@@ -32,13 +32,13 @@ def train_editor(settings: CorrectSettings) -> str:
         raise UserError(f"{settings.editor} is not an editor that is trained; name another as `editor`")
     # They say how much of the traffic is theirs alone.
     check_gates(settings)
-    name = settings.model_name
+    name, redact = settings.model_name, settings.redaction.redact
     # That of a run: both write editors of this base to the same place.
     with (
         Ledger(settings.ledger) as ledger,
         ledger.lease(f"{name}/correct", "train-editor", seconds=3600) as lease,
     ):
-        narrator = Narrator(going_on=lease.keep, redact=settings.redaction.redact)
+        narrator = Narrator(going_on=lease.keep, redact=redact)
         champion = stages.find_champion(settings, ledger)
         stages.check_base(settings, champion)
         base = resolve(champion.folder.ref, cache=settings.home / "models")

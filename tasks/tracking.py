@@ -36,13 +36,14 @@ def tracking(tracking_uri: str | None, *, create: bool = False) -> Iterator[Any]
         StoreFailedError: the store cannot be reached or used.
     """
     import mlflow
+    from mlflow.environment_variables import MLFLOW_REGISTRY_URI
     from mlflow.exceptions import MlflowException
     from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
     from sqlalchemy.exc import SQLAlchemyError
 
     present = mlflow.get_tracking_uri()
     before = present if mlflow.is_tracking_uri_set() else None
-    registry = mlflow.get_registry_uri()
+    registry, inherited = mlflow.get_registry_uri(), MLFLOW_REGISTRY_URI.get_raw()
     uri = tracking_uri or present
     _check_reachable(uri, create=create)
     if create:
@@ -63,6 +64,11 @@ def tracking(tracking_uri: str | None, *, create: bool = False) -> Iterator[Any]
     finally:
         # An empty registry URI follows the tracking URI.
         mlflow.set_registry_uri("" if registry == present else registry)
+        # What processes that are started later inherit, which MLflow leaves as it was set last.
+        if inherited is None:
+            MLFLOW_REGISTRY_URI.unset()
+        else:
+            MLFLOW_REGISTRY_URI.set(inherited)
         mlflow.set_tracking_uri(before)
 
 

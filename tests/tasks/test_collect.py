@@ -151,7 +151,7 @@ def test_a_complaint_that_cannot_be_read_is_rejected_with_its_trace_and_the_rest
     assert [(one.source, one.reason) for one in collected.rejected] == [
         (
             f"trace:{shapeless}",
-            "the trace has {'temperature': 0.5} for inputs; "
+            "the trace has the fields temperature for inputs; "
             'record them as {"prompt": ...} or {"messages": [...]}',
         ),
         (
