@@ -52,10 +52,12 @@ def serve(handle: int) -> None:
     from prefect.server.api.server import create_app
 
     threading.Thread(target=_end_with_input, daemon=True).start()
+    # Which sets up logging, and so comes first.
+    app = create_app(ephemeral=True, final=True)
     said = logging.StreamHandler()
     said.setFormatter(_InALine())
-    logging.getLogger("uvicorn").addHandler(said)
-    config = uvicorn.Config(create_app(ephemeral=True, final=True), log_config=None, log_level="error")
+    logging.getLogger("uvicorn").handlers = [said]
+    config = uvicorn.Config(app, log_config=None, log_level="error")
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=handle)])
 
 

@@ -53,7 +53,7 @@ app.command("remove-reporter")(endpoint.remove_reporter)
 
 
 def main() -> None:
-    """Run a command; a user's mistake or the machine's fault is a sentence on standard error, status 2."""
+    """Run a command; a user's mistake, or the machine's fault, is a sentence on standard error, status 2."""
     _quieten()
     try:
         with in_words():
