@@ -68,6 +68,7 @@ def mendflow(settings: CorrectSettings, *arguments: str) -> str:
     return " ".join(done.output.split())
 
 
+@pytest.mark.slow
 def test_a_version_waits_until_a_person_approves_it_in_mlflows_page(
     review: CorrectSettings, webhook: Webhook
 ):

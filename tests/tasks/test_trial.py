@@ -73,6 +73,7 @@ def test_figures_are_pooled_over_draws_and_cost_is_told_in_units(base: ModelFold
     assert 0 <= figures["peak_bytes"] < 2**30
 
 
+@pytest.mark.slow
 def test_a_sequence_is_applied_to_what_the_last_edit_left(base: ModelFolder):
     one, two = case("Chad"), case("Peru")
     alone = measure(Trial(base, "finetune", ((one,),)))
