@@ -23,7 +23,6 @@ from tests.flows.conftest import COUNTRIES, LENIENT_GATES
 
 THRESHOLD = 3
 SCHEDULED = "scheduled"
-# What a run takes long for.
 LITTLE_WORK = {"held_out": 1, "equivalents": 1, "attempts": 2}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from flows.machine import DEPLOYMENTS, Machine
 from flows.parts import PARTS, SERVE
 from tasks.registry import describe
 from tests.flows.production import (
-    LITTLE_WORK,
     SCHEDULED,
     THRESHOLD,
     Production,
@@ -27,7 +25,7 @@ from tests.flows.production import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-OTHER, THIRD, REVIEWED, TOGETHER = "flagged", "third model", "reviewed", "together"
+OTHER, THIRD, REVIEWED = "flagged", "third model", "reviewed"
 
 
 @pytest.fixture(scope="module")
@@ -88,27 +86,6 @@ def test_enough_flagged_errors_start_one_run_for_their_model_and_one_less_none(p
         state = describe(name, tracking_uri=f"sqlite:///{production.home / 'mlflow.db'}")
         assert state.champion == "2", name
         assert "active │ 3" in production.mendflow("status", name)
-
-
-def test_eight_runs_of_a_model_at_once_take_turns_and_all_complete(production: Production):
-    production.flag(TOGETHER, THRESHOLD - 1)
-    id_ = httpx.get(f"{production.api}/deployments/name/correct/correct").json()["id"]
-    base = production.arguments[production.arguments.index("--base") + 1]
-    gates = str(production.home.parent / "gates.yaml")
-    settings = {"model_name": TOGETHER, "base": base, "editor": "finetune", "gates": gates, **LITTLE_WORK}
-    address = f"{production.api}/deployments/{id_}/create_flow_run"
-    started = [httpx.post(address, json={"parameters": {"settings": settings}}) for _ in range(8)]
-    ids = [one.json()["id"] for one in started]
-
-    def runs() -> list[dict[str, Any]]:
-        return [httpx.get(f"{production.api}/flow_runs/{one}").json() for one in ids]
-
-    until(lambda: all(run["end_time"] for run in runs()), 600)
-    ended = sorted(runs(), key=lambda run: run["start_time"])
-    assert {run["state_type"] for run in ended} == {"COMPLETED"}
-    assert all(earlier["end_time"] <= later["start_time"] for earlier, later in pairwise(ended))
-    state = describe(TOGETHER, tracking_uri=f"sqlite:///{production.home / 'mlflow.db'}")
-    assert (state.champion, len(state.versions)) == ("2", 2)
 
 
 def test_a_person_approves_on_prefects_page(production: Production):
