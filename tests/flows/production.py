@@ -71,7 +71,9 @@ class Production:
 
     def runs(self, started_by: str) -> list[dict[str, Any]]:
         """Runs that were started so, without those that are only planned."""
-        found = httpx.post(f"{self.api}/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC"})
+        found = httpx.post(
+            f"{self.api}/flow_runs/filter", json={"sort": "EXPECTED_START_TIME_ASC"}, timeout=60
+        )
         found.raise_for_status()
         return [
             run
