@@ -23,7 +23,7 @@ from tests.flows.production import (
     until,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 OTHER, THIRD, REVIEWED = "flagged", "third model", "reviewed"
 
@@ -80,7 +80,7 @@ def test_enough_flagged_errors_start_one_run_for_their_model_and_one_less_none(p
     assert production.models() == {OTHER: 1}
     production.flag(THIRD, 1, first=THRESHOLD - 1)
     until(lambda: production.models()[THIRD])
-    until(lambda: {run["state_type"] for run in production.runs("AUTOMATION")} == {"COMPLETED"}, 300)
+    until(lambda: {run["state_type"] for run in production.runs("AUTOMATION")} == {"COMPLETED"}, 900)
     assert production.models() == {OTHER: 1, THIRD: 1}
     for name in (OTHER, THIRD):
         state = describe(name, tracking_uri=f"sqlite:///{production.home / 'mlflow.db'}")
@@ -127,7 +127,7 @@ def test_without_a_model_nothing_is_scheduled_any_more_and_with_one_it_is_again(
         assert len(found) == len(yaml.safe_load(DEPLOYMENTS.read_text())["deployments"])
         return {one["name"] for one in found if one["schedules"]}
 
-    assert scheduled() == {"correct", "revalidate"}
+    assert scheduled() == {"correct", "decide", "revalidate"}
     ports = production.arguments.index("--deployments"), production.arguments.index("--serve")
     of_no_model = production.arguments[slice(*ports)]
     assert "nothing is scheduled" in production.mendflow("up", *of_no_model)
@@ -137,7 +137,7 @@ def test_without_a_model_nothing_is_scheduled_any_more_and_with_one_it_is_again(
     )
     assert planned.json() == []
     production.mendflow("up", *production.arguments)
-    assert scheduled() == {"correct", "revalidate"}
+    assert scheduled() == {"correct", "decide", "revalidate"}
 
 
 def test_a_deployment_that_the_file_leaves_out_is_removed_and_a_users_own_is_not(production: Production):
