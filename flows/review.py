@@ -76,7 +76,7 @@ def ask_reviewers(
     asked = [one for one in found if one.kind in kinds]
     with make_queue(settings.tracking, settings.experiment, settings.model_name, reviewers) as queue:
         withdrawn = _withdraw(queue, ledger)
-        new = queue.put(asked)
+        new = queue.put(asked, settings.redaction.redact)
         waiting = sum(status == PENDING for status in queue.items.values()) - withdrawn + new
         return PutUp(new, waiting, withdrawn, queue.experiment)
 

@@ -44,6 +44,7 @@ class Question:
     """A correction that a person is asked about; `rewordings` of its prompt are shown by number from 1.
 
     `asked` counts how often it has come to contradict others: what was decided may have to be again.
+    `suppressed` are outputs that must never appear where this prompt is asked.
     """
 
     kind: Kind
@@ -51,6 +52,7 @@ class Question:
     rivals: tuple[Correction, ...] = ()
     rewordings: tuple[str, ...] = ()
     asked: int = 0
+    suppressed: frozenset[str] = frozenset()
 
     @property
     def trace_id(self) -> str:
@@ -59,24 +61,31 @@ class Question:
         key = "\x1f".join([*parts, *sorted(rival.id for rival in self.rivals)])
         return f"tr-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
 
-    def shown(self) -> dict[str, Any]:
-        """What the reviewer sees beside the prompt; outputs that must never appear are withheld."""
+    def shown(self, redact: Callable[[str], str] = str) -> dict[str, Any]:
+        """What the reviewer sees beside the prompt: redacted, and outputs that must never appear withheld.
+
+        A rewording of which something would be is not shown: what is refused is known by its text.
+        """
         c = self.correction
-        known = [f"{c.prompt} {one.desired_output or ''}" for one in (c, *self.rivals)]
-        outputs = {output for one in (c, *self.rivals) for output in one.suppressed}
-        withheld = withholding([(outputs, " ".join(known))])
+        known = [f"{one.prompt} {one.desired_output or ''}" for one in (c, *self.rivals)]
+        withheld = withholding([(self.suppressed, " ".join(known))])
+
+        def hidden(text: str) -> str:
+            return redact(withheld(text))
+
         told: dict[str, Any] = {
             "why you are asked": _WHY[self.kind],
-            "the model said": withheld(c.wrong_output),
+            "the model said": hidden(c.wrong_output),
         }
         if c.desired_output is not None:
-            told["it should have said"] = c.desired_output
+            told["it should have said"] = hidden(c.desired_output)
         if c.answerer:
-            told["says who"] = c.answerer
+            told["says who"] = redact(c.answerer)
         if self.rivals:
-            told["others want"] = [withheld(rival.desired_output or "") for rival in self.rivals]
-        if self.rewordings:
-            told["rewordings"] = {str(n): text for n, text in enumerate(self.rewordings, 1)}
+            told["others want"] = [hidden(rival.desired_output or "") for rival in self.rivals]
+        rewordings = [text for text in self.rewordings if hidden(text) == text]
+        if rewordings:
+            told["rewordings"] = {str(n): text for n, text in enumerate(rewordings, 1)}
         return told
 
 
@@ -93,7 +102,9 @@ def questions(
     """
     found = ledger.corrections(model_name)
     at_work: dict[tuple[str, bool], list[Correction]] = defaultdict(list)
+    suppressed: dict[tuple[str, bool], set[str]] = defaultdict(set)
     for c in found:
+        suppressed[same_prompt(c)].update(c.suppressed)
         if c.state in (State.CONFLICTING, State.ACTIVE):
             at_work[same_prompt(c)].append(c)
     asked = []
@@ -105,7 +116,8 @@ def questions(
         rivals = [one for one in at_work[same_prompt(c)] if one.id != c.id] if choosing else []
         times = _times_held(ledger, c) if choosing else 0
         texts = tuple(text for text in rewordings(c) if text not in c.refused)[:MOST_REWORDINGS]
-        asked.append(Question(kind, c, tuple(rivals), texts, times))
+        never = frozenset(suppressed[same_prompt(c)])
+        asked.append(Question(kind, c, tuple(rivals), texts, times, never))
     return asked
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,8 +53,8 @@ class Queue:
     queue_id: str
     items: dict[str, str] = field(default_factory=dict)
 
-    def put(self, questions: Sequence[Question]) -> int:
-        """Put questions up; how many were not there before. One that was answered stays answered."""
+    def put(self, questions: Sequence[Question], redact: Callable[[str], str]) -> int:
+        """Put questions up, redacted; how many were not there before. One that was answered stays answered."""
         from mlflow.genai import review_queues
 
         new = [one for one in questions if one.trace_id not in self.items]
@@ -64,8 +64,8 @@ class Queue:
         requests = [
             Request(
                 trace_id=one.trace_id,
-                prompt=one.correction.prompt,
-                output=one.shown(),
+                prompt=redact(one.correction.prompt),
+                output=one.shown(redact),
                 started=now,
                 ended=now,
                 tags={CORRECTION_TAG: one.correction.id, KIND_TAG: one.kind.value},

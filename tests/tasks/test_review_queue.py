@@ -75,6 +75,28 @@ def test_an_output_that_must_never_appear_is_not_shown_to_reviewers(review: Revi
     assert "0134" not in trace.to_json()
 
 
+def test_what_reviewers_see_is_redacted_and_withheld(review: Review) -> None:
+    token, number = "ghp_" + "a1B2" * 9, "555-01347"
+    prompt = f"Who uses the token {token}?"
+    bare = report(prompt, None, "s1", model_name=review.name, wrong_output=f"Ann, password: {token}")
+    said = report(PROMPT, f"It is {number}.", "s2", model_name=review.name)
+    never = report(PROMPT, "I cannot say.", "s3", model_name=review.name, suppress=True)
+    review.ledger.record([bare, said, never.model_copy(update={"wrong_output": f"It is {number}."})])
+    review.ask()
+    items = review.items()
+    assert len(items) == 3
+    with review.store() as client:
+        traces = [client.get_trace(item.trace_id) for item in items]
+    told = [*(trace.to_json() for trace in traces), *(str(trace.data.spans[0].outputs) for trace in traces)]
+    assert not [one for one in told if token in one or number in one]
+    of_bare = next(i for i, trace in enumerate(traces) if "[redacted: " in str(trace.data.spans[0].inputs))
+    # What is refused is known by its text.
+    assert items[of_bare].rewordings == ()
+    review.says(items[of_bare], wanted="Nobody.")
+    assert [line.rpartition(": ")[2] for line in review.collect().done] == ["answered by ann"]
+    assert review.correction("Nobody.").prompt == prompt
+
+
 @pytest.mark.slow
 def test_judges_that_are_programs_do_not_count(review: Review) -> None:
     review.ledger.record([report(PROMPT, "Lomé.", model_name=review.name, answerer="table t")])
