@@ -77,8 +77,7 @@ def remove(leftovers: list[Leftover], name: str, *, home: Path, tracking_uri: st
             if one.what == VERSION:
                 version = client.get_model_version(name, one.name)
                 model_id = _stored_as(version)
-                if RUN_TAG in version.tags:
-                    shutil.rmtree(evidence_of(home) / version.tags[RUN_TAG], ignore_errors=True)
+                _forget_evidence(client, version, home)
                 client.delete_model_version(name, one.name)
             _remove_model(client, model_id)
 
@@ -140,6 +139,20 @@ def _stored_bytes(client: Any, model_id: str, path: str | None = None) -> int:
         # Nothing can be said of what is stored elsewhere, or is gone.
         return 0
     return sum(_stored_bytes(client, model_id, f.path) if f.is_dir else f.file_size or 0 for f in listed)
+
+
+def _forget_evidence(client: Any, version: Any, home: Path) -> None:
+    """Remove what the home keeps of a version's verdict, unless another version was judged by the same.
+
+    One with the same weights behind other overrides was.
+    """
+    run_id = version.tags.get(RUN_TAG)
+    of_model = all_versions(client, f"name = '{quotable(version.name)}'")
+    shared = any(
+        one.tags.get(RUN_TAG) == run_id and str(one.version) != str(version.version) for one in of_model
+    )
+    if run_id and not shared:
+        shutil.rmtree(evidence_of(home) / run_id, ignore_errors=True)
 
 
 def _remove_model(client: Any, model_id: str) -> None:
