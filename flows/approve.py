@@ -10,7 +10,7 @@ from flows.settings import CorrectSettings
 from flows.stages import find_champion, reconcile, version_at
 from tasks import approval, promotion
 from tasks.approval import Decision
-from tasks.ledger import LeaseHeld, Ledger
+from tasks.ledger import LeaseHeld, LeaseLost, Ledger
 from tasks.models import DamagedVersionError
 from tasks.promotion_log import REJECT
 from tasks.records import State, StoreFailedError, UserError
@@ -74,8 +74,8 @@ def carry_out_written(settings: CorrectSettings, ledger: Ledger) -> list[Decisio
     for decision in _undone(ledger, model):
         try:
             carry_out(settings, ledger, decision, written=True)
-        except LeaseHeld:
-            # Another change of champion is under way: the next time.
+        except (LeaseHeld, LeaseLost):
+            # Another change of champion is under way, and may be finishing this one: the next time.
             continue
         except StoreFailedError:
             raise

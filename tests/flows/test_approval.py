@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from flows.approve import approve, decide, reject
+from flows.approve import approve, carry_out_written, decide, reject
 from flows.cli import app
 from flows.correct import correct
 from flows.promote import promote, rollback
 from flows.settings import CorrectSettings
 from tasks import promotion
 from tasks.approval import TAG, UNVERIFIED
-from tasks.ledger import Ledger
+from tasks.ledger import LeaseHeld, LeaseLost, Ledger
 from tasks.promotion_log import Promotion
 from tasks.records import State, UserError
 from tasks.registry import describe, tag_version
+from tasks.tracking import tracking
 from tests.flows.conftest import World
 from tests.flows.webhook import Webhook
 from tests.killing import Killed, kill
@@ -203,6 +205,25 @@ def test_a_version_whose_champion_has_moved_since_it_was_measured_is_refused(
     assert (run.outcome, tag(review, str(run.candidate))) == ("held", "pending")
     assert "to follow version 1" in webhook.heard[-1]
     assert reject(review, "ann", "not this one") == run.candidate
+
+
+@pytest.mark.parametrize("error", [LeaseHeld, LeaseLost])
+def test_an_approval_waits_for_another_change_of_champion(
+    error: type[UserError], mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def busy(*_: object, **__: object) -> None:
+        raise error("another run has taken it")
+
+    name = f"busy-{error.__name__}"
+    settings = CorrectSettings(model_name=name, home=tmp_path, tracking_uri=mlflow_store)
+    with tracking(mlflow_store) as client:
+        client.create_registered_model(name)
+        client.create_model_version(name, source=str(tmp_path))
+    write(settings, "1", "approved by Ann: fine")
+    monkeypatch.setattr("flows.approve.carry_out", busy)
+    with Ledger(settings.ledger) as ledger:
+        assert carry_out_written(settings, ledger) == []
+    assert tag(settings, "1") == "approved by Ann: fine"
 
 
 @pytest.mark.slow
