@@ -13,7 +13,7 @@ from tasks.answering.model import MajorityOfModel
 from tasks.answering.protocol import Answered, Answerer
 from tasks.answering.table import LookupTable
 from tasks.ledger import Ledger
-from tasks.records import Correction, State, UserError
+from tasks.records import Correction, State, StoreFailedError, UserError
 from validation.matching import answers
 
 
@@ -77,6 +77,8 @@ def answer_waiting(
                 ledger.answer(
                     one.id, given.text, answerer.name, program=True, note=given.note, model_name=name
                 )
+            except StoreFailedError:
+                raise
             except UserError as error:
                 why = str(error)
         if why:

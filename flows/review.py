@@ -9,7 +9,7 @@ from flows.settings import CorrectSettings
 from flows.stages import stage
 from tasks.edit_dataset import EditDataset
 from tasks.ledger import Ledger
-from tasks.records import Correction, UserError
+from tasks.records import Correction, StoreFailedError, UserError
 from tasks.review.carry_out import Answered, NotEnough, at_odds, carry_out
 from tasks.review.questions import Kind, proposed, questions
 from tasks.review.queue import (
@@ -112,6 +112,8 @@ def _answered(ledger: Ledger, name: str, item: Item) -> Answered | None:
     """What was said of an item; None where the ledger knows no such correction."""
     try:
         correction = ledger.get(item.correction_id, model_name=name)
+    except StoreFailedError:
+        raise
     except UserError:
         return None
     said = read(item.assessments, correction.desired_output) if item.status == COMPLETE else Said()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tasks.ledger import Ledger
 from tasks.ledger_rules import OPEN_STATES, OVERRULED
-from tasks.records import Correction, ErrorReport, State, UserError
+from tasks.records import Correction, ErrorReport, State, StoreFailedError, UserError
 from tasks.review.questions import Kind, same_prompt
 from tasks.review.queue import Item
 from tasks.review.said import Action, Said
@@ -105,12 +106,14 @@ def _answer(ledger: Ledger, answered: Answered, now: Correction) -> tuple[str, s
     if c.state is State.NEEDS_ANSWER or (not item.done and item.kind is Kind.ANSWER):
         try:
             new = ledger.answer(c.id, said.text, said.who, note=_WHERE, model_name=c.model_name)
+        except StoreFailedError:
+            raise
         except UserError as error:
             if c.state is State.NEEDS_ANSWER:
                 raise NotEnough(str(error)) from error
             return f"nothing was left to do: {error}", c.id
         return f"answered by {said.who}", new.id
-    try:
+    with _refusals_told():
         report = ErrorReport(
             prompt=c.prompt,
             wrong_output=c.wrong_output,
@@ -125,8 +128,6 @@ def _answer(ledger: Ledger, answered: Answered, now: Correction) -> tuple[str, s
             suppress=bool(c.suppressed),
         )
         (new,) = ledger.record([report])
-    except UserError as error:
-        raise NotEnough(str(error)) from error
     if new.state is State.QUARANTINED and not _by_review(new):
         raise NotEnough(f"the answer was not taken: {new.reason}")
     if new.state in (State.ACCEPTED, State.ACTIVE):
@@ -143,11 +144,20 @@ def _answer(ledger: Ledger, answered: Answered, now: Correction) -> tuple[str, s
 
 
 def _chosen(ledger: Ledger, correction: Correction, who: str) -> tuple[str, str]:
-    try:
+    with _refusals_told():
         ledger.resolve(correction.id, f"{who} {_WHERE}", model_name=correction.model_name)
+    return f"approved by {who}", correction.id
+
+
+@contextmanager
+def _refusals_told() -> Iterator[None]:
+    """Have what the ledger refuses asked again; that it cannot be used is no fault of what was said."""
+    try:
+        yield
+    except StoreFailedError:
+        raise
     except UserError as error:
         raise NotEnough(str(error)) from error
-    return f"approved by {who}", correction.id
 
 
 def _by_review(correction: Correction) -> bool:

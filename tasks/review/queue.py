@@ -54,7 +54,7 @@ class Queue:
     items: dict[str, str] = field(default_factory=dict)
 
     def put(self, questions: Sequence[Question], redact: Callable[[str], str]) -> int:
-        """Put questions up, redacted; how many were not there before. One that was answered stays answered."""
+        """Put questions up, redacted; how many were not there before. Answered ones stay answered."""
         from mlflow.genai import review_queues
 
         new = [one for one in questions if one.trace_id not in self.items]

@@ -16,7 +16,7 @@ from flows.promote import promote
 from flows.settings import CorrectSettings
 from tasks.answering.protocol import Answered
 from tasks.ledger import Ledger
-from tasks.records import State, UserError
+from tasks.records import State, StoreFailedError, UserError
 from tests.flows.conftest import World
 from tests.tasks.ledger_tools import MODEL, report
 
@@ -53,6 +53,18 @@ def test_what_waits_is_answered_unless_a_person_has_said_the_answer(ledger: Ledg
     assert mali.reason.startswith("program x gave no answer: the answer to correction")
     taken = {c.prompt: (c.desired_output, c.answerer) for c in ledger.corrections(MODEL, State.ACCEPTED)}
     assert taken == {"Capital of Togo?": ("Lome", "program x"), "Capital of Mali?": ("Kati", "")}
+
+
+def test_a_ledger_that_fails_is_no_answer_of_the_programs(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise StoreFailedError("the ledger cannot be used")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "answer", fail)
+        with pytest.raises(StoreFailedError):
+            put(ledger, Saying("Lome", repeats=False))
+    # It is asked again.
+    assert put(ledger, Saying("Lome", repeats=False)) == AnswerCounts(asked=2, taken=1)
 
 
 @pytest.mark.parametrize("repeats", [True, False])

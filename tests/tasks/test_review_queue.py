@@ -14,7 +14,8 @@ from mlflow.entities import AssessmentSource
 from mlflow.genai import review_queues
 
 from tasks.build import build
-from tasks.records import State, UserError
+from tasks.ledger import Ledger
+from tasks.records import State, StoreFailedError, UserError
 from tasks.review.queue import find_queue
 from tasks.review.schemas import RIGHT
 from tests.tasks.ledger_tools import report
@@ -95,6 +96,24 @@ def test_what_reviewers_see_is_redacted_and_withheld(review: Review) -> None:
     review.says(items[of_bare], wanted="Nobody.")
     assert [line.rpartition(": ")[2] for line in review.collect().done] == ["answered by ann"]
     assert review.correction("Nobody.").prompt == prompt
+
+
+def test_a_ledger_that_fails_is_no_reason_to_ask_again(review: Review) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise StoreFailedError("the ledger cannot be used")
+
+    asked = [(PROMPT, "Lomé.", "s1"), (PROMPT, "Lome", "s2"), ("Capital of Mali?", None, "s3")]
+    review.ledger.record([report(*one, model_name=review.name) for one in asked])
+    review.ask()
+    for prompt, desired, answer in ((PROMPT, "Lomé.", {"right": True}), ("Capital of Mali?", None, {})):
+        review.says(item := review.item(prompt, desired), **(answer or {"wanted": "Bamako."}))
+        for method in ("get", "resolve" if answer else "answer"):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Ledger, method, fail)
+                with pytest.raises(StoreFailedError):
+                    review.collect()
+            assert (review.item(prompt, desired).status, review.outcome(item)) == ("complete", "")
+        assert len(review.collect().done) == 1
 
 
 @pytest.mark.slow
