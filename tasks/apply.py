@@ -150,6 +150,9 @@ def apply(
     started = clock(model)
     try:
         delta = editor.edit(model, tokenizer, requests, keep, progress=progress)
+    except UserError:
+        # Told while it went on, such as that another run has taken the lease.
+        raise
     except ValueError as error:
         raise CannotEditError(f"the corrections cannot be applied: {error}") from error
     seconds = clock(model) - started

@@ -135,6 +135,9 @@ def train_editor(
             checkpoint=checkpoint,
             progress=progress,
         )
+    except UserError:
+        # Told while it went on, such as that another run has taken the lease.
+        raise
     except ValueError as error:
         raise CannotEditError(f"no editor can be trained: {error}") from error
     result.editor.manifest = {
@@ -188,6 +191,8 @@ def answers_to_keep(
         answers = generate_greedy(
             model, tokenizer, prompts, chat=chat, max_new_tokens=ANSWER_TOKENS, progress=report
         )
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"the model cannot be asked what must stay: {error}") from error
     return [Kept(p, a, chat) for p, a in zip(prompts, answers, strict=True) if a]

@@ -215,7 +215,7 @@ class _Kept:
     def _read(self, what: str, read: Callable[[], Any]) -> Any:
         try:
             return read()
-        except VerdictDiffersError:
+        except (VerdictDiffersError, StoreFailedError):
             raise
         except (OSError, ValueError, KeyError) as error:
             why = " ".join(str(error).replace(f"{self.scratch}/", "").split())[:300]

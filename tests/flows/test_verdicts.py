@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
@@ -9,9 +11,11 @@ from flows.cli import app
 from flows.correct import correct
 from flows.keys import judgement_key
 from flows.settings import CorrectSettings
+from tasks.records import StoreFailedError
 from tasks.registry import describe
 from tasks.tracking import tracking
-from tasks.verdicts import RUN_TAG
+from tasks.verdicts import RUN_TAG, VERDICT_TAG
+from tasks.verify import verify
 from tests.flows.conftest import COUNTRIES, World, serve
 
 
@@ -37,6 +41,20 @@ def test_a_version_judged_after_more_traffic_leaves_the_verdict_on_the_one_befor
     with tracking(settings.tracking) as client:
         said = [client.get_run(run).data.params["candidate"] for run in runs]
     assert said == [version.number for version in versions] == ["2", "3"]
+
+
+def test_a_store_that_fails_is_no_verdict_that_differs(
+    mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise StoreFailedError("the connection was lost")
+
+    with tracking(mlflow_store) as client:
+        client.create_registered_model("unread")
+        client.create_model_version("unread", source=str(tmp_path), tags={VERDICT_TAG: "HOLD", RUN_TAG: "r"})
+    monkeypatch.setattr("tasks.verify.fetch_evidence", fail)
+    with pytest.raises(StoreFailedError):
+        verify("unread", "1", tracking_uri=mlflow_store)
 
 
 @pytest.mark.parametrize("change", ["run", "dataset", "delta", "champion", "gates", "promotion"])

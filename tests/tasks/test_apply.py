@@ -6,6 +6,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from editors.requests import EditRequest, render_digest
 from editors.ultraedit import UltraEdit
 from tasks import key_statistics
 from tasks.apply import apply, kind_warning, open_any_editor
+from tasks.ledger import LeaseLost
 from tasks.models import load, resolve
 from tasks.own_prompts import prompts_like
 from tasks.records import UserError
@@ -94,6 +96,24 @@ def test_a_base_that_is_not_finite_is_refused_before_anything_is_sampled_from_it
         train_editor(base, [CHAT] * 12, stay, tmp_path / "editor", chat=True)
     with pytest.raises(UserError, match=r"cannot write prompts of its own: .*are the model's weights finite"):
         prompts_like(*load(base), stay, 3)
+
+
+@pytest.mark.parametrize("during", ["captured", "answering what must stay", "observing"])
+def test_a_lease_that_is_lost_in_a_long_step_is_no_fault_of_the_editors(
+    during: str, tiny_llama: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def going_on(done: int, total: int, note: str) -> None:
+        if note == during:
+            raise LeaseLost("another run has taken it")
+
+    # A tiny model has too little to say to be trained on.
+    monkeypatch.setattr("tasks.train.fit", lambda *_, progress, **__: progress(0, 1, "observing"))
+    base, stay = resolve(str(tiny_llama())), [f"Where is place {number}?" for number in range(12)]
+    step: Any = partial(train_editor, base, [CHAT] * 12, stay, tmp_path / "editor", chat=True)
+    if during == "captured":
+        step = partial(apply, base, TRAINED["mend"](load(base)[0]), [CHAT], [], tmp_path / "delta")
+    with pytest.raises(LeaseLost):
+        step(progress=going_on)
 
 
 def test_a_base_without_the_modules_that_an_editor_changes_is_refused_in_a_sentence(
