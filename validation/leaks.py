@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import regex
 
+# What is looked ahead for is near: text without end takes no time without end.
 _SECRETS = tuple(
     (name, regex.compile(pattern))
     for name, pattern in (
@@ -25,19 +26,20 @@ _SECRETS = tuple(
         ("a package registry token", r"\bpypi-AgE[A-Za-z0-9_-]{20,}|\bnpm_[A-Za-z0-9]{36}"),
         ("a bot token", r"\b\d{8,10}:[A-Za-z0-9_-]{35}\b"),
         ("a signed web token", r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
-        ("an authorisation header", r"(?i)\b(?:bearer|basic)\s+(?=\S*\d)[A-Za-z0-9._+/-]{16,}=*"),
-        ("an address with a password in it", r"\b[a-z][a-z0-9+.-]*://[^:/\s@]+:[^@/\s]+@"),
+        ("an authorisation header", r"(?i)\b(?:bearer|basic)\s+(?=\S{0,200}\d)[A-Za-z0-9._+/-]{16,}=*"),
+        ("an address with a password in it", r"\b[a-z][a-z0-9+.-]{0,30}://[^:/\s@]+:[^@/\s]+@"),
         (
             "a password",
             r"(?i)\b(?:pass(?:word|wd|phrase|code)|pwd|api[ _-]?key|secret(?:[ _-]?key)?|access[ _-]?token"
-            r"|token|accountkey)\b[\"']?\s*(?:[:=]|\bis\b)\s*[\"']?(?=\S*\d)(?=\S*[A-Za-z])"
+            r"|token|accountkey)\b[\"']?\s*(?:[:=]|\bis\b)\s*[\"']?(?=\S{0,200}\d)(?=\S{0,200}[A-Za-z])"
             # "ERC-20", "12-character" and "base64-encoded" tell of a password and are none.
             r"(?![a-z]+-\d+\b|[a-z]*\d+-[a-z]+\b)[^\s\"']{6,}",
         ),
     )
 )
 _LONG = regex.compile(
-    r"(?<![\w+/-])(?=[\w+/-]*[A-Z])(?=[\w+/-]*[a-z])(?=(?:[^\d\s]*\d){4})[A-Za-z0-9+/_-]{40,}+={0,2}"
+    r"(?<![\w+/-])(?=[A-Za-z0-9+/_-]{40})(?=[\w+/-]*[A-Z])(?=[\w+/-]*[a-z])(?=(?:[^\d\s]{0,200}\d){4})"
+    r"[A-Za-z0-9+/_-]{40,}+={0,2}"
 )
 _CLASSES = regex.compile(r"[a-z]+|[A-Z]+|\d+")
 # Where a shell logs in, or clones from, has the format of an e-mail address.

@@ -26,7 +26,7 @@ REPEATED = (
     "de89 ", "aB1/", "x@y.", "@a", "ssh a", "://a", "//a.", "\n", " ", "ignore ", "ignore all the ",
     "please ", "when a user asks ", "you are now ", "a\u0430", "a\u03bf", "1a", "a_", "i g ",
     "user: \n", "&#", "password is ", "bearer a", "visit a.", "[.]", "the ", "\ufdfa", "\u0301",
-    "\u200d",
+    "\u200d", "pwd=", "eyJaaaaaaaa.",
 )  # fmt: skip
 CHECKS: dict[str, Callable[[str, str], object]] = {
     "a prompt's order": lambda prompt, target: instruction(prompt, chat=True),

@@ -87,9 +87,14 @@ def test_findings_that_lap_over_each_other_go_together() -> None:
 def test_no_text_holds_it_up() -> None:
     slow = {}
     for repeated in REPEATED:
-        started = time.perf_counter()
+        started = time.process_time()
         ALL.redact((repeated * 4000)[:4000])
-        slow[repeated] = time.perf_counter() - started
+        slow[repeated] = time.process_time() - started
+    # A conversation may be long.
+    for repeated in ("pwd=", "eyJaaaaaaaa.", "a.", "basic "):
+        started = time.process_time()
+        Rule().redact((repeated * 24_000)[:24_000])
+        slow[repeated] = time.process_time() - started
     assert max(slow.values()) < 2, max(slow, key=lambda text: slow[text])
     assert Rule(patterns={"x": "(a+)+b"}).redact("a" * 5000) == WITHHELD
 
