@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,6 +83,17 @@ def remove(leftovers: list[Leftover], name: str, *, home: Path, tracking_uri: st
             _remove_model(client, model_id)
 
 
+def _forget_evidence(client: Any, version: Any, home: Path) -> None:
+    """Remove what the home keeps of a version's verdict, unless another version was judged by the same."""
+    run_id = version.tags.get(RUN_TAG, "")
+    # Whoever reaches MLflow writes tags: one that is no run's id is no folder's name either.
+    if not re.fullmatch(r"\w+", run_id):
+        return
+    found = all_versions(client, f"tags.`{RUN_TAG}` = '{run_id}'")
+    if {(one.name, str(one.version)) for one in found} <= {(version.name, str(version.version))}:
+        shutil.rmtree(evidence_of(home) / run_id, ignore_errors=True)
+
+
 def _versions(client: Any, model: RegisteredModel, ledger: Ledger, keep: int) -> Iterator[Leftover]:
     needed = _needed(model, ledger, keep)
     others = [one for one in model.versions if one.number not in needed and KEY_TAG in one.tags]
@@ -139,20 +151,6 @@ def _stored_bytes(client: Any, model_id: str, path: str | None = None) -> int:
         # Nothing can be said of what is stored elsewhere, or is gone.
         return 0
     return sum(_stored_bytes(client, model_id, f.path) if f.is_dir else f.file_size or 0 for f in listed)
-
-
-def _forget_evidence(client: Any, version: Any, home: Path) -> None:
-    """Remove what the home keeps of a version's verdict, unless another version was judged by the same.
-
-    One with the same weights behind other overrides was.
-    """
-    run_id = version.tags.get(RUN_TAG)
-    of_model = all_versions(client, f"name = '{quotable(version.name)}'")
-    shared = any(
-        one.tags.get(RUN_TAG) == run_id and str(one.version) != str(version.version) for one in of_model
-    )
-    if run_id and not shared:
-        shutil.rmtree(evidence_of(home) / run_id, ignore_errors=True)
 
 
 def _remove_model(client: Any, model_id: str) -> None:

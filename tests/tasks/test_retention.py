@@ -149,8 +149,11 @@ def test_what_is_removed_is_gone_from_the_disk_also_after_an_interruption(
     for number in ("3", "4"):
         tag_version(name, number, {RUN_TAG: f"run{number}"}, tracking_uri=mlflow_store)
         (evidence_of(tmp_path) / f"run{number}").mkdir(parents=True)
-    # The same weights behind other overrides.
+    # Judged by the same as one that is kept; and what nobody but an intruder writes.
     tag_version(name, "9", {RUN_TAG: "run3"}, tracking_uri=mlflow_store)
+    tag_version(name, "2", {RUN_TAG: "run4"}, tracking_uri=mlflow_store)
+    tag_version(name, "5", {RUN_TAG: "../of-others"}, tracking_uri=mlflow_store)
+    (tmp_path / "of-others").mkdir()
     found = find(name, home=tmp_path, tracking_uri=mlflow_store, ledger=ledger, keep=1, days=0)
     with killed(MlflowClient, "delete_model_version", "after"):
         remove(found, name, home=tmp_path, tracking_uri=mlflow_store)
@@ -162,6 +165,7 @@ def test_what_is_removed_is_gone_from_the_disk_also_after_an_interruption(
     numbers = [version.number for version in describe(name, tracking_uri=mlflow_store).versions]
     assert numbers == ["1", "4", "6", "9", "10"]
     assert sorted(kept.name for kept in evidence_of(tmp_path).iterdir()) == ["run3", "run4"]
+    assert (tmp_path / "of-others").is_dir()
     assert find(name, home=tmp_path, tracking_uri=mlflow_store, ledger=ledger, keep=1, days=0) == []
 
 
