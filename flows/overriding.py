@@ -72,7 +72,11 @@ def with_other_overrides(
         # Registered again, it had the alias of a candidate again.
         promotion.reject(name, number, ledger=ledger, who=rejection.who, why=rejection.why, tracking_uri=uri)
         return Answering("rejected", number, f"{told} {promotion.rejected(rejection)}.")
-    if settings.promotion == "review":
+    tags = next(v.tags for v in describe(name, tracking_uri=uri).versions if v.number == number)
+    withdrawn = tags.get(promotion.WITHDRAWN_TAG, "")
+    if withdrawn:
+        told = f"{told} It was withdrawn as a canary: {withdrawn}."
+    if settings.promotion == "review" or withdrawn:
         approval.ask(name, number, tracking_uri=uri)
         told = f"{told} {settings.decisions(number)}"
         tell_once(settings, number, f"waits for approval, to follow version {champion.version}", told)

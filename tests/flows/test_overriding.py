@@ -15,6 +15,7 @@ from flows.correct import correct
 from flows.dataset import build_dataset
 from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
+from tasks.promotion import withdraw
 from tasks.records import State
 from tasks.registry import describe
 from tasks.tracking import tracking
@@ -67,6 +68,13 @@ def test_a_person_is_told_and_may_approve_it_and_it_goes_with_its_correction(
     home = ["--home", str(failed.home)]
     status = CliRunner().invoke(app, ["status", "tiny", *home], env={"COLUMNS": "200"}).output
     assert f"version 2 waits for approval: {decide}" in status
+
+    # Users complained of it as a canary: no program promotes it.
+    with Ledger(failed.ledger) as ledger:
+        withdraw("tiny", "2", champion="1", ledger=ledger, who="s", why="worse", tracking_uri=failed.tracking)
+    run = correct(failed.model_copy(update={"promotion": "auto"}))
+    assert (run.outcome, champion(failed)) == ("held", "1")
+    assert "It was withdrawn as a canary: worse." in run.reason
 
     # A run that is refused, or under way, has the alias meanwhile.
     with tracking(failed.tracking) as client:
