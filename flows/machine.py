@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,11 @@ class Machine:
             unwanted.add(ENDPOINT)
         return [name for name in PARTS if name not in unwanted]
 
+    def serves_otherwise(self, command: Sequence[str]) -> bool:
+        """Whether a model is served, by another command than this one."""
+        part = self.part(SERVE)
+        return part.running() is not None and part.about.get("started_by") != shlex.join(command)
+
     @property
     def api_url(self) -> str | None:
         """The API of the Prefect server, if that runs."""
@@ -112,11 +118,15 @@ def up(
     machine = Machine(home)
     with _alone(home):
         runs = given_to_runs(settings, given) if settings else {}
+        if settings is not None:
+            # Read here: the next to find that it cannot be would be a run at night.
+            settings.redaction.redact("")
         content = deployments_of(deployments, settings.model_name if settings else "", runs)
         missing = _missing(machine, serving=serving is not None)
         ports = {PREFECT: port, MLFLOW: mlflow_port, ENDPOINT: endpoint_port}
         if serving is not None:
             ports[SERVE] = serving.port
+        starts = commands_of_parts(settings, home, ports, serving)
         for name, number in ports.items():
             option = "--port" if name == PREFECT else f"--{name}-port"
             if name in missing:
@@ -124,7 +134,6 @@ def up(
         with narrator.stage("stores", "Prepare the stores"):
             _prepare_stores(settings, home)
         environment = environment_of_parts(settings, home)
-        starts = commands_of_parts(settings, home, ports, serving)
         for name in (PREFECT, MLFLOW):
             if name in missing:
                 command, address = starts[name]
@@ -147,10 +156,15 @@ def up(
             machine.part(WORKER).start(starts[WORKER][0], environment)
         with narrator.stage(WORKER, "Wait for the worker"):
             _await(machine.part(WORKER), f"{api_url}/work_pools/{POOL}", status="READY")
+        if serving is not None and machine.serves_otherwise(starts[SERVE][0]):
+            narrator.say("the model is served anew: another one, or with other options, was served")
+            machine.part(SERVE).stop(GRACE_SECONDS)
+            _require_free(serving.port, "--serve-port")
+            missing.append(SERVE)
         for name, what in ((ENDPOINT, "the endpoint"), (SERVE, "the model to be served")):
             if name in missing:
                 command, address = starts[name]
-                machine.part(name).start(command, environment, url=address)
+                machine.part(name).start(command, environment, url=address, started_by=shlex.join(command))
                 with narrator.stage(name, f"Wait for {what}"):
                     _await(machine.part(name), f"{address}/health", status="ok")
     return machine

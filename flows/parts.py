@@ -61,4 +61,9 @@ def _serve_command(settings: CorrectSettings, serving: Serving) -> tuple[list[st
     shares = ["--shadow", str(serving.shadow), "--canary", str(serving.canary)]
     stores = ["--home", str(settings.home), "--experiment", settings.experiment]
     command = [sys.executable, "-m", "flows.cli", "serve", *stores, *shares, "--host", HOST, "--port", port]
+    # What runs are given that serving goes by too.
+    if settings.redact is not None:
+        command += ["--redact", str(settings.redact.absolute())]
+    if settings.notify:
+        command += ["--notify", settings.notify]
     return [*command, "--", settings.model_name], f"http://{HOST}:{port}"

@@ -63,12 +63,14 @@ def served(
     as the block lasts, for all threads.
 
     Raises:
-        UserError: there is no champion, it cannot be loaded, or MLflow cannot be reached.
+        UserError: there is no champion, it cannot be loaded, MLflow cannot be reached, or the rule of what
+            is redacted cannot be used.
     """
     from tasks.live_server import Service, application
     from tasks.live_traces import TraceWriter
     from tasks.live_version import Follower
 
+    redact = settings.redaction.redact
     with tracking(settings.tracking):
         follower = Follower(
             settings.model_name,
@@ -77,7 +79,7 @@ def served(
             device=device,
             poll_seconds=poll_seconds,
         )
-        traces = TraceWriter(settings.tracking, settings.experiment, redact=settings.redaction.redact)
+        traces = TraceWriter(settings.tracking, settings.experiment, redact=redact)
         service = Service(follower, traces, limits, os.environ.get(KEY_VARIABLE, ""))
         if shares is not None and (shares.shadow or shares.canary):
             service.rollout = _rollout(settings, service, shares, poll_seconds, report_seconds, device)

@@ -18,6 +18,7 @@ from flows.cli.options import (
     prepare_prefect,
     settings_of,
 )
+from flows.settings import NOTIFY_VARIABLE, REDACT_VARIABLE
 from tasks.records import UserError
 
 
@@ -79,6 +80,13 @@ def serve(
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 1024,
     at_once: Annotated[int, typer.Option(min=1, max=36, help="Most requests under way.")] = 32,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto for CUDA where there is one.")] = "auto",
+    redact: Annotated[
+        Path | None,
+        typer.Option(help="File of what traces do not show, besides secrets.", envvar=REDACT_VARIABLE),
+    ] = None,
+    notify: Annotated[
+        str, typer.Option(help="Notification block to tell of a withdrawn canary by.", envvar=NOTIFY_VARIABLE)
+    ] = "",
     home: Home = HOME,
     tracking: Tracking = "",
     ledger: LedgerUrl = "",
@@ -96,7 +104,9 @@ def serve(
     cuda = torch.cuda.is_available()
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not cuda):
         raise UserError(f"there is no device {device!r} here; name cpu, cuda or auto")
-    settings = settings_of(name, home, tracking=tracking, ledger=ledger, experiment=experiment)
+    settings = settings_of(
+        name, home, tracking=tracking, ledger=ledger, experiment=experiment, redact=redact, notify=notify
+    )
     shares = Shares(shadow, canary)
     if canary and settings.notify:
         prepare_prefect(home)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,3 +82,31 @@ def test_a_model_is_served_by_a_command_of_its_own(tmp_path: Path):
     assert name == "--odd name"
     # All of them are understood: it is the last that is refused.
     assert "no device 'abacus'" in refused(*options[:-1], "--device", "abacus", "--", name)
+
+
+def test_what_is_served_is_redacted_and_told_of_as_runs_are_and_anew_where_that_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    given: dict[str, Any] = {"redact": "redact.yaml", "notify": "slack-webhook/ops"}
+
+    def command(**given: Any) -> list[str]:
+        settings = settings_of("m", tmp_path / "home", **given)
+        return commands_of_parts(settings, tmp_path, dict.fromkeys(PARTS, 1), Serving(1))[SERVE][0]
+
+    asked = command(**given)
+    # Both are taken: the file is not there.
+    assert f"{tmp_path / 'redact.yaml'} is no rule" in refused(*asked[3:])
+    machine, waiting = Machine(tmp_path / "home"), [sys.executable, "-c", "import time; time.sleep(600)"]
+    assert not machine.serves_otherwise(asked)
+    machine.part(SERVE).start(waiting, os.environ, started_by=shlex.join(asked))
+    assert not machine.serves_otherwise(command(**given))
+    assert machine.serves_otherwise(command())
+    machine.part(SERVE).stop(1)
+
+
+def test_a_rule_that_cannot_be_used_is_refused_before_anything_starts(tmp_path: Path):
+    home = tmp_path / "home"
+    options = ("--home", str(home), "--model", "m", "--base", "b", "--set", "redact=none.yaml")
+    assert "none.yaml is no rule of what to redact" in refused("up", *options)
+    assert Machine(home).running() == []
