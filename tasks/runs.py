@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from tasks.edit_dataset import EditDataset
-from tasks.records import UserError
+from tasks.records import StoreFailedError, UserError
 from tasks.registry import quotable
 from tasks.tracking import experiment_id, store_failed, tracking
 
@@ -66,6 +67,7 @@ def fetch_files(tracking_uri: str, run_id: str, path: str, out: Path) -> Path:
     """Copy the folder that was logged under an artifact path into `out`; where it is then.
 
     Raises:
+        StoreFailedError: what it keeps cannot be fetched.
         UserError: the run keeps no such folder, or there is no such run.
     """
     with tracking(tracking_uri) as client:
@@ -76,7 +78,24 @@ def fetch_files(tracking_uri: str, run_id: str, path: str, out: Path) -> Path:
         except (MlflowException, OSError) as error:
             if store_failed(error):
                 raise
+            # Whatever went wrong, MLflow says that there is no such folder.
+            if _is_listed(client, run_id, path):
+                raise StoreFailedError(
+                    f"the artifacts {path!r} of run {run_id} cannot be fetched just now; see that what keeps "
+                    "them runs, and that there is room for them here"
+                ) from error
             raise UserError(f"run {run_id} keeps no folder {path!r} among its artifacts") from error
+
+
+def _is_listed(client: Any, run_id: str, path: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.list_artifacts(run_id, path))
+    except MlflowException as error:
+        if store_failed(error):
+            raise
+        return False
 
 
 def end_run(tracking_uri: str, run_id: str, *, verdict: str) -> None:

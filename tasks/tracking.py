@@ -22,6 +22,8 @@ _CONNECT_SECONDS = 5.0
 _DATABASES = frozenset({"postgresql", "mysql", "mssql"})
 # MLflow's own words, whatever error it came upon first.
 _REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE")
+# So it tells of files that are there and could not be fetched, with no error below.
+_NOT_FETCHED = "The following failures occurred while downloading"
 
 
 @contextmanager
@@ -160,6 +162,8 @@ def _below(error: Exception) -> Exception | None:
     if isinstance(error, MlflowException):
         if error.error_code in _REFUSALS:
             return None
+        if error.message.startswith(_NOT_FETCHED):
+            return error
         below = error.__cause__ or error.__context__
     return below if isinstance(below, (SQLAlchemyError, OSError)) else None
 

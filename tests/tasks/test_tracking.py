@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,40 @@ def test_nothing_is_said_to_be_missing_from_a_store_that_fails(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(StoreFailedError, match=f"MLflow at {hanging_up} cannot be used"):
         ask(hanging_up, tmp_path)
+
+
+class _Unfetched(BaseHTTPRequestHandler):
+    """A server of artifacts that lists one file and cannot give it."""
+
+    def do_GET(self) -> None:
+        listing = "path=" in self.path
+        self.send_response(200 if listing else 500)
+        self.end_headers()
+        self.wfile.write(b'{"files": [{"path": "a.txt", "is_dir": false}]}' if listing else b"")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_file_that_cannot_be_fetched_is_not_said_to_be_missing(
+    mlflow_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Unfetched) as server:
+        threading.Thread(target=server.serve_forever).start()
+        place = f"http://127.0.0.1:{server.server_port}/api/2.0/mlflow-artifacts/artifacts"
+        with tracking(mlflow_store) as client:
+            experiment = client.create_experiment("unfetched", artifact_location=place)
+            run_id = client.create_run(experiment).info.run_id
+            client.create_registered_model("unfetched")
+            client.create_model_version("unfetched", source=f"{place}/model")
+        try:
+            with pytest.raises(StoreFailedError, match=r"artifacts 'dataset' of run .* cannot be fetched"):
+                fetch_files(mlflow_store, run_id, "dataset", tmp_path)
+            with pytest.raises(StoreFailedError, match=r"cannot be used .*a\.txt"):
+                resolve("models:/unfetched/1", tracking_uri=mlflow_store)
+        finally:
+            server.shutdown()
 
 
 def _make_and_die(uri: str) -> None:
