@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from tasks.evidence import Redact
     from tasks.live_rollout import Rollout
     from tasks.live_server import Limits, Service
 
@@ -119,7 +120,7 @@ def _rollout(
         tracking_uri=uri,
         experiment=f"{settings.experiment}-corrections",
         wanted=lambda trial: candidate.current is not None and candidate.current.version is trial.version,
-        redact=settings.redaction.redact,
+        for_others=lambda: _for_others(settings),
     )
     canary = Canary(shares.canary, tracking_uri=uri, experiment=settings.experiment, withdraw=withdrawn)
     if shares.canary:
@@ -132,6 +133,22 @@ def _rollout(
         poll_seconds=poll_seconds,
         report_seconds=report_seconds,
     )
+
+
+def _for_others(settings: CorrectSettings) -> Redact:
+    """What is done to a text beside a candidate in MLflow: outputs that must never appear do not there.
+
+    Raises:
+        UserError: the ledger, which knows them, cannot be used.
+    """
+    from tasks.ledger import Ledger
+    from validation.suppression import withholding
+
+    with Ledger(settings.ledger) as ledger:
+        known = ledger.corrections(settings.model_name)
+    withheld = withholding([(c.suppressed, f"{c.prompt} {c.desired_output}") for c in known if c.suppressed])
+    redact = settings.redaction.redact
+    return lambda text: redact(withheld(text))
 
 
 def serve(

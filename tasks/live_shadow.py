@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.evidence import Redact, redacted
 from tasks.live_answer import Answer, Asked, Places, Turns
 from tasks.live_candidate import Trial, drawn
 from tasks.registry import tag_version
@@ -70,7 +71,7 @@ class Shadow:
         tracking_uri: str,
         experiment: str,
         wanted: Callable[[Trial], bool],
-        redact: Callable[[str], str] = str,
+        for_others: Callable[[], Redact],
     ) -> None:
         """Prepare.
 
@@ -83,12 +84,12 @@ class Shadow:
             tracking_uri: the MLflow store.
             experiment: of the run that keeps comparisons, where the candidate has none of its own.
             wanted: whether a trial is still the one to ask.
-            redact: takes out of prompts and answers what others may not read, before they are logged.
+            for_others: what is done now to prompts and answers before they are logged, as others read them.
         """
         self.share, self.compared = share, 0
         self._name, self._limit, self._places, self._turns = name, limit, places, turns
         self._uri, self._experiment, self._wanted = tracking_uri, experiment, wanted
-        self._redact = redact
+        self._for_others = for_others
         self._waiting: queue.Queue[tuple[Trial, _Shown]] = queue.Queue(_MOST_WAITING)
         self._lock = threading.Lock()
         self._tallies: dict[str, tuple[Trial, Tally]] = {}
@@ -175,14 +176,12 @@ class Shadow:
             self.compared += 1
             if other.text.strip() != shown.text.strip():
                 tally.differing += 1
-                redact, messages = self._redact, shown.asked.messages
-                asked = [{key: redact(text) for key, text in one.items()} for one in messages]
                 tally.pairs.append(
                     {
                         "trace": shown.trace_id,
-                        "asked": asked or redact(shown.asked.prompt),
-                        "champion": redact(shown.text),
-                        "candidate": redact(other.text),
+                        "asked": list(shown.asked.messages) or shown.asked.prompt,
+                        "champion": shown.text,
+                        "candidate": other.text,
                     }
                 )
                 del tally.pairs[:-_MOST_PAIRS]
@@ -199,7 +198,8 @@ class Shadow:
     def _add_to_run(self, trial: Trial, tally: Tally) -> None:
         number = trial.version.number
         run_id = trial.run_id or run_of(self._uri, self._experiment, f"shadow-{self._name}-{number}")
-        file = FILE.format(trial.champion)
+        file, redact = FILE.format(trial.champion), self._for_others()
+        new = [{**redacted(pair, redact), "trace": pair["trace"]} for pair in tally.pairs]
         with tracking(self._uri) as client:
             import mlflow
             from mlflow.entities import Metric
@@ -208,7 +208,7 @@ class Shadow:
             there = {one.path for one in client.list_artifacts(run_id, file.partition("/")[0])}
             known = mlflow.artifacts.load_dict(f"runs:/{run_id}/{file}") if file in there else {}
             counts = {count: known.get(count, 0) + getattr(tally, count) for count in _COUNTS}
-            pairs = [*known.get("pairs", []), *tally.pairs][-_MOST_PAIRS:]
+            pairs = [*known.get("pairs", []), *new][-_MOST_PAIRS:]
             about = {"candidate": number, "champion": trial.champion}
             client.log_dict(run_id, {**about, **counts, "pairs": pairs}, file)
             at = mlflow.utils.time.get_current_time_millis()

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app as command
 from flows.serve import Shares
+from tasks.ledger import Ledger
 from tasks.live_shadow import SHADOW_TAG
 from tasks.registry import describe
 from tasks.tracking import tracking
@@ -35,6 +36,8 @@ from tests.flows.serving_tools import (
     traced,
     until,
 )
+from tests.tasks.ledger_tools import report
+from validation.suppression import WITHHELD, withholding
 
 ALL, HALF = Shares(shadow=1.0), Shares(canary=0.5)
 
@@ -44,6 +47,11 @@ def test_in_shadow_nobody_sees_the_candidate_and_whoever_approves_it_sees_what_d
     hidden = known.expected("3", PROMPTS, chat=True, tokens=8)
     differing = [one for one in zip(PROMPTS, shown, hidden, strict=True) if one[1] != one[2]]
     assert differing
+    prompt, private, _ = differing[0]
+    with Ledger(known.settings.ledger) as ledger:
+        told = report(prompt, "No.", model_name=known.name, wrong_output=private, suppress=True)
+        ledger.record([told])
+    withheld = withholding([([private], f"{prompt} No.")])
     known.candidate("3")
     for again in (1, 2):
         with client_of(known, shares=ALL) as client:
@@ -67,7 +75,8 @@ def test_in_shadow_nobody_sees_the_candidate_and_whoever_approves_it_sees_what_d
         )
     assert (run.data.metrics["shadow_compared"], run.data.metrics["shadow_differing"]) == (count, unlike)
     pairs = {(one["asked"][0]["content"], one["champion"], one["candidate"]) for one in logged["pairs"]}
-    assert pairs == set(differing)
+    assert pairs == {tuple(map(withheld, one)) for one in differing}
+    assert (prompt, WITHHELD) in {pair[:2] for pair in pairs}
     waits = CliRunner().invoke(
         command,
         ["status", known.name, "--home", str(known.settings.home), "--tracking", known.settings.tracking],
