@@ -85,7 +85,8 @@ class Database:
     def _naming_database(self) -> Iterator[None]:
         try:
             yield
-        except exc.DBAPIError as error:
+        except (exc.DBAPIError, exc.TimeoutError) as error:
+            # All connections may be in use, by those who wait for a database that hangs.
             if isinstance(error, _OUR_MISTAKES):
                 raise
             raise self._unusable(error) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import sqlalchemy as sa
 
 from tasks import ledger_schema
 from tasks.ledger import Ledger
-from tasks.records import State, UserError
+from tasks.ledger_database import Database
+from tasks.records import State, StoreFailedError, UserError
 from tests.tasks.ledger_tools import MODEL, report
 from tests.threads import at_once
 
@@ -180,3 +182,18 @@ def test_a_file_that_is_kept_open_is_opened_again_where_another_took_its_place(t
         ledger.record([report("s", "x")])
     with Ledger(url) as ledger:
         assert [one.prompt for one in ledger.corrections(MODEL)] == ["p", "s"]
+
+
+def test_a_ledger_all_of_whose_connections_are_in_use_is_named(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'ledger.db'}", kept_open=True)
+    database.migrate()
+    database._engine.pool._timeout = 0.01  # type: ignore[attr-defined]
+    with ExitStack() as readers:
+
+        def read() -> None:
+            for _ in range(20):
+                readers.enter_context(database.reading())
+
+        with pytest.raises(StoreFailedError, match="cannot be used"):
+            read()
+    database.close()
