@@ -70,6 +70,16 @@ def test_the_model_is_served_beside_them(production: Production):
     asked = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
     assert httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60).json()["model"] == SCHEDULED
     assert httpx.get(f"{url}/health").json()["candidate"]["version"] is None
+    # With other shares it is served anew, at the same place.
+    pids = [Machine(production.home).part(SERVE).about["pid"]]
+    place = production.arguments.index("--canary") + 1
+    others = [*production.arguments[:place], "0.2", *production.arguments[place + 1 :]]
+    for given in (others, others, production.arguments):
+        production.mendflow("up", *given)
+        pids.append(Machine(production.home).part(SERVE).about["pid"])
+        assert httpx.get(f"{url}/health").json()["status"] == "ok"
+    assert pids[1] == pids[2]
+    assert len(set(pids)) == 3
 
 
 def test_enough_flagged_errors_start_one_run_for_their_model_and_one_less_none(production: Production):
