@@ -161,6 +161,7 @@ def attempt(
             run_id,
             folder,
             shop.replay,
+            shop.ledger.corrections(settings.model_name),
             progress,
             thorough,
         )

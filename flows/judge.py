@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from tasks.edit_dataset import EditDataset
 from tasks.evidence import evidence_of
 from tasks.own_functions import find_function, source_digest, source_digests
 from tasks.promotion import WITHDRAWN_TAG
-from tasks.records import UserError
+from tasks.records import Correction, UserError
 from tasks.registry import describe
 from tasks.validate import measure, measured_digest
 from tasks.verdicts import delta_digest, keep, take
@@ -86,11 +86,13 @@ def judge(
     run_id: str,
     folder: Path,
     replay: Sequence[tuple[str, bool]],
+    corrections: Iterable[Correction],
     progress: ReportProgress,
     thorough: bool = True,
 ) -> Judged:
     """Measure the candidate reloaded from the registry in a fresh process, and decide.
 
+    What the `corrections` of the ledger say must never appear is withheld in what MLflow gets.
     Unless it is to be `thorough`, what a cheap gate refuses is measured no further.
     """
     gates = check_gates(settings)
@@ -145,7 +147,7 @@ def judge(
         run_id=run_id,
         tracking_uri=settings.tracking,
         evidence=evidence_of(settings.home),
-        redact=_for_others(settings, dataset),
+        redact=for_others(settings, corrections),
         beside=beside,
     )
     return Judged(decision, measured.outcomes, dataset, docs)
@@ -158,13 +160,20 @@ def redacted_decision(decision: Decision, settings: CorrectSettings) -> Decision
     return decision.model_copy(update={"reason": redact(decision.reason), "metrics": metrics})
 
 
-def _for_others(settings: CorrectSettings, dataset: EditDataset) -> Callable[[str], str]:
-    """What is done to a text that goes to MLflow: outputs that must never appear are none of its either."""
+def for_others(settings: CorrectSettings, corrections: Iterable[Correction]) -> Callable[[str], str]:
+    """What is done to a text before others read it: outputs that must never appear are withheld in it.
+
+    Those of all corrections that are known: what is withdrawn or failed is no less private.
+    """
     from validation.suppression import withholding
 
-    rows = dataset.edits[["suppressed", "prompt", "target"]].itertuples(index=False)
-    withheld = withholding([(row.suppressed, f"{row.prompt} {row.target}") for row in rows if row.suppressed])
     redact = settings.redaction.redact
+    secrets = [
+        (one.suppressed, f"{one.prompt} {one.desired_output}") for one in corrections if one.suppressed
+    ]
+    if not secrets:
+        return redact
+    withheld = withholding(secrets)
     return lambda text: redact(withheld(text))
 
 

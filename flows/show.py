@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.judge import Judged
+from flows.judge import Judged, for_others
 from flows.settings import CorrectSettings
 from tasks.evidence import redacted
 from tasks.records import Correction
@@ -35,7 +35,6 @@ def write_run_report(
     What the `corrections` of the ledger say must never appear is withheld in it, and it is redacted.
     """
     from validation.report import SetAside, write_report
-    from validation.suppression import withholding
 
     redact = settings.redaction.redact
     path, tried = folder / REPORT_FILE, folder / TRIED_FILE
@@ -43,11 +42,6 @@ def write_run_report(
     tried.write_text(json.dumps(methods, indent=2))
     edits = judged.dataset.edits
     answerers = {id_: who for id_, who in zip(edits["id"], edits["answerer"], strict=True) if who}
-    # Of all that are known: what is withdrawn or failed is no less private.
-    secrets = [
-        (one.suppressed, f"{one.prompt} {one.desired_output}") for one in corrections if one.suppressed
-    ]
-    withheld = withholding(secrets) if secrets else str
     write_report(
         path,
         title=f"{run.model_name}, version {run.candidate}",
@@ -67,7 +61,7 @@ def write_run_report(
         tried=methods,
         solves=redacted(run.solves, redact),
         answerers=answerers,
-        withheld=lambda text: redact(withheld(text)),
+        withheld=for_others(settings, corrections),
         stages_seconds=run.seconds,
         commands={**_decisions(settings, run), "Undo the last promotion": settings.command("rollback")},
         links={"Data gate": "data_docs/edits/index.html", "Model gates": "gate_docs/index.html"},

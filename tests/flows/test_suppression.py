@@ -13,6 +13,7 @@ from editors.generation import generate_greedy
 from flows.already_correct import close_already_correct
 from flows.cli import app
 from flows.correct import correct
+from flows.judge import for_others
 from flows.settings import CorrectSettings
 from flows.stages import Champion
 from tasks.ledger import Ledger
@@ -55,6 +56,17 @@ def test_a_greedy_answer_that_is_right_closes_a_correction_and_no_suppression(ti
         close_already_correct.fn(settings, ledger, Champion("1", folder, ()), lambda *_: None)
         states = {one.prompt: one.state for one in ledger.corrections(MODEL)}
     assert states == {prompts[0]: State.ALREADY_CORRECT, prompts[1]: State.ACCEPTED}
+
+
+def test_what_was_withdrawn_is_withheld_all_the_same(tmp_path: Path):
+    settings = CorrectSettings(model_name=MODEL, home=tmp_path)
+    with Ledger(settings.ledger) as ledger:
+        ledger.record([report("Jane Roe's number?", REFUSAL, wrong_output=SECRET, suppress=True)])
+        (one,) = ledger.corrections(MODEL)
+        ledger.transition(one.id, State.QUARANTINED, "withdrawn")
+        hidden = for_others(settings, ledger.corrections(MODEL))
+    assert hidden(f"Well. {SECRET}") == WITHHELD
+    assert hidden("Cairo") == "Cairo"
 
 
 def hush(world: World, *more: str) -> None:
