@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from flows.settings import CorrectSettings
@@ -99,11 +99,14 @@ def read_reviews(settings: CorrectSettings, ledger: Ledger) -> Reviewed:
         found = [_answered(ledger, queue.model_name, item) for item in queue.read(COMPLETE, DECLINED)]
         fresh = [one for one in found if one and not _is_settled(one)]
         waiting = _waiting(ledger, queue.model_name) if fresh else set()
+        redact = settings.redaction.redact
         # What nobody waits for any more is at odds with nothing.
         odds = at_odds(one for one in fresh if one.item.trace_id in waiting or one.item.done)
         for one in fresh:
             id_ = one.item.trace_id
-            _settle(queue, ledger, one, id_ in waiting, odds.get(id_, ""), reviewed)
+            _settle(
+                queue, ledger, one, id_ in waiting, odds.get(id_, ""), reviewed, settings.redaction.redact
+            )
         _withdraw(queue, ledger)
     return reviewed
 
@@ -128,11 +131,18 @@ def _is_settled(one: Answered) -> bool:
 
 
 def _settle(
-    queue: Queue, ledger: Ledger, one: Answered, waits: bool, at_odds: str, reviewed: Reviewed
+    queue: Queue,
+    ledger: Ledger,
+    one: Answered,
+    waits: bool,
+    at_odds: str,
+    reviewed: Reviewed,
+    redact: Callable[[str], str],
 ) -> None:
     """Carry one answer out, or open its item again, and say so on it."""
     item, c = one.item, one.correction
-    told = f"{c.id} ({' '.join(c.prompt.split())[:60]})"
+    # Cut off, half a secret would be known as one no more.
+    told = f"{c.id} ({redact(' '.join(c.prompt.split()))[:60]})"
     if item.status == DECLINED:
         queue.note(item.trace_id, {OUTCOME_TAG: _DECLINED})
         reviewed.open.append(f"{told}: {_DECLINED}; it waits for `mendflow answer`, `choose` or `retire`")
@@ -142,11 +152,11 @@ def _settle(
             raise NotEnough(at_odds or one.said.differ)
         what, result = carry_out(ledger, one, waits=waits)
     except NotEnough as error:
-        queue.reopen(item.trace_id, str(error))
+        queue.reopen(item.trace_id, redact(str(error)))
         reviewed.open.append(f"{told}: asked again: {error}")
         return
     # The last one says that all was done.
-    queue.note(item.trace_id, {OUTCOME_TAG: what, RESULT_TAG: result, DONE_TAG: one.said.digest})
+    queue.note(item.trace_id, {OUTCOME_TAG: redact(what), RESULT_TAG: result, DONE_TAG: one.said.digest})
     reviewed.done.append(f"{told}: {what}")
 
 

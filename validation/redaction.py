@@ -15,7 +15,9 @@ from validation.leaks import Finding
 Preset = Literal["e-mail", "telephone", "card", "bank account", "social security", "wallet"]
 # One search may take as long; a text in which one takes longer is withheld whole.
 _SECONDS = 0.5
-WITHHELD = "[redacted: a text that a pattern took too long to search]"
+# What takes the place of whatever is found begins so.
+MARK = "[redacted: "
+WITHHELD = f"{MARK}a text that a pattern took too long to search]"
 # All of it, where what finds a leak knows one by its beginning; and addresses whose password has any letters.
 _WHOLE = (
     (
@@ -70,7 +72,7 @@ class Rule(BaseModel):
             if one.end <= done:
                 continue
             if one.start >= done:
-                parts += [text[done : one.start], f"[redacted: {one.kind}]"]
+                parts += [text[done : one.start], f"{MARK}{one.kind}]"]
             # What begins within another goes with it.
             done = one.end
         return "".join([*parts, text[done:]]) if found else text

@@ -13,6 +13,7 @@ from tasks.records import Correction, ErrorReport, State, StoreFailedError, User
 from tasks.review.questions import Kind, same_prompt
 from tasks.review.queue import Item
 from tasks.review.said import Action, Said
+from validation.redaction import MARK
 
 _WHERE = "in MLflow's review queue"
 _CLOSABLE = frozenset({State.NEEDS_ANSWER, State.ALREADY_CORRECT, State.FAILED, *OPEN_STATES})
@@ -71,6 +72,8 @@ def carry_out(ledger: Ledger, answered: Answered, *, waits: bool) -> tuple[str, 
         if not item.done and item.kind is not Kind.LOOK:
             raise NotEnough("no answer was given; say Yes or No, or what the model should have said")
         return "no answer, no change", item.result or c.id
+    if MARK in said.text:
+        raise NotEnough("the answer has a place in it that is redacted; write it as the model should say it")
     now = ledger.get(item.result or c.id, model_name=name)
     if said.action is Action.ANSWER:
         return _answer(ledger, answered, now)

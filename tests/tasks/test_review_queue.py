@@ -93,6 +93,9 @@ def test_what_reviewers_see_is_redacted_and_withheld(review: Review) -> None:
     of_bare = next(i for i, trace in enumerate(traces) if "[redacted: " in str(trace.data.spans[0].inputs))
     # What is refused is known by its text.
     assert items[of_bare].rewordings == ()
+    review.says(items[of_bare], wanted="It is [redacted: a password].")
+    (asked_again,) = review.collect().open
+    assert asked_again.endswith("write it as the model should say it")
     review.says(items[of_bare], wanted="Nobody.")
     assert [line.rpartition(": ")[2] for line in review.collect().done] == ["answered by ann"]
     assert review.correction("Nobody.").prompt == prompt
