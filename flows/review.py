@@ -104,9 +104,7 @@ def read_reviews(settings: CorrectSettings, ledger: Ledger) -> Reviewed:
         odds = at_odds(one for one in fresh if one.item.trace_id in waiting or one.item.done)
         for one in fresh:
             id_ = one.item.trace_id
-            _settle(
-                queue, ledger, one, id_ in waiting, odds.get(id_, ""), reviewed, settings.redaction.redact
-            )
+            _settle(queue, ledger, one, id_ in waiting, odds.get(id_, ""), reviewed, redact)
         _withdraw(queue, ledger)
     return reviewed
 
