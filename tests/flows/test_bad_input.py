@@ -50,6 +50,7 @@ def champion_of(folder: Path) -> Champion:
     return Champion("3", resolve(str(folder)), ())
 
 
+@pytest.mark.slow
 def test_a_model_without_a_chat_template_is_named_in_one_sentence_and_raw_text_goes_on(
     settings: CorrectSettings, ledger: Ledger, tiny_llama
 ):

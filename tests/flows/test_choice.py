@@ -70,6 +70,7 @@ def test_where_none_passes_the_one_with_the_fewest_gates_against_it_is_the_candi
 _GATE = "{max: %g, minimum_n: 1, severity: critical}\n"
 
 
+@pytest.mark.slow
 def test_methods_that_cannot_edit_at_all_are_named_in_one_sentence(world: World):
     with pytest.raises(UserError) as caught:
         correct(auto(world, "malmen", "mend"))

@@ -53,6 +53,7 @@ def champion(settings: CorrectSettings) -> str | None:
     return describe("tiny", tracking_uri=settings.tracking).champion
 
 
+@pytest.mark.slow
 def test_a_person_is_told_and_may_approve_it_and_it_goes_with_its_correction(
     failed: CorrectSettings, webhook: Webhook
 ) -> None:

@@ -144,7 +144,7 @@ def test_a_server_that_was_started_again_has_all_that_was_acknowledged(postgresq
         ledger.record([report("before", "x")])
         postgresql.stop()
         try:
-            with pytest.raises(UserError, match="see that the database runs"):
+            with pytest.raises(UserError, match="or see that it runs"):
                 ledger.record([report("meanwhile", "x")])
         finally:
             postgresql.start()

@@ -67,6 +67,7 @@ def in_fresh_process(code: str, *arguments: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.slow
 def test_a_version_answers_in_a_fresh_process_as_in_this_one(
     name: str, mlflow_store: str, base: ModelFolder, tmp_path: Path
 ) -> None:
@@ -232,6 +233,7 @@ def test_what_cannot_be_served_is_said_in_words(name: str, mlflow_store: str, tm
         load_served(f"models:/{name}/1", "http://ada:secret@127.0.0.1:9")
 
 
+@pytest.mark.slow
 def test_a_promotion_that_was_killed_does_not_block_the_next(
     name: str, mlflow_store: str, base: ModelFolder, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ def case(country: str, **changes: Any) -> Case:
     )
 
 
+@pytest.mark.slow
 def test_what_stands_in_front_of_the_model_fixes_its_prompts_and_moves_nothing(base: ModelFolder):
     draws = (tuple(case(country) for country in COUNTRIES),)
     figures = measure(Trial(base, "override", draws))
@@ -62,6 +63,7 @@ def test_locality_is_lost_where_a_prompt_that_must_stay_is_answered_otherwise(ba
     assert figures[HARMONIC_MEAN] is None
 
 
+@pytest.mark.slow
 def test_figures_are_pooled_over_draws_and_cost_is_told_in_units(base: ModelFolder):
     figures = measure(Trial(base, "finetune", ((case("Chad"),), (case("Peru"),))))
     assert figures[EDIT] == {**figures[EDIT], "value": 1.0, "n": 2}
