@@ -17,6 +17,8 @@ Preset = Literal["e-mail", "telephone", "card", "bank account", "social security
 _SECONDS = 0.5
 # What takes the place of whatever is found begins so.
 MARK = "[redacted: "
+_MARKED = regex.compile(r"\[redacted: [^\]]*\]")
+_PASSES = 3
 WITHHELD = f"{MARK}a text that a pattern took too long to search]"
 # All of it, where what finds a leak knows one by its beginning; and addresses whose password has any letters.
 _WHOLE = (
@@ -64,18 +66,28 @@ class Rule(BaseModel):
         if not isinstance(text, str):
             return text
         try:
-            found = sorted(self._findings(text), key=lambda one: (one.start, -one.end))
+            # What stood beside something that is gone now may only now be known.
+            for number in range(_PASSES):
+                before, text = text, self._redacted(text, again=number > 0)
+                if text == before:
+                    break
         except TimeoutError:
             return WITHHELD
+        return text
+
+    def _redacted(self, text: str, *, again: bool) -> str:
+        # Somebody may have written one: those of a text that was not redacted yet hide nothing.
+        marks = [found.span() for found in _MARKED.finditer(text)] if again else []
+        found = sorted(self._findings(text), key=lambda one: (one.start, -one.end))
         parts, done = [], 0
         for one in found:
-            if one.end <= done:
+            if one.end <= done or any(start <= one.start and one.end <= end for start, end in marks):
                 continue
             if one.start >= done:
                 parts += [text[done : one.start], f"{MARK}{one.kind}]"]
             # What begins within another goes with it.
             done = one.end
-        return "".join([*parts, text[done:]]) if found else text
+        return "".join([*parts, text[done:]])
 
     def _findings(self, text: str) -> Iterator[Finding]:
         for kind, pattern in _WHOLE:

@@ -79,6 +79,10 @@ def test_what_is_redacted_holds_none_of_it_and_is_not_redacted_again(parts: list
     assert all(secret not in once for secret in SECRETS.values())
 
 
+def test_what_is_only_known_once_its_neighbour_is_gone_is_redacted_too() -> None:
+    assert "7946" not in ALL.redact("+44 20 7946 0958 123-45-6789")
+
+
 def test_findings_that_lap_over_each_other_go_together() -> None:
     rule = Rule(patterns={"one": "ab+c", "two": "cd", "three": "bb"})
     assert rule.redact("xabbcdx") == "x[redacted: one]x"
