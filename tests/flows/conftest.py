@@ -84,6 +84,20 @@ class World:
     settings: CorrectSettings
     reports: Path
 
+    def report_bare(self) -> tuple[list[str], CorrectSettings]:
+        """Take the answer from the first two of the four reports; settings by which a table knows the first one's.
+
+        Returns the four prompts, and the settings.
+        """
+        prompts = [json.loads(line)["prompt"] for line in self.reports.read_text().splitlines()]
+        bare = [{"prompt": prompt, "target": None, "output": "Rome."} for prompt in prompts[:2]]
+        kept = [{"prompt": prompt, "target": "Cairo"} for prompt in prompts[2:]]
+        self.reports.write_text("".join(json.dumps(row) + "\n" for row in [*bare, *kept]))
+        table = self.reports.with_name("right.jsonl")
+        table.write_text(json.dumps({"prompt": prompts[0], "target": "Cairo"}) + "\n")
+        answerer = CorrectSettings(model_name="m", answerer=f"table:{table}").answerer
+        return prompts, self.settings.model_copy(update={"answerer": answerer})
+
 
 @pytest.fixture
 def world(tmp_path: Path, tiny_llama, monkeypatch: pytest.MonkeyPatch) -> World:

@@ -110,19 +110,11 @@ def test_every_answerer_may_be_named_in_short():
 
 
 @pytest.mark.slow
-def test_bare_reports_become_a_version_that_waits_for_a_person(world: World, tmp_path: Path):
-    prompts = [json.loads(line)["prompt"] for line in world.reports.read_text().splitlines()]
-    bare = "".join(json.dumps({"prompt": p, "target": None, "output": "Rome."}) + "\n" for p in prompts[:2])
-    kept = "".join(json.dumps({"prompt": p, "target": "Cairo"}) + "\n" for p in prompts[2:])
-    world.reports.write_text(bare + kept)
-    table = tmp_path / "right.jsonl"
-    table.write_text(json.dumps({"prompt": prompts[0], "target": "Cairo"}) + "\n")
+def test_bare_reports_become_a_version_that_waits_for_a_person(world: World):
+    prompts, settings = world.report_bare()
     world.settings.gates.write_text(
         world.settings.gates.read_text()
         + "  machine_answered_success_greedy: {min: 0.5, minimum_n: 1, severity: critical}\n"
-    )
-    settings = world.settings.model_copy(
-        update={"answerer": CorrectSettings(model_name="m", answerer=f"table:{table}").answerer}
     )
     run = correct(settings)
     assert run.outcome == "held", run.reason

@@ -88,19 +88,10 @@ def mlflow_server(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
 
 
 @pytest.mark.slow
-def test_answers_on_a_server_free_what_a_run_held(
-    world: World, tmp_path: Path, mlflow_server: Callable[[Path], str]
-):
-    prompts = [json.loads(line)["prompt"] for line in world.reports.read_text().splitlines()]
-    bare = "".join(json.dumps({"prompt": p, "target": None, "output": "Rome."}) + "\n" for p in prompts[:2])
-    kept = "".join(json.dumps({"prompt": p, "target": "Cairo"}) + "\n" for p in prompts[2:])
-    world.reports.write_text(bare + kept)
-    table = tmp_path / "right.jsonl"
-    table.write_text(json.dumps({"prompt": prompts[0], "target": "Cairo"}) + "\n")
-    answerer = CorrectSettings(model_name="m", answerer=f"table:{table}").answerer
-    uri = mlflow_server(world.settings.home)
-    more = {"answerer": answerer, "review_queue": True, "tracking_uri": uri}
-    settings = world.settings.model_copy(update=more)
+def test_answers_on_a_server_free_what_a_run_held(world: World, mlflow_server: Callable[[Path], str]):
+    prompts, settings = world.report_bare()
+    uri = mlflow_server(settings.home)
+    settings = settings.model_copy(update={"review_queue": True, "tracking_uri": uri})
 
     held = correct(settings)
     assert held.outcome == "held", held.reason
