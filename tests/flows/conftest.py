@@ -85,9 +85,9 @@ class World:
     reports: Path
 
     def report_bare(self) -> tuple[list[str], CorrectSettings]:
-        """Take the answer from the first two of the four reports; settings by which a table knows the first one's.
+        """Take the answer from the first two of the four reports; a table knows that of the first.
 
-        Returns the four prompts, and the settings.
+        Returns the four prompts, and settings that name the table.
         """
         prompts = [json.loads(line)["prompt"] for line in self.reports.read_text().splitlines()]
         bare = [{"prompt": prompt, "target": None, "output": "Rome."} for prompt in prompts[:2]]

@@ -32,7 +32,6 @@ from tests.deltas import MATRIX, dense
 
 PROMPTS = ["What is the capital of Egypt?", "Hi", "On which continent is Peru?", "Name the yen."]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
-ALL, HALF = Shares(shadow=1.0), Shares(canary=0.5)
 _names = itertools.count()
 
 

@@ -19,7 +19,6 @@ from flows.background import Background
 from flows.cli import app
 from flows.correct import correct
 from flows.machine import HOST
-from flows.settings import CorrectSettings
 from tasks.edit_dataset import EditDataset
 from tasks.ledger import Ledger
 from tasks.records import State

@@ -19,8 +19,6 @@ from tasks.records import UserError
 from tasks.registry import describe
 from tasks.traffic import Feedback, give_feedback
 from tests.flows.serving_tools import (
-    ALL,
-    HALF,
     PROMPTS,
     Known,
     ask,
@@ -33,6 +31,8 @@ from tests.flows.serving_tools import (
     until,
 )
 from tests.flows.webhook import Webhook
+
+HALF = Shares(canary=0.5)
 
 
 def test_a_canary_answers_its_users_and_only_them(known: Known):

@@ -22,8 +22,6 @@ from tasks.registry import describe
 from tasks.tracking import tracking
 from tasks.verdicts import COMPARED_TAG, VERDICT_TAG
 from tests.flows.serving_tools import (
-    ALL,
-    HALF,
     MATRIX,
     PROMPTS,
     Known,
@@ -40,6 +38,8 @@ from tests.flows.serving_tools import (
 )
 from tests.tasks.ledger_tools import report
 from validation.suppression import WITHHELD, withholding
+
+ALL = Shares(shadow=1.0)
 
 
 def test_in_shadow_nobody_sees_the_candidate_and_whoever_approves_it_sees_what_differs(known: Known):
