@@ -14,10 +14,14 @@ from typing import Any
 import psutil
 
 from tasks.processes import mark_of
+from tasks.records import UserError
 
 # Where processes have no mark, their start is known by the clock, and each time a little differently.
 _CLOCK_SECONDS = 1.0
 _POLL_SECONDS = 0.1
+# A new server makes its database first, which takes a busy machine half a minute.
+START_SECONDS = 180.0
+_ASK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,11 @@ class Background:
             return None
         return process if same and not _ended(process) else None
 
+    def variables(self) -> dict[str, str]:
+        """The environment it was given; empty if it does not run, or the system does not tell."""
+        process = self.running()
+        return variables_of(process) if process is not None else {}
+
     def stop(self, grace_seconds: float) -> bool:
         """End it and every process that it has started, by force after so many seconds; whether it ran."""
         process = self.running()
@@ -92,6 +101,22 @@ class Background:
     @property
     def _file(self) -> Path:
         return self.folder / f"{self.name}.json"
+
+
+def variables_of(process: psutil.Process) -> dict[str, str]:
+    """The environment it was given; empty if it has ended, or the system does not tell."""
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
+def children_of(process: psutil.Process) -> list[psutil.Process]:
+    """All that it has started and that runs, and what those have."""
+    try:
+        return list(process.children(recursive=True))
+    except psutil.Error:
+        return []
 
 
 def _ended(process: psutil.Process) -> bool:
@@ -117,14 +142,7 @@ def _end(family: list[psutil.Process], method: str, seconds: float, *, alone: bo
 
 def _add_children(family: list[psutil.Process]) -> None:
     for member in list(family):
-        family += [child for child in _children(member) if child not in family]
-
-
-def _children(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return list(process.children(recursive=True))
-    except psutil.Error:
-        return []
+        family += [child for child in children_of(member) if child not in family]
 
 
 def _each(processes: Iterable[psutil.Process], method: str) -> None:
@@ -134,3 +152,32 @@ def _each(processes: Iterable[psutil.Process], method: str) -> None:
             getattr(process, method)()
         except psutil.NoSuchProcess:
             continue
+
+
+def wait_for(part: Background, url: str, **fields: str) -> None:
+    """Wait until an address answers, with these fields.
+
+    Raises:
+        UserError: the part that it waits for has ended, or takes too long; its last words are in the message.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while not _answers(url, **fields):
+        ended = part.running() is None
+        if ended or time.monotonic() > deadline:
+            said = [line.strip() for line in part.log.read_text(errors="replace").splitlines()]
+            last = next(filter(None, reversed(said)), "it said nothing")
+            what = "has ended" if ended else f"does not answer after {START_SECONDS:.0f} seconds"
+            raise UserError(f"{part.name} {what} ({last}); see {part.log}")
+        time.sleep(_ASK_SECONDS)
+
+
+def _answers(url: str, **fields: str) -> bool:
+    """Whether a server answers at this address, with these fields in its JSON."""
+    import httpx
+
+    try:
+        answer = httpx.get(url, timeout=5.0, trust_env=False)
+        said = answer.json() if fields else {}
+    except (httpx.HTTPError, ValueError):
+        return False
+    return answer.is_success and all(said.get(name) == value for name, value in fields.items())

@@ -93,8 +93,8 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
         with narrator.stage("check", "Ask the champion whether they are errors still") as progress:
             close_already_correct(settings, ledger, champion, progress)
         narrator.say(
-            f"{len(collected.reports)} reports, {len(ledger.corrections(name, State.ACCEPTED))} new "
-            f"corrections, {len(collected.traffic)} other requests"
+            f"{len(collected.reports)} reports collected, {len(ledger.corrections(name, State.ACCEPTED))} "
+            f"corrections to make, {len(collected.traffic)} other requests"
         )
         if settings.review_queue:
             ask_reviewers(settings, ledger, kinds=(Kind.ANSWER, Kind.CHOOSE))

@@ -5,15 +5,26 @@ from __future__ import annotations
 import os
 import shlex
 import socket
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.background import Background
+from flows.background import Background, children_of, variables_of, wait_for
 from flows.console import Narrator
-from flows.parts import ENDPOINT, HOST, MLFLOW, PARTS, PREFECT, SERVE, WORKER, Serving, commands_of_parts
+from flows.parts import (
+    ENDPOINT,
+    HOST,
+    MLFLOW,
+    PARTS,
+    PREFECT,
+    ROOT,
+    SERVE,
+    WORKER,
+    Serving,
+    commands_of_parts,
+    environment_of_parts,
+)
 from flows.registration import (
     MODEL_VARIABLE,
     POOL,
@@ -24,22 +35,18 @@ from flows.registration import (
     make_pool,
 )
 from flows.settings import (
-    HOME_VARIABLE,
     CorrectSettings,
     given_to_runs,
     reporters_file,
-    stores_from_any_folder,
 )
 from tasks.records import UserError
 from tasks.reporters import read_reporters
 from tasks.urls import without_password
 
 FOLDER = "up"
-ROOT = Path(__file__).parent.parent
 DEPLOYMENTS = ROOT / "deployments" / "prefect.yaml"
-# A new server makes its database first, which takes a busy machine half a minute.
-START_SECONDS = 180.0
-_POLL_SECONDS = 0.5
+# By which Prefect tells a process what it runs.
+_RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
 # A worker that is told to end gives its runs this long to say so to the server.
 GRACE_SECONDS = 15.0
 
@@ -73,6 +80,20 @@ class Machine:
         """Whether a model is served, by another command than this one."""
         part = self.part(SERVE)
         return part.running() is not None and part.about.get("started_by") != shlex.join(command)
+
+    def runs_under_way(self) -> int:
+        """How many flow runs the worker has under way."""
+        worker = self.part(WORKER).running()
+        started = children_of(worker) if worker is not None else []
+        return len({variables_of(one).get(_RUN_VARIABLE) for one in started} - {None})
+
+    def otherwise_set(self, environment: Mapping[str, str]) -> set[str]:
+        """The variables of mendflow's that what runs was given otherwise."""
+        given = [found for name in self.running() if (found := self.part(name).variables())]
+        ours = {name for one in (*given, environment) for name in one if name.startswith("MENDFLOW_")}
+        # The model is told to Prefect with the deployments.
+        ours.discard(MODEL_VARIABLE)
+        return {name for name in ours if any(one.get(name) != environment.get(name) for one in given)}
 
     @property
     def api_url(self) -> str | None:
@@ -142,7 +163,11 @@ def up(
             part = machine.part(name)
             if name in missing or part.running():
                 with narrator.stage(name, f"Wait for {name}"):
-                    _await(part, f"{part.about['url']}/{path}")
+                    wait_for(part, f"{part.about['url']}/{path}")
+        for name in sorted(machine.otherwise_set(environment)):
+            narrator.say(
+                f"{name} is another for what runs already: `mendflow down` and `up` give it to that too"
+            )
         environment["PREFECT_API_URL"] = api_url = str(machine.api_url)
         if PREFECT in missing or not is_deployed(content, home / FOLDER):
             # While no worker asks for runs: a server on SQLite does one thing at a time.
@@ -155,7 +180,7 @@ def up(
             end_lost_runs(api_url)
             machine.part(WORKER).start(starts[WORKER][0], environment)
         with narrator.stage(WORKER, "Wait for the worker"):
-            _await(machine.part(WORKER), f"{api_url}/work_pools/{POOL}", status="READY")
+            wait_for(machine.part(WORKER), f"{api_url}/work_pools/{POOL}", status="READY")
         if serving is not None and machine.serves_otherwise(starts[SERVE][0]):
             narrator.say("the model is served anew: another one, or with other options, was served")
             machine.part(SERVE).stop(GRACE_SECONDS)
@@ -166,7 +191,7 @@ def up(
                 command, address = starts[name]
                 machine.part(name).start(command, environment, url=address, started_by=shlex.join(command))
                 with narrator.stage(name, f"Wait for {what}"):
-                    _await(machine.part(name), f"{address}/health", status="ok")
+                    wait_for(machine.part(name), f"{address}/health", status="ok")
     return machine
 
 
@@ -240,58 +265,9 @@ def _prepare_stores(settings: CorrectSettings | None, home: Path) -> None:
             experiment_id(client, stores.experiment)
 
 
-def environment_of_parts(settings: CorrectSettings | None, home: Path) -> dict[str, str]:
-    """What all parts, and the runs that the worker starts, find in their environment."""
-    return {
-        **os.environ,
-        # None of them runs in the folder that the user named the stores from.
-        **stores_from_any_folder(),
-        HOME_VARIABLE: str(home),
-        MODEL_VARIABLE: settings.model_name if settings else "",
-        # The flows that were deployed are those that run, installed or not.
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        "PREFECT_HOME": str(home / "prefect"),
-        # Of the command itself it is silent, so that what it says is its own; of these it fills a log.
-        "PREFECT_LOGGING_LEVEL": "INFO",
-        "PYTHONUNBUFFERED": "1",
-        # Seven processes of MLflow's for jobs that mendflow does not have.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PWD": str(home),
-    }
-
-
 def _require_free(port: int, option: str) -> None:
     try:
         socket.create_server((HOST, port)).close()
     except OSError as error:
         why = os.strerror(error.errno or 0).lower()
         raise UserError(f"port {port} cannot be used ({why}); name another one with {option}") from error
-
-
-def _await(part: Background, url: str, **fields: str) -> None:
-    """Wait until an address answers, with these fields.
-
-    Raises:
-        UserError: the part that it waits for has ended, or takes too long; its last words are in the message.
-    """
-    deadline = time.monotonic() + START_SECONDS
-    while not _answers(url, **fields):
-        ended = part.running() is None
-        if ended or time.monotonic() > deadline:
-            said = [line.strip() for line in part.log.read_text(errors="replace").splitlines()]
-            last = next(filter(None, reversed(said)), "it said nothing")
-            what = "has ended" if ended else f"does not answer after {START_SECONDS:.0f} seconds"
-            raise UserError(f"{part.name} {what} ({last}); see {part.log}")
-        time.sleep(_POLL_SECONDS)
-
-
-def _answers(url: str, **fields: str) -> bool:
-    """Whether a server answers at this address, with these fields in its JSON."""
-    import httpx
-
-    try:
-        answer = httpx.get(url, timeout=5.0, trust_env=False)
-        said = answer.json() if fields else {}
-    except (httpx.HTTPError, ValueError):
-        return False
-    return answer.is_success and all(said.get(name) == value for name, value in fields.items())

@@ -1,16 +1,19 @@
-"""The processes of production on one machine: their names, and the commands that start them."""
+"""The processes of production on one machine: their names, commands and environment."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.registration import POOL
-from flows.settings import CorrectSettings
+from flows.registration import MODEL_VARIABLE, POOL
+from flows.settings import HOME_VARIABLE, CorrectSettings, stores_from_any_folder
 
 HOST = "127.0.0.1"
+# Of what is installed: the folder that has `flows` in it.
+ROOT = Path(__file__).parent.parent
 PREFECT, MLFLOW, WORKER, ENDPOINT, SERVE = "prefect", "mlflow", "worker", "endpoint", "serve"
 PARTS = (PREFECT, MLFLOW, WORKER, ENDPOINT, SERVE)
 
@@ -67,3 +70,23 @@ def _serve_command(settings: CorrectSettings, serving: Serving) -> tuple[list[st
     if settings.notify:
         command += ["--notify", settings.notify]
     return [*command, "--", settings.model_name], f"http://{HOST}:{port}"
+
+
+def environment_of_parts(settings: CorrectSettings | None, home: Path) -> dict[str, str]:
+    """What all parts, and the runs that the worker starts, find in their environment."""
+    return {
+        **os.environ,
+        # None of them runs in the folder that the user named the stores from.
+        **stores_from_any_folder(),
+        HOME_VARIABLE: str(home),
+        MODEL_VARIABLE: settings.model_name if settings else "",
+        # The flows that were deployed are those that run, installed or not.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+        "PREFECT_HOME": str(home / "prefect"),
+        # Of the command itself it is silent, so that what it says is its own; of these it fills a log.
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PYTHONUNBUFFERED": "1",
+        # Seven processes of MLflow's for jobs that mendflow does not have.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "PWD": str(home),
+    }

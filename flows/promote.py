@@ -12,7 +12,7 @@ from tasks.ledger import Ledger, Phase, Promotion
 from tasks.promotion_log import CHANGES, ROLLBACK
 from tasks.records import StoreFailedError, UserError
 from tasks.registry import CANDIDATE, CHAMPION, PREVIOUS, RegisteredModel, describe, resolve_version
-from tasks.verdicts import COMPARED_TAG, VERDICT_TAG, WEIGHTS_TAG
+from tasks.verdicts import COMPARED_TAG, REASON_TAG, VERDICT_TAG, WEIGHTS_TAG
 from validation.verdict import Verdict
 
 
@@ -21,8 +21,8 @@ def promote(settings: CorrectSettings, version: str | None, who: str, why: str) 
     """Make the candidate, or a named version, the champion; its number.
 
     Raises:
-        UserError: there is no candidate, the gates refused it, it cannot be loaded, or the champion moved
-            since it was measured.
+        UserError: there is no candidate, the gates refused it and no version or reason is given, it cannot be
+            loaded, or the champion moved since it was measured.
     """
     name, uri = settings.model_name, settings.tracking
     with Ledger(settings.ledger) as ledger:
@@ -34,7 +34,9 @@ def promote(settings: CorrectSettings, version: str | None, who: str, why: str) 
         number = resolve_version(name, version or CANDIDATE, tracking_uri=uri)
         if version is None:
             require_passed(settings, state, number)
-        make_champion(settings, ledger, number, state.champion, who, why)
+        elif not why.strip():
+            _require_reason(settings, state, number)
+        make_champion(settings, ledger, number, state.champion, who, why.strip() or "promoted by hand")
     return number
 
 
@@ -52,11 +54,29 @@ def require_passed(settings: CorrectSettings, state: RegisteredModel, version: s
         return
     if state.champion and tags.get(WEIGHTS_TAG) == state.champion:
         return
+    refused = verdict in (Verdict.REJECT.value, Verdict.INSUFFICIENT.value)
+    anyway = settings.command("promote", "--version", version, *(("--note", "TEXT") if refused else ()))
     raise UserError(
         f"version {version} of {state.name} has the verdict {verdict} beside version {beside}, and the "
         f"champion is version {state.champion or 'none'}: run `{settings.command('correct')}` again, or "
-        f"promote it all the same with `{settings.command('promote', '--version', version)}`"
+        f"promote it all the same with `{anyway}`"
     )
+
+
+def _require_reason(settings: CorrectSettings, state: RegisteredModel, version: str) -> None:
+    """Have a person say why a version that its gates refused is to serve.
+
+    Raises:
+        UserError: they refused this one.
+    """
+    tags = next(found.tags for found in state.versions if found.number == version)
+    if tags.get(VERDICT_TAG) in (Verdict.REJECT.value, Verdict.INSUFFICIENT.value):
+        anyway = settings.command("promote", "--version", version, "--note", "TEXT")
+        reason = tags.get(REASON_TAG, "")
+        raise UserError(
+            f"the gates' verdict on version {version} of {state.name} is {tags[VERDICT_TAG]}"
+            f"{f' ({reason})' if reason else ''}: to promote it all the same, give the reason with `{anyway}`"
+        )
 
 
 def make_champion(

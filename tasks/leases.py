@@ -117,6 +117,20 @@ class Lease:
         )
 
 
+def at_work(database: Database, model_name: str) -> list[tuple[str, datetime]]:
+    """Who holds a lease on a model, or on one kind of its runs (`MODEL/KIND`), and since when."""
+    table = schema.leases
+    of_model = sa.or_(
+        table.c.model_name == model_name, table.c.model_name.startswith(f"{model_name}/", autoescape=True)
+    )
+    with database.reading() as connection:
+        found = connection.execute(sa.select(table).where(of_model).order_by(table.c.acquired_at)).all()
+    now = datetime.now(UTC)
+    return [
+        (one.holder, one.acquired_at) for one in found if one.expires_at > now and not has_ended(one.process)
+    ]
+
+
 @contextmanager
 def hold(database: Database, model_name: str, holder: str, seconds: float) -> Iterator[Lease]:
     """Hold the lease on a model inside the block.

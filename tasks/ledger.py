@@ -15,9 +15,12 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
+import sqlalchemy as sa
+
 from tasks import leases, promotion_log
 from tasks import ledger_changes as changes
 from tasks import ledger_rows as rows
+from tasks import ledger_schema as schema
 from tasks.leases import Lease, LeaseHeld, LeaseLost
 from tasks.ledger_database import Database, lock_models
 from tasks.ledger_refusals import refuse
@@ -161,6 +164,12 @@ class Ledger:
         """Every transition of one correction, oldest first."""
         with self._database.reading() as connection:
             return rows.history_of(connection, rows.model_of(connection, id, model_name), id)
+
+    def models(self) -> list[str]:
+        """The names of the models that something was reported of, in order."""
+        with self._database.reading() as connection:
+            found = connection.scalars(sa.select(schema.corrections.c.model_name).distinct())
+            return sorted(found)
 
     def counts(self, model_name: str) -> dict[State, int]:
         """How many corrections of a model are in each state, zeros included."""
@@ -309,6 +318,10 @@ class Ledger:
             LeaseHeld: another run holds it (when the block is entered).
         """
         return leases.hold(self._database, model_name, holder, seconds)
+
+    def at_work(self, model_name: str) -> list[tuple[str, datetime]]:
+        """Who holds a lease on a model or on one kind of its runs, and since when (UTC)."""
+        return leases.at_work(self._database, model_name)
 
     def log_promotion(
         self,

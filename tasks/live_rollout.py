@@ -104,7 +104,7 @@ class Rollout:
         self._each("feedback is not read, or what was compared is not logged", *steps)
 
     def health(self) -> dict[str, Any]:
-        """What is tried now, and what hinders it."""
+        """What is tried now, what is to be as soon as a version waits, and what hinders it."""
         trial, fault = self.candidate.current, self.candidate.fault
         canary = self.canary is not None and trial is not None and not self.canary.is_out(trial)
         return {
@@ -112,6 +112,10 @@ class Rollout:
             "shadow": self.shadow.share if self.shadow and trial else 0.0,
             "compared": self.shadow.compared if self.shadow else 0,
             "canary": self.canary.share if self.canary and canary else 0.0,
+            "asked": {
+                "shadow": self.shadow.share if self.shadow else 0.0,
+                "canary": self.canary.share if self.canary else 0.0,
+            },
             "fault": fault.reason if fault else next(iter(self._faults.values()), None),
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from tasks.evidence import Redact, log_evidence
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 
 VERDICT_TAG = "mendflow.verdict"
 COMPARED_TAG = "mendflow.compared_with"
+REASON_TAG = "mendflow.verdict_reason"
 DIGEST_TAG = "mendflow.verdict_digest"
 RUN_TAG = "mendflow.verdict_run"
 # The version whose weights another one has, behind other overrides: what was said of the one holds of both.
 WEIGHTS_TAG = "mendflow.weights_of"
 
+# Characters: a tag holds no more than MLflow's stores do.
+REASON_LENGTH = 1000
 # Among the artifacts of a run: the verdict with what it was taken from, and the dataset that was asked.
 VERDICT_FOLDER, DATASET_FOLDER = "verdict", "dataset"
 VERDICT_FILE, GATES_FILE = "verdict.json", "gates.yaml"
@@ -108,6 +112,7 @@ def keep(
     log_files(tracking_uri, run_id, logged)
     tags = {
         VERDICT_TAG: decision.verdict.value,
+        REASON_TAG: shorten(redact(decision.reason), REASON_LENGTH),
         COMPARED_TAG: champion,
         DIGEST_TAG: decision.digest(),
         RUN_TAG: run_id,

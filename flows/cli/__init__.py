@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from flows.cli import cleaning, editing, endpoint, jobs, ledger, machine, reviewing, serving, versions
+from flows.cli import cleaning, editing, endpoint, jobs, ledger, machine, reviewing, serving, status, versions
 from flows.cli.faults import in_words
 from tasks.records import UserError
 
@@ -34,7 +34,7 @@ app.command()(ledger.history)
 app.command("train-editor")(editing.train_editor)
 app.command()(editing.edit)
 app.command()(editing.bench)
-app.command()(versions.status)
+app.command()(status.status)
 app.command()(versions.explain)
 app.command()(versions.verify)
 app.command()(versions.approve)

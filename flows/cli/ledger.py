@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.options import HOME, Chat, Home, LedgerUrl, Name, Tracking, Who, settings_of, typed, user
+from flows.cli.options import HOME, Chat, Home, LedgerUrl, Name, Tracking, Who, Why, settings_of, typed, user
 from flows.machine import use_running_server
 from tasks.records import Correction, State, UserError
 
@@ -19,6 +19,8 @@ Id = Annotated[
     str,
     typer.Argument(metavar="ID", help="As `mendflow corrections` lists it, or enough of its beginning."),
 ]
+
+Reporter = Annotated[str, typer.Option(help="Who reports it; by default the user at the machine.")]
 
 
 def flag(
@@ -34,14 +36,17 @@ def flag(
             "MENDFLOW_REFUSAL or mendflow's, unless --expected says another.",
         ),
     ] = False,
-    reporter: Who = "",
+    reporter: Reporter = "",
     chat: Chat = True,
     home: Home = HOME,
     ledger: LedgerUrl = "",
 ) -> None:
     """Report an error of a model."""
     from tasks.collect import report_error
+    from tasks.ledger import Ledger
 
+    if not prompt.strip():
+        raise UserError("say with --prompt what the model was asked")
     if suppress and not output.strip():
         raise UserError("say with --output what must never appear again")
     settings = settings_of(name, home, ledger=ledger)
@@ -57,6 +62,10 @@ def flag(
         suppress=suppress,
     )
     typer.echo(_told(correction))
+    with Ledger(settings.ledger) as book:
+        others = [one for one in book.models() if one != name]
+        if others and sum(book.counts(name).values()) == 1:
+            typer.echo(f"the first report about {name}; there are others about {', '.join(others[:5])}")
 
 
 def collect(
@@ -170,7 +179,7 @@ def choose(name: Name, correction: Id, who: Who = "", home: Home = HOME, ledger:
 def retire(
     name: Name,
     correction: Id,
-    why: Annotated[str, typer.Option(help="The reason, for its history.")],
+    why: Why,
     who: Who = "",
     home: Home = HOME,
     ledger: LedgerUrl = "",

@@ -64,8 +64,11 @@ LedgerUrl = Annotated[
         show_envvar=False,
     ),
 ]
-Who = Annotated[str, typer.Option(help="The person who decides; by default the user at the machine.")]
-Why = Annotated[str, typer.Option(help="The reason, for the promotion log.")]
+# By two names each: whoever remembers one command's options knows the others'.
+Who = Annotated[
+    str, typer.Option("--who", "--by", help="The person who decides; by default the user at the machine.")
+]
+Why = Annotated[str, typer.Option("--why", "--note", help="The reason, which is logged.")]
 AnyEditor = Annotated[
     str, typer.Option(help=f"The folder of an editor, or one of {listed()}.", callback=known_editor)
 ]

@@ -25,8 +25,7 @@ from flows.cli.options import (
     typed,
     user,
 )
-from tasks import approval
-from tasks.records import State, UserError
+from tasks.records import UserError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,80 +33,10 @@ if TYPE_CHECKING:
     from flows.settings import CorrectSettings
     from tasks.registry import RegisteredModel
 
-Note = Annotated[str, typer.Option(help="Why, for the promotion log.")]
 Waiting = Annotated[str | None, typer.Option(help="A version; by default the newest that waits.")]
-
-# States in which a correction waits for a person, and the command that deals with it.
-_WAITING = (
-    (State.NEEDS_ANSWER, "waiting for an answer", "answer {} ID --expected TEXT"),
-    (State.CONFLICTING, "contradicting each other", "choose {} ID"),
-)
-
-# What `mendflow serve` found out about a version that waits.
-_TRIED = {
-    "mendflow.shadow": "in shadow",
-    "mendflow.canary": "as canary",
-    "mendflow.canary_withdrawn": "withdrawn as canary",
-}
 
 # What the figure means that `explain` gives to a correction which is only near.
 _ALIKE = "alike: what words the prompts share, from 0 to 1 (all); 0.3 and less is often chance"
-
-
-def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: LedgerUrl = "") -> None:
-    """Show a model's versions, its corrections by state, and its last promotions."""
-    from tasks.ledger import Ledger
-
-    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
-    console = Console()
-    with Ledger(settings.ledger) as book:
-        found = registered(settings, named=bool(tracking)).versions
-        counts = book.counts(name)
-        require_known(name, home, found or any(counts.values()))
-        versions = Table("version", "alias", "delta", "promoted by", "approval", title=name)
-        for version in found:
-            tags = version.tags
-            versions.add_row(
-                version.number,
-                ", ".join(version.aliases),
-                tags.get("mendflow.delta_digest", "")[:12],
-                escape(tags.get("mendflow.promoted_by", "")),
-                escape(tags.get(approval.TAG, "")),
-            )
-        console.print(versions)
-        for version in found:
-            if approval.waits(version.tags):
-                decide = settings.decisions(version.number)
-                typer.echo(f"version {version.number} waits for approval: {decide}")
-                for tag, what in _TRIED.items():
-                    if tag in version.tags:
-                        typer.echo(f"version {version.number} {what}: {version.tags[tag]}")
-        states = Table("state", "corrections")
-        quoted = shlex.quote(name)
-        for state, count in counts.items():
-            if count:
-                states.add_row(state, str(count))
-        console.print(states)
-        if counts[State.ACCEPTED]:
-            stores = typed(home, tracking=tracking, ledger=ledger)
-            solves = f"`mendflow correct {quoted}{stores}` solves them"
-            typer.echo(f"{counts[State.ACCEPTED]} accepted: the next {solves}")
-        for state, told, command in _WAITING:
-            if counts[state]:
-                ids, stores = f"corrections {quoted} --state {state}", typed(home, ledger=ledger)
-                typer.echo(
-                    f"{counts[state]} {told}: `mendflow {command.format(quoted)}{stores}`, "
-                    f"ids from `mendflow {ids}{stores}`"
-                )
-        if any(counts[state] for state, *_ in _WAITING):
-            stores = typed(home, tracking=tracking, ledger=ledger)
-            typer.echo(f"`mendflow review {quoted}{stores}` puts them up on MLflow's page")
-        log = Table("when", "what", "from", "to", "who", "why", "phase")
-        for row in book.promotion_log(name)[-8:]:
-            when = f"{row.at:%Y-%m-%d %H:%M}"
-            who, why = escape(row.who), escape(row.why)
-            log.add_row(when, row.action, row.from_version, row.to_version, who, why, row.phase)
-        console.print(log)
 
 
 def explain(
@@ -194,7 +123,7 @@ def promote(
     name: Name,
     version: Annotated[str | None, typer.Option(help="A version; by default the candidate.")] = None,
     who: Who = "",
-    why: Why = "promoted by hand",
+    why: Why = "",
     home: Home = HOME,
     tracking: Tracking = "",
     ledger: LedgerUrl = "",
@@ -209,9 +138,9 @@ def promote(
 
 def approve(
     name: Name,
-    note: Note,
+    why: Why,
     version: Waiting = None,
-    by: Who = "",
+    who: Who = "",
     home: Home = HOME,
     tracking: Tracking = "",
     ledger: LedgerUrl = "",
@@ -220,15 +149,15 @@ def approve(
     settings = _ready(name, home, tracking, ledger)
     from flows.approve import approve as approve_flow
 
-    number = approve_flow(settings, by or user(), note, version)
+    number = approve_flow(settings, who or user(), why, version)
     typer.echo(f"champion of {name} is version {number}")
 
 
 def reject(
     name: Name,
-    note: Note,
+    why: Why,
     version: Waiting = None,
-    by: Who = "",
+    who: Who = "",
     home: Home = HOME,
     tracking: Tracking = "",
     ledger: LedgerUrl = "",
@@ -241,7 +170,7 @@ def reject(
     settings = _ready(name, home, tracking, ledger)
     from flows.approve import reject as reject_flow
 
-    number = reject_flow(settings, by or user(), note, version)
+    number = reject_flow(settings, who or user(), why, version)
     typer.echo(f"version {number} of {name} is rejected")
     stores = typed(home, ledger=ledger)
     listed = f"mendflow corrections {shlex.quote(name)} --state quarantined{stores}"

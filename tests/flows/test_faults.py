@@ -81,8 +81,8 @@ def test_databases_that_drop_their_connections(
     databases = [postgresql.new_database() for _ in range(2)]
     ledger, store = map(postgresql.url, databases)
     with tracking(store) as client:
-        # MLflow makes its tables; on a server of its own it would have made them when that was started.
-        client.search_experiments()
+        # MLflow makes its tables too; on a server of its own it would have made them when that was started.
+        client.create_experiment(world.settings.model_name, (tmp_path / "artifacts").as_uri())
     settings = world.settings.model_copy(update={"ledger_url": ledger, "tracking_uri": store})
     chance, drops = random.Random(0), itertools.count()
 

@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from flows.background import Background
 from flows.cli import app
 from flows.cli.options import settings_of
-from flows.machine import DEPLOYMENTS, Machine, environment_of_parts, use_running_server
-from flows.parts import PREFECT
+from flows.machine import DEPLOYMENTS, Machine, use_running_server
+from flows.parts import PREFECT, environment_of_parts
 from flows.registration import deployments_of
 from tasks.records import UserError
 

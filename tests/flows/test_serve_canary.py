@@ -93,6 +93,7 @@ def test_a_canary_with_worse_feedback_withdraws_itself(known: Known):
                 "shadow": 0.0,
                 "compared": 0,
                 "canary": 0.5,
+                "asked": {"shadow": 0.0, "canary": 0.5},
                 "fault": None,
             }
             assert "it got 0.5 of the requests; users flagged 0 of " in tags_of(known, "3")[STANDING_TAG]

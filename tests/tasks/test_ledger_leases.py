@@ -30,6 +30,22 @@ def test_a_lease_excludes_another_connection_until_it_ends(url: str) -> None:
             pass
 
 
+def test_who_is_at_work_on_a_model_is_known(url: str) -> None:
+    began = datetime.now(UTC)
+    with Ledger(url) as one, Ledger(url) as two:
+        with (
+            one.lease(f"{MODEL}/correct", "correct"),
+            one.lease(MODEL, "ann"),
+            # Neither of the model, nor of a run that may still be at work.
+            one.lease(f"{MODEL}2/correct", "other"),
+            one.lease(f"{MODEL}/clean", "late", seconds=-1),
+        ):
+            found = two.at_work(MODEL)
+            assert [holder for holder, _ in found] == ["correct", "ann"]
+            assert all(began <= since <= datetime.now(UTC) for _, since in found)
+        assert two.at_work(MODEL) == []
+
+
 def test_a_lease_is_given_back_when_the_work_fails(ledger: Ledger) -> None:
     with pytest.raises(RuntimeError, match="boom"), ledger.lease(MODEL, "a"):
         raise RuntimeError("boom")
