@@ -22,6 +22,7 @@ from flows.parts import (
     SERVE,
     WORKER,
     Serving,
+    artifact_root,
     commands_of_parts,
     environment_of_parts,
 )
@@ -262,7 +263,7 @@ def _prepare_stores(settings: CorrectSettings | None, home: Path) -> None:
             check_base(settings, find_champion.fn(settings, ledger))
         with tracking(stores.tracking) as client:
             # Where the model's traces go: a run that finds none yet is to find nothing wrong.
-            experiment_id(client, stores.experiment)
+            experiment_id(client, stores.experiment, root=artifact_root(home))
 
 
 def _require_free(port: int, option: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flows.registration import MODEL_VARIABLE, POOL
 from flows.settings import HOME_VARIABLE, CorrectSettings, stores_from_any_folder
+from tasks.tracking import ROOT_VARIABLE
 
 HOST = "127.0.0.1"
 # Of what is installed: the folder that has `flows` in it.
@@ -34,7 +35,7 @@ def commands_of_parts(
     python, at_port = [sys.executable, "-m"], [HOST, "--port"]
     store = CorrectSettings(model_name="none", home=home).tracking
     # Artifacts are written by whoever logs them: a store of files on one machine needs nobody in between.
-    files = ["--no-serve-artifacts", "--default-artifact-root", str(home / "artifacts")]
+    files = ["--no-serve-artifacts", "--default-artifact-root", artifact_root(home)]
     commands = {
         PREFECT: (
             [*python, "prefect", "server", "start", "--host", *at_port, str(ports[PREFECT])],
@@ -72,6 +73,11 @@ def _serve_command(settings: CorrectSettings, serving: Serving) -> tuple[list[st
     return [*command, "--", settings.model_name], f"http://{HOST}:{port}"
 
 
+def artifact_root(home: Path) -> str:
+    """Where MLflow's files lie, unless its store is SQLite: as it is told, or in the home."""
+    return os.environ.get(ROOT_VARIABLE) or (home / "artifacts").as_uri()
+
+
 def environment_of_parts(settings: CorrectSettings | None, home: Path) -> dict[str, str]:
     """What all parts, and the runs that the worker starts, find in their environment."""
     return {
@@ -79,6 +85,7 @@ def environment_of_parts(settings: CorrectSettings | None, home: Path) -> dict[s
         # None of them runs in the folder that the user named the stores from.
         **stores_from_any_folder(),
         HOME_VARIABLE: str(home),
+        ROOT_VARIABLE: artifact_root(home),
         MODEL_VARIABLE: settings.model_name if settings else "",
         # The flows that were deployed are those that run, installed or not.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import shlex
 import shutil
 import socket
 import sqlite3
@@ -24,6 +23,8 @@ _DATABASES = frozenset({"postgresql", "mysql", "mssql"})
 _REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "INVALID_PARAMETER_VALUE")
 # So it tells of files that are there and could not be fetched, with no error below.
 _NOT_FETCHED = "The following failures occurred while downloading"
+# As `mlflow server` has it from its environment.
+ROOT_VARIABLE = "MLFLOW_DEFAULT_ARTIFACT_ROOT"
 
 
 @contextmanager
@@ -176,13 +177,14 @@ def _unusable(uri: str, error: Exception) -> StoreFailedError:
     )
 
 
-def experiment_id(client: Any, name: str) -> str:
+def experiment_id(client: Any, name: str, *, root: str = "") -> str:
     """The id of an experiment, made if there is none; a SQLite store's artifacts go beside its file.
 
-    MLflow would put them under the directory that the process happens to run in.
+    Those of another database go below the URI `root`, or what MLFLOW_DEFAULT_ARTIFACT_ROOT names. MLflow
+    would put them under the directory that the process happens to run in.
 
     Raises:
-        UserError: the store is another database, which has no place for files.
+        UserError: the store is another database, and nothing says where files are to lie.
     """
     found = client.get_experiment_by_name(name)
     if found is not None:
@@ -192,9 +194,12 @@ def experiment_id(client: Any, name: str) -> str:
     if file is not None:
         location = (file.absolute().parent / "artifacts" / quote(name, safe="")).as_uri()
     elif urlsplit(client.tracking_uri).scheme.partition("+")[0] in _DATABASES:
-        raise UserError(
-            f"MLflow at {without_password(client.tracking_uri)} has no experiment {name!r}, and its database "
-            "has no place for files; name an `mlflow server` on it that has --artifacts-destination, or make "
-            f"the experiment: `mlflow experiments create -n {shlex.quote(name)} --artifact-location URI`"
-        )
+        root = root or os.environ.get(ROOT_VARIABLE, "")
+        if not root:
+            raise UserError(
+                f"MLflow at {without_password(client.tracking_uri)} has no experiment {name!r}, and its "
+                "database has no place for files; name an `mlflow server` on it that has "
+                f"--artifacts-destination, or say with {ROOT_VARIABLE}=URI where they are to lie"
+            )
+        location = f"{root.rstrip('/')}/{quote(name, safe='')}"
     return str(client.create_experiment(name, artifact_location=location))

@@ -145,4 +145,8 @@ def test_a_database_without_a_place_for_files_is_given_none_by_chance(
             experiment_id(client, "night shift")
         made = client.create_experiment("night shift", artifact_location="s3://bucket/night")
         assert experiment_id(client, "night shift") == made
+        monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", "s3://bucket/")
+        for name, root, place in (("day", "", "s3://bucket"), ("late shift", "gs://other", "gs://other")):
+            found = client.get_experiment(experiment_id(client, name, root=root))
+            assert found.artifact_location == f"{place}/{name.replace(' ', '%20')}"
     assert not list(tmp_path.iterdir())
