@@ -256,14 +256,13 @@ def _prepare_stores(settings: CorrectSettings | None, home: Path) -> None:
     from tasks.tracking import experiment_id, tracking
 
     stores = settings or CorrectSettings(model_name="none", home=home)
-    with tracking(stores.tracking, create=not stores.tracking_uri):
-        pass
+    with tracking(stores.tracking, create=not stores.tracking_uri) as client:
+        # Where versions and traces have their files: a run that finds none yet is to find nothing wrong.
+        for name in sorted({stores.experiment, *([settings.model_name] if settings else [])}):
+            experiment_id(client, name, root=artifact_root(home))
     with Ledger(stores.ledger) as ledger:
         if settings is not None:
             check_base(settings, find_champion.fn(settings, ledger))
-        with tracking(stores.tracking) as client:
-            # Where the model's traces go: a run that finds none yet is to find nothing wrong.
-            experiment_id(client, stores.experiment, root=artifact_root(home))
 
 
 def _require_free(port: int, option: str) -> None:
