@@ -40,6 +40,7 @@ def log_run(
     with tracking(tracking_uri) as client:
         import mlflow
         from mlflow.entities import DatasetInput, InputTag, Metric, Param
+        from mlflow.exceptions import MlflowException
 
         run = client.get_run(run_id)
         fresh = [Param(k, v[:500]) for k, v in parameters.items() if k not in run.data.params]
@@ -48,7 +49,12 @@ def log_run(
         if not run.inputs.dataset_inputs:
             frame = dataset.edits[["id", "prompt", "target"]]
             entity = mlflow.data.from_pandas(frame, name="corrections")._to_mlflow_entity()
-            client.log_inputs(run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "edit")])])
+            used = [DatasetInput(entity, [InputTag("mlflow.data.context", "edit")])]
+            try:
+                client.log_inputs(run_id, used)
+            except MlflowException:
+                # Of two runs that log the same dataset at once, one finds it where it had found none.
+                client.log_inputs(run_id, used)
         log_files(tracking_uri, run_id, artifacts.items())
         client.set_terminated(run_id)
 

@@ -186,6 +186,8 @@ def experiment_id(client: Any, name: str, *, root: str = "") -> str:
     Raises:
         UserError: the store is another database, and nothing says where files are to lie.
     """
+    from mlflow.exceptions import MlflowException
+
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
@@ -202,4 +204,10 @@ def experiment_id(client: Any, name: str, *, root: str = "") -> str:
                 f"--artifacts-destination, or say with {ROOT_VARIABLE}=URI where they are to lie"
             )
         location = f"{root.rstrip('/')}/{quote(name, safe='')}"
-    return str(client.create_experiment(name, artifact_location=location))
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        # Another run has made it meanwhile.
+        return str(client.get_experiment_by_name(name).experiment_id)
