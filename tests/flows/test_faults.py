@@ -78,12 +78,14 @@ def test_databases_that_drop_their_connections(
     postgresql: Postgres,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
     databases = [postgresql.new_database() for _ in range(2)]
     ledger, store = map(postgresql.url, databases)
     with tracking(store) as client:
-        # MLflow makes its tables too; on a server of its own it would have made them when that was started.
-        client.create_experiment(world.settings.model_name, (tmp_path / "artifacts").as_uri())
+        # MLflow makes its tables; on a server of its own it would have made them when that was started.
+        client.search_experiments()
+    monkeypatch.setenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", (tmp_path / "artifacts").as_uri())
     settings = world.settings.model_copy(update={"ledger_url": ledger, "tracking_uri": store})
     chance, drops = random.Random(0), itertools.count()
 
