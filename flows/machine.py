@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +14,20 @@ from flows.background import Background, children_of, variables_of, wait_for
 from flows.console import Narrator
 from flows.parts import (
     ENDPOINT,
+    FOLDER,
     HOST,
     MLFLOW,
     PARTS,
+    PORTS,
     PREFECT,
     ROOT,
     SERVE,
     WORKER,
-    Serving,
     artifact_root,
     commands_of_parts,
     environment_of_parts,
 )
 from flows.registration import (
-    MODEL_VARIABLE,
     POOL,
     deploy,
     deployments_of,
@@ -40,11 +40,11 @@ from flows.settings import (
     given_to_runs,
     reporters_file,
 )
+from flows.told import Told, remember, variables
 from tasks.records import UserError
 from tasks.reporters import read_reporters
 from tasks.urls import without_password
 
-FOLDER = "up"
 DEPLOYMENTS = ROOT / "deployments" / "prefect.yaml"
 # By which Prefect tells a process what it runs.
 _RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
@@ -89,11 +89,9 @@ class Machine:
         return len({variables_of(one).get(_RUN_VARIABLE) for one in started} - {None})
 
     def otherwise_set(self, environment: Mapping[str, str]) -> set[str]:
-        """The variables of mendflow's that what runs was given otherwise."""
+        """The variables by which a user tells something, and that what runs was given otherwise."""
         given = [found for name in self.running() if (found := self.part(name).variables())]
-        ours = {name for one in (*given, environment) for name in one if name.startswith("MENDFLOW_")}
-        # The model is told to Prefect with the deployments.
-        ours.discard(MODEL_VARIABLE)
+        ours = variables({name for one in (*given, environment) for name in one})
         return {name for name in ours if any(one.get(name) != environment.get(name) for one in given)}
 
     @property
@@ -109,90 +107,76 @@ def use_running_server(home: Path) -> None:
         os.environ["PREFECT_API_URL"] = url
 
 
-def up(
-    settings: CorrectSettings | None,
-    home: Path,
-    *,
-    port: int,
-    mlflow_port: int,
-    endpoint_port: int,
-    deployments: Path = DEPLOYMENTS,
-    given: Iterable[str] = (),
-    serving: Serving | None = None,
-    narrator: Narrator,
-) -> Machine:
-    """Start what does not run yet, wait until it answers, and register the deployments.
+def up(settings: CorrectSettings | None, home: Path, told: Told, narrator: Narrator) -> Machine:
+    """Start what does not run yet, wait until it answers, and register the deployments; it is remembered.
+
+    To be called with the home held (`alone`).
 
     Args:
         settings: of the model whose runs are scheduled; its base becomes its first champion. None for none.
         home: folder for all stores and logs.
-        port: the Prefect server's.
-        mlflow_port: the MLflow server's.
-        endpoint_port: the port of reports over HTTP, which are taken where somebody has a key for it.
-        deployments: a deployments file.
-        given: names of the settings that take the place of those in the deployments file.
-        serving: how the model is served; None to leave it.
+        told: the rest; a model that it does not serve is left to be served as it is.
         narrator: told of every step.
 
     Raises:
         UserError: a port is in use, a part does not start, or a file, base or store cannot be used.
     """
-    machine = Machine(home)
-    with _alone(home):
-        runs = given_to_runs(settings, given) if settings else {}
-        if settings is not None:
-            # Read here: the next to find that it cannot be would be a run at night.
-            settings.redaction.redact("")
-        content = deployments_of(deployments, settings.model_name if settings else "", runs)
-        missing = _missing(machine, serving=serving is not None)
-        ports = {PREFECT: port, MLFLOW: mlflow_port, ENDPOINT: endpoint_port}
-        if serving is not None:
-            ports[SERVE] = serving.port
-        starts = commands_of_parts(settings, home, ports, serving)
-        for name, number in ports.items():
-            option = "--port" if name == PREFECT else f"--{name}-port"
-            if name in missing:
-                _require_free(number, option)
-        with narrator.stage("stores", "Prepare the stores"):
-            _prepare_stores(settings, home)
-        environment = environment_of_parts(settings, home)
-        for name in (PREFECT, MLFLOW):
-            if name in missing:
-                command, address = starts[name]
-                machine.part(name).start(command, environment, url=address)
-        for name, path in ((PREFECT, "api/health"), (MLFLOW, "health")):
-            part = machine.part(name)
-            if name in missing or part.running():
-                with narrator.stage(name, f"Wait for {name}"):
-                    wait_for(part, f"{part.about['url']}/{path}")
-        for name in sorted(machine.otherwise_set(environment)):
-            narrator.say(
-                f"{name} is another for what runs already: `mendflow down` and `up` give it to that too"
-            )
-        environment["PREFECT_API_URL"] = api_url = str(machine.api_url)
-        if PREFECT in missing or not is_deployed(content, home / FOLDER):
-            # While no worker asks for runs: a server on SQLite does one thing at a time.
-            with narrator.stage("deploy", "Register the deployments"):
-                make_pool(api_url)
-                dropped = deploy(content, home / FOLDER, environment)
-            for name in dropped:
-                narrator.say(f"the deployment {name} is removed: {deployments} does not have it any more")
-        if WORKER in missing:
-            end_lost_runs(api_url)
-            machine.part(WORKER).start(starts[WORKER][0], environment)
-        with narrator.stage(WORKER, "Wait for the worker"):
-            wait_for(machine.part(WORKER), f"{api_url}/work_pools/{POOL}", status="READY")
-        if serving is not None and machine.serves_otherwise(starts[SERVE][0]):
-            narrator.say("the model is served anew: another one, or with other options, was served")
-            machine.part(SERVE).stop(GRACE_SECONDS)
-            _require_free(serving.port, "--serve-port")
-            missing.append(SERVE)
-        for name, what in ((ENDPOINT, "the endpoint"), (SERVE, "the model to be served")):
-            if name in missing:
-                command, address = starts[name]
-                machine.part(name).start(command, environment, url=address, started_by=shlex.join(command))
-                with narrator.stage(name, f"Wait for {what}"):
-                    wait_for(machine.part(name), f"{address}/health", status="ok")
+    machine, deployments, serving = Machine(home), told.deployments or DEPLOYMENTS, told.serving
+    runs = given_to_runs(settings, told.given) if settings else {}
+    if settings is not None:
+        # Read here: the next to find that it cannot be would be a run at night.
+        settings.redaction.redact("")
+    content = deployments_of(deployments, settings.model_name if settings else "", runs)
+    missing = _missing(machine, serving=serving is not None)
+    ports = {name: told.ports.get(name, PORTS[name]) for name in (PREFECT, MLFLOW, ENDPOINT)}
+    if serving is not None:
+        ports[SERVE] = serving.port
+    starts = commands_of_parts(settings, home, ports, serving)
+    for name, number in ports.items():
+        option = "--port" if name == PREFECT else f"--{name}-port"
+        if name in missing:
+            _require_free(number, option)
+    with narrator.stage("stores", "Prepare the stores"):
+        _prepare_stores(settings, home)
+    environment = environment_of_parts(settings, home)
+    for name in (PREFECT, MLFLOW):
+        if name in missing:
+            command, address = starts[name]
+            machine.part(name).start(command, environment, url=address)
+    for name, path in ((PREFECT, "api/health"), (MLFLOW, "health")):
+        part = machine.part(name)
+        if name in missing or part.running():
+            with narrator.stage(name, f"Wait for {name}"):
+                wait_for(part, f"{part.about['url']}/{path}")
+    for name in sorted(machine.otherwise_set(environment)):
+        other = "has another value in" if name in environment else "is not set here, but in"
+        narrator.say(f"{name} {other} what runs already; `mendflow down`, then `up`, changes that")
+    environment["PREFECT_API_URL"] = api_url = str(machine.api_url)
+    if PREFECT in missing or not is_deployed(content, home / FOLDER):
+        # While no worker asks for runs: a server on SQLite does one thing at a time.
+        with narrator.stage("deploy", "Register the deployments"):
+            make_pool(api_url)
+            dropped = deploy(content, home / FOLDER, environment)
+        for name in dropped:
+            narrator.say(f"the deployment {name} is removed: {deployments} does not have it any more")
+    # With the deployments: what comes after may fail, and schedules start runs all the same.
+    remember(home / FOLDER, told.model_copy(update={"given": runs}))
+    if WORKER in missing:
+        end_lost_runs(api_url)
+        machine.part(WORKER).start(starts[WORKER][0], environment)
+    with narrator.stage(WORKER, "Wait for the worker"):
+        wait_for(machine.part(WORKER), f"{api_url}/work_pools/{POOL}", status="READY")
+    if serving is not None and machine.serves_otherwise(starts[SERVE][0]):
+        narrator.say("the model is served anew: another one, or with other options, was served")
+        machine.part(SERVE).stop(GRACE_SECONDS)
+        _require_free(serving.port, "--serve-port")
+        missing.append(SERVE)
+    for name, what in ((ENDPOINT, "the endpoint"), (SERVE, "the model to be served")):
+        if name in missing:
+            command, address = starts[name]
+            machine.part(name).start(command, environment, url=address, started_by=shlex.join(command))
+            with narrator.stage(name, f"Wait for {what}"):
+                wait_for(machine.part(name), f"{address}/health", status="ok")
     return machine
 
 
@@ -201,13 +185,13 @@ def down(home: Path) -> list[str]:
     machine = Machine(home)
     if not (home / FOLDER).is_dir():
         return []
-    with _alone(home):
+    with alone(home):
         # The worker before the servers: its runs tell of their end.
         return [name for name in reversed(PARTS) if machine.part(name).stop(GRACE_SECONDS)]
 
 
 @contextmanager
-def _alone(home: Path) -> Iterator[None]:
+def alone(home: Path) -> Iterator[None]:
     """One `up` or `down` at a time for a home."""
     from filelock import FileLock, Timeout
 
@@ -256,10 +240,13 @@ def _prepare_stores(settings: CorrectSettings | None, home: Path) -> None:
     from tasks.tracking import experiment_id, tracking
 
     stores = settings or CorrectSettings(model_name="none", home=home)
+    root = artifact_root(home)
     with tracking(stores.tracking, create=not stores.tracking_uri) as client:
-        # Where versions and traces have their files: a run that finds none yet is to find nothing wrong.
-        for name in sorted({stores.experiment, *([settings.model_name] if settings else [])}):
-            experiment_id(client, name, root=artifact_root(home))
+        # Where traces have their files: a run that finds none yet is to find nothing wrong.
+        experiment_id(client, stores.experiment, root=root)
+        if settings is not None and settings.base:
+            # Where its versions have theirs.
+            experiment_id(client, settings.model_name, root=root)
     with Ledger(stores.ledger) as ledger:
         if settings is not None:
             check_base(settings, find_champion.fn(settings, ledger))

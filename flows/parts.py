@@ -13,10 +13,14 @@ from flows.settings import HOME_VARIABLE, CorrectSettings, stores_from_any_folde
 from tasks.tracking import ROOT_VARIABLE
 
 HOST = "127.0.0.1"
+# In the home: what says which processes run, and their logs.
+FOLDER = "up"
 # Of what is installed: the folder that has `flows` in it.
 ROOT = Path(__file__).parent.parent
 PREFECT, MLFLOW, WORKER, ENDPOINT, SERVE = "prefect", "mlflow", "worker", "endpoint", "serve"
 PARTS = (PREFECT, MLFLOW, WORKER, ENDPOINT, SERVE)
+# Where nothing else is told.
+PORTS = {PREFECT: 4200, MLFLOW: 5000, ENDPOINT: 4300, SERVE: 8000}
 
 
 @dataclass(frozen=True)

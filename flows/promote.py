@@ -21,8 +21,9 @@ def promote(settings: CorrectSettings, version: str | None, who: str, why: str) 
     """Make the candidate, or a named version, the champion; its number.
 
     Raises:
-        UserError: there is no candidate, the gates refused it and no version or reason is given, it cannot be
-            loaded, or the champion moved since it was measured.
+        UserError: no version is named, and there is no candidate that passed its gates; the gates refused the
+            one that is named, and no reason is given; it cannot be loaded; or the champion moved since it was
+            measured.
     """
     name, uri = settings.model_name, settings.tracking
     with Ledger(settings.ledger) as ledger:
@@ -55,7 +56,7 @@ def require_passed(settings: CorrectSettings, state: RegisteredModel, version: s
     if state.champion and tags.get(WEIGHTS_TAG) == state.champion:
         return
     refused = verdict in (Verdict.REJECT.value, Verdict.INSUFFICIENT.value)
-    anyway = settings.command("promote", "--version", version, *(("--note", "TEXT") if refused else ()))
+    anyway = settings.command("promote", "--version", version, *(("--why", "TEXT") if refused else ()))
     raise UserError(
         f"version {version} of {state.name} has the verdict {verdict} beside version {beside}, and the "
         f"champion is version {state.champion or 'none'}: run `{settings.command('correct')}` again, or "
@@ -71,7 +72,7 @@ def _require_reason(settings: CorrectSettings, state: RegisteredModel, version: 
     """
     tags = next(found.tags for found in state.versions if found.number == version)
     if tags.get(VERDICT_TAG) in (Verdict.REJECT.value, Verdict.INSUFFICIENT.value):
-        anyway = settings.command("promote", "--version", version, "--note", "TEXT")
+        anyway = settings.command("promote", "--version", version, "--why", "TEXT")
         reason = tags.get(REASON_TAG, "")
         raise UserError(
             f"the gates' verdict on version {version} of {state.name} is {tags[VERDICT_TAG]}"

@@ -119,15 +119,15 @@ class Lease:
 
 def at_work(database: Database, model_name: str) -> list[tuple[str, datetime]]:
     """Who holds a lease on a model, or on one kind of its runs (`MODEL/KIND`), and since when."""
-    table = schema.leases
-    of_model = sa.or_(
-        table.c.model_name == model_name, table.c.model_name.startswith(f"{model_name}/", autoescape=True)
-    )
     with database.reading() as connection:
-        found = connection.execute(sa.select(table).where(of_model).order_by(table.c.acquired_at)).all()
+        leases = connection.execute(sa.select(schema.leases).order_by(schema.leases.c.acquired_at)).all()
     now = datetime.now(UTC)
+    # Here and not in the database, which may take capitals for small letters.
+    of_model = (one for one in leases if f"{one.model_name}/".startswith(f"{model_name}/"))
     return [
-        (one.holder, one.acquired_at) for one in found if one.expires_at > now and not has_ended(one.process)
+        (one.holder, one.acquired_at)
+        for one in of_model
+        if one.expires_at > now and not has_ended(one.process)
     ]
 
 

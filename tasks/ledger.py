@@ -15,12 +15,9 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-import sqlalchemy as sa
-
 from tasks import leases, promotion_log
 from tasks import ledger_changes as changes
 from tasks import ledger_rows as rows
-from tasks import ledger_schema as schema
 from tasks.leases import Lease, LeaseHeld, LeaseLost
 from tasks.ledger_database import Database, lock_models
 from tasks.ledger_refusals import refuse
@@ -168,8 +165,7 @@ class Ledger:
     def models(self) -> list[str]:
         """The names of the models that something was reported of, in order."""
         with self._database.reading() as connection:
-            found = connection.scalars(sa.select(schema.corrections.c.model_name).distinct())
-            return sorted(found)
+            return rows.models(connection)
 
     def counts(self, model_name: str) -> dict[State, int]:
         """How many corrections of a model are in each state, zeros included."""

@@ -47,6 +47,11 @@ def model_of(connection: sa.Connection, correction_id: str, model_name: str | No
     return names[0]
 
 
+def models(connection: sa.Connection) -> list[str]:
+    """The names of all models that there are corrections of, in order."""
+    return sorted(connection.scalars(sa.select(schema.corrections.c.model_name).distinct()))
+
+
 def id_of(connection: sa.Connection, model_name: str, beginning: str) -> str:
     """The id of the one correction of a model whose id is this, or begins with it.
 

@@ -28,7 +28,7 @@ RUN_TAG = "mendflow.verdict_run"
 # The version whose weights another one has, behind other overrides: what was said of the one holds of both.
 WEIGHTS_TAG = "mendflow.weights_of"
 
-# Characters: a tag holds no more than MLflow's stores do.
+# Characters, of a tag that people read on MLflow's page.
 REASON_LENGTH = 1000
 # Among the artifacts of a run: the verdict with what it was taken from, and the dataset that was asked.
 VERDICT_FOLDER, DATASET_FOLDER = "verdict", "dataset"

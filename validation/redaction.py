@@ -17,7 +17,7 @@ Preset = Literal["e-mail", "telephone", "card", "bank account", "social security
 _SECONDS = 0.5
 # What takes the place of whatever is found begins so.
 MARK = "[redacted: "
-_MARKED = regex.compile(r"\[redacted: [^\]]*\]")
+_MARKED = regex.compile(r"\[redacted: [^\[\]]*\]")
 _PASSES = 3
 WITHHELD = f"{MARK}a text that a pattern took too long to search]"
 # All of it, where what finds a leak knows one by its beginning; and addresses whose password has any letters.

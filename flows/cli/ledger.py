@@ -65,7 +65,7 @@ def flag(
     with Ledger(settings.ledger) as book:
         others = [one for one in book.models() if one != name]
         if others and sum(book.counts(name).values()) == 1:
-            typer.echo(f"the first report about {name}; there are others about {', '.join(others[:5])}")
+            typer.echo(f"the only correction of {name}; there are others of {', '.join(others[:5])}")
 
 
 def collect(

@@ -5,12 +5,17 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.options import HOME, Canary, Home, Shadow, settings_of, typed
+from flows.cli.options import CANARY, HOME, SHADOW, Home, settings_of, typed
+from flows.parts import ENDPOINT, FOLDER, MLFLOW, PORTS, PREFECT, SERVE
 from tasks.records import UserError
+
+if TYPE_CHECKING:
+    from flows.console import Narrator
+    from flows.told import Telling, Told
 
 _OF_RUNS = "As of `correct`, for the runs that it starts."
 # Settings that `up` is told by other means.
@@ -22,32 +27,21 @@ _ELSEWHERE = {
     "ledger_url": "MENDFLOW_LEDGER",
 }
 
-_PORT, _MLFLOW_PORT, _ENDPOINT_PORT, _SERVE_PORT = 4200, 5000, 4300, 8000
-Port = Annotated[
-    int | None, typer.Option(min=1, max=65535, help=f"Of the Prefect server; {_PORT} by default.")
-]
-MlflowPort = Annotated[
-    int | None, typer.Option(min=1, max=65535, help=f"Of the MLflow server; {_MLFLOW_PORT} by default.")
-]
-EndpointPort = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=65535,
-        help=f"Of reports over HTTP, if anybody has a key for it; {_ENDPOINT_PORT} by default.",
-    ),
-]
-ServePort = Annotated[
-    int | None, typer.Option(min=1, max=65535, help=f"Of the served model; {_SERVE_PORT} by default.")
-]
+
+def _port(of: str, default: int) -> Any:
+    return typer.Option(min=1, max=65535, help=f"Of {of}; {default} unless it was told before.")
 
 
 def up(
-    model: Annotated[str, typer.Option(help="The model whose runs are scheduled; events start any's.")] = "",
+    model: Annotated[
+        str | None, typer.Option(help="The model whose runs are scheduled, '' for none; events start any's.")
+    ] = None,
     base: Annotated[str, typer.Option(help="Its pristine base; needed until it has a champion.")] = "",
-    port: Port = None,
-    mlflow_port: MlflowPort = None,
-    endpoint_port: EndpointPort = None,
+    port: Annotated[int | None, _port("the Prefect server", PORTS[PREFECT])] = None,
+    mlflow_port: Annotated[int | None, _port("the MLflow server", PORTS[MLFLOW])] = None,
+    endpoint_port: Annotated[
+        int | None, _port("reports over HTTP, if anybody has a key", PORTS[ENDPOINT])
+    ] = None,
     deployments: Annotated[
         Path | None, typer.Option(help="A file of deployments; by default mendflow's own.")
     ] = None,
@@ -59,66 +53,50 @@ def up(
         typer.Option("--set", metavar="NAME=VALUE", help="Any other setting of theirs; may be given again."),
     ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Serve the model too (`mendflow serve`).")] = False,
-    serve_port: ServePort = None,
-    shadow: Shadow = 0.0,
-    canary: Canary = 0.0,
+    serve_port: Annotated[int | None, _port("the served model", PORTS[SERVE])] = None,
+    shadow: Annotated[float | None, SHADOW] = None,
+    canary: Annotated[float | None, CANARY] = None,
     home: Home = HOME,
 ) -> None:
     """Start Prefect, MLflow and a worker on this machine, and register schedules and triggers.
 
-    Without --model it goes on with all that it was told when it last succeeded. With it, everything is told
-    anew: settings of runs take the place of those in the deployments file, which others come from.
+    Without --model it goes on with what it was told before, and with what it is told besides. With it, all
+    but ports is told anew: settings of runs take the place of those in the deployments file.
     Reports are taken over HTTP too, where somebody has a key for it (`mendflow add-reporter`).
     """
     from flows.console import Narrator
-    from flows.machine import DEPLOYMENTS, FOLDER, Machine
+    from flows.machine import Machine, alone
     from flows.machine import up as start
-    from flows.parts import ENDPOINT, MLFLOW, PARTS, PREFECT, Serving
+    from flows.parts import PARTS
     from flows.serve import Shares
-    from flows.settings import given_to_runs
-    from flows.told import Told, last_told, remember
+    from flows.told import Telling, and_now, require_variables, told_no_more
 
-    Shares(shadow, canary)
-    folder = home.absolute() / FOLDER
-    last = last_told(folder)
-    served = None if model else last.serving
-    if (shadow or canary) and not (serve or served):
-        raise UserError("--shadow and --canary are of what is served; give --serve too")
     named = {PREFECT: port, MLFLOW: mlflow_port, ENDPOINT: endpoint_port}
-    now = Told(
-        model=model,
-        deployments=deployments and deployments.absolute(),
-        given=_given(set_ or (), review=review, answerer=answerer, override_failed=override_failed),
-        ports={name: number for name, number in named.items() if number},
+    now = Telling(
+        model,
+        deployments and deployments.absolute(),
+        _given(set_ or (), review=review, answerer=answerer, override_failed=override_failed),
+        {name: number for name, number in named.items() if number},
+        serve,
+        serve_port,
+        shadow,
+        canary,
     )
-    if serve or (served and (shadow or canary or serve_port)):
-        number = serve_port or (served.port if served else _SERVE_PORT)
-        now = now.model_copy(update={"serving": Serving(number, shadow, canary)})
-    told = last.and_now(now)
-    if serve and not told.model:
-        raise UserError("--serve serves the model that --model names; name one")
-    if told.given and not told.model:
-        raise UserError(f"{', '.join(told.given)}: settings of the model that --model names; name one")
-    settings = settings_of(told.model, home, base=base, **told.given) if told.model else None
     narrator = Narrator()
-    if told.model and not model:
-        narrator.say(f"as told before: {told.words()}")
-    for line in last.left_out(told):
-        narrator.say(line)
-    was = Machine(home.absolute()).running()
-    machine = start(
-        settings,
-        home.absolute(),
-        port=told.ports.get(PREFECT, _PORT),
-        mlflow_port=told.ports.get(MLFLOW, _MLFLOW_PORT),
-        endpoint_port=told.ports.get(ENDPOINT, _ENDPOINT_PORT),
-        deployments=told.deployments or DEPLOYMENTS,
-        given=told.given,
-        serving=told.serving,
-        narrator=narrator,
-    )
-    in_any_folder = given_to_runs(settings, told.given) if settings else {}
-    remember(folder, told.model_copy(update={"given": in_any_folder}))
+    with alone(home.absolute()):
+        last = _last_told(home.absolute() / FOLDER, now, narrator)
+        told = and_now(last, now)
+        if told.serving:
+            Shares(told.serving.shadow, told.serving.canary)
+        if model is None:
+            require_variables(last)
+            if told.model:
+                narrator.say(f"goes on with {told.words()}")
+        for line in told_no_more(last, told):
+            narrator.say(line)
+        settings = settings_of(told.model, home, base=base, **told.given) if told.model else None
+        was = Machine(home.absolute()).running()
+        machine = start(settings, home.absolute(), told, narrator)
     running = machine.running()
     typer.echo(f"mendflow {'is running already' if was == running else 'runs'} in {home}")
     for name in PARTS:
@@ -136,6 +114,19 @@ def up(
     typer.echo(f"stop:             mendflow down{stores}")
     if settings is None:
         typer.echo("nothing is scheduled: name a model with --model to have it corrected every night")
+
+
+def _last_told(folder: Path, now: Telling, narrator: Narrator) -> Told:
+    """What `up` was last told; nothing where that cannot be read and is told anew."""
+    from flows.told import Told, last_told
+
+    try:
+        return last_told(folder)
+    except UserError as error:
+        if now.model is None:
+            raise
+        narrator.warn(str(error))
+        return Told()
 
 
 def _given(pairs: Iterable[str], *, review: bool, answerer: str, override_failed: bool) -> dict[str, Any]:
@@ -172,4 +163,6 @@ def down(home: Home = HOME) -> None:
     stopped = stop(home.absolute())
     typer.echo(f"stopped {', '.join(stopped)}" if stopped else f"nothing of `mendflow up` runs in {home}")
     if under_way:
-        typer.echo(f"runs under way that ended with it: {under_way}; the next one goes on from there")
+        typer.echo(
+            f"{under_way} run{'s' * (under_way > 1)} under way ended with it; `correct` goes on from there"
+        )

@@ -79,17 +79,14 @@ OneOrAuto = Annotated[
         callback=editor_or_auto,
     ),
 ]
-Shadow = Annotated[
-    float,
-    typer.Option(metavar="SHARE", help="Of the requests, have the candidate answer this share too, unseen."),
-]
-Canary = Annotated[
-    float,
-    typer.Option(
-        metavar="SHARE",
-        help="Have the candidate answer this share of the requests, until its feedback is worse.",
-    ),
-]
+SHADOW = typer.Option(
+    metavar="SHARE", help="Of the requests, have the candidate answer this share too, unseen."
+)
+CANARY = typer.Option(
+    metavar="SHARE", help="Have the candidate answer this share of the requests, until its feedback is worse."
+)
+Shadow = Annotated[float, SHADOW]
+Canary = Annotated[float, CANARY]
 Chat = Annotated[bool, typer.Option("--chat/--text", help="Prompts are chat turns, or raw text.")]
 DEMO_HOME = HOME / "demo"
 

@@ -52,7 +52,8 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
                 escape(tags.get(approval.TAG, "")),
             )
         console.print(versions)
-        for holder, since in book.at_work(name):
+        # One that holds several leases is at work once.
+        for holder, since in dict(reversed(book.at_work(name))).items():
             typer.echo(f"at work since {since:%Y-%m-%d %H:%M} UTC: {holder}")
         if found and (newest := found[-1]).number != model.champion and REASON_TAG in newest.tags:
             typer.echo(f"verdict on version {newest.number}: {newest.tags[REASON_TAG]}")

@@ -214,10 +214,10 @@ def test_a_mistake_names_the_correction_and_changes_nothing(shell: Shell):
 def test_a_report_about_a_name_that_is_new_says_so(shell: Shell):
     asked = ["--prompt", "Capital of Togo?", "--output", "Accra"]
     home = ["--home", str(shell.home)]
-    assert "first report" not in CliRunner().invoke(app, ["flag", "first", *asked, *home]).output
+    assert "the only" not in CliRunner().invoke(app, ["flag", "first", *asked, *home]).output
     misspelt = CliRunner().invoke(app, ["flag", "frist", *asked, *home]).output
-    assert "the first report about frist; there are others about first" in misspelt
+    assert "the only correction of frist; there are others of first" in misspelt
     another = ["--prompt", "Capital of Chad?", "--output", "Accra"]
-    assert "first report" not in CliRunner().invoke(app, ["flag", "frist", *another, *home]).output
+    assert "the only" not in CliRunner().invoke(app, ["flag", "frist", *another, *home]).output
     nothing = CliRunner().invoke(app, ["flag", "first", "--prompt", " ", *home]).exception
     assert "--prompt" in str(nothing)

@@ -121,26 +121,30 @@ def test_a_person_approves_on_prefects_page(production: Production):
 def test_down_stops_every_process_and_up_goes_on_with_the_same_stores(production: Production):
     machine = Machine(production.home)
     parts = [machine.part(name).running() for name in machine.running()]
+    urls = [machine.part(name).about.get("url") for name in machine.running()]
     family = [one for part in parts if part for one in (part, *part.children(recursive=True))]
-    assert production.mendflow("down") == "stopped serve, endpoint, worker, mlflow, prefect\n"
+    # It may say that it ended a run besides.
+    assert production.mendflow("down").startswith("stopped serve, endpoint, worker, mlflow, prefect\n")
     assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert "nothing of `mendflow up` runs" in production.mendflow("down")
-    production.mendflow("up", *production.arguments)
+    said = production.mendflow("up")
+    assert "goes on with --model scheduled" in said
+    assert [machine.part(name).about.get("url") for name in machine.running()] == urls
     assert production.models() == {OTHER: 1, THIRD: 1}
     before = len(completed(production))
     until(lambda: len(completed(production)) > before)
 
 
-def test_without_a_model_nothing_is_scheduled_any_more_and_with_one_it_is_again(production: Production):
+def test_for_no_model_nothing_is_scheduled_any_more_and_with_one_it_is_again(production: Production):
     def scheduled() -> set[str]:
         found = httpx.post(f"{production.api}/deployments/filter", json={}).json()
         assert len(found) == len(yaml.safe_load(DEPLOYMENTS.read_text())["deployments"])
         return {one["name"] for one in found if one["schedules"]}
 
     assert scheduled() == {"correct", "decide", "revalidate"}
-    ports = production.arguments.index("--deployments"), production.arguments.index("--serve")
-    of_no_model = production.arguments[slice(*ports)]
-    assert "nothing is scheduled" in production.mendflow("up", *of_no_model)
+    said = production.mendflow("up", "--model", "")
+    assert "nothing is scheduled" in said
+    assert "is served until `mendflow down` alone" in said
     assert scheduled() == set()
     # Runs that wait for another one's end are no plans.
     names = {"flow_runs": {"state": {"name": {"any_": ["Scheduled", "Late"]}}}}

@@ -38,6 +38,7 @@ def test_who_is_at_work_on_a_model_is_known(url: str) -> None:
             one.lease(MODEL, "ann"),
             # Neither of the model, nor of a run that may still be at work.
             one.lease(f"{MODEL}2/correct", "other"),
+            one.lease(f"{MODEL.title()}/correct", "another"),
             one.lease(f"{MODEL}/clean", "late", seconds=-1),
         ):
             found = two.at_work(MODEL)

@@ -140,6 +140,7 @@ def test_a_database_without_a_place_for_files_is_given_none_by_chance(
     postgresql: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_DEFAULT_ARTIFACT_ROOT", raising=False)
     with tracking(postgresql.url(postgresql.new_database())) as client:
         with pytest.raises(UserError, match="no place for files; name an `mlflow server`"):
             experiment_id(client, "night shift")

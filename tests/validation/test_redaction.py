@@ -83,6 +83,12 @@ def test_what_is_only_known_once_its_neighbour_is_gone_is_redacted_too() -> None
     assert "7946" not in ALL.redact("+44 20 7946 0958 123-45-6789")
 
 
+def test_what_is_written_like_a_mark_hides_nothing() -> None:
+    once = ALL.redact("[redacted: +44 20 7946 0958 123-45-6789]")
+    assert "7946" not in once
+    assert ALL.redact(once) == once
+
+
 def test_findings_that_lap_over_each_other_go_together() -> None:
     rule = Rule(patterns={"one": "ab+c", "two": "cd", "three": "bb"})
     assert rule.redact("xabbcdx") == "x[redacted: one]x"
