@@ -142,7 +142,7 @@ def test_for_no_model_nothing_is_scheduled_any_more_and_with_one_it_is_again(pro
         return {one["name"] for one in found if one["schedules"]}
 
     assert scheduled() == {"correct", "decide", "revalidate"}
-    said = production.mendflow("up", "--model", "")
+    said = " ".join(production.mendflow("up", "--model", "").split())
     assert "nothing is scheduled" in said
     assert "is served until `mendflow down` alone" in said
     assert scheduled() == set()
