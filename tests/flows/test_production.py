@@ -144,7 +144,7 @@ def test_for_no_model_nothing_is_scheduled_any_more_and_with_one_it_is_again(pro
     assert scheduled() == {"correct", "decide", "revalidate"}
     said = " ".join(production.mendflow("up", "--model", "").split())
     assert "nothing is scheduled" in said
-    assert "is served until `mendflow down` alone" in said
+    assert "scheduled is served until `mendflow down`, and then no more" in said
     assert scheduled() == set()
     # Runs that wait for another one's end are no plans.
     names = {"flow_runs": {"state": {"name": {"any_": ["Scheduled", "Late"]}}}}
