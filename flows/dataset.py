@@ -60,7 +60,7 @@ def build_dataset(
     ask = _asking(champion, check, progress)
     built = build(
         corrections,
-        [_as_answered_by(champion, record) for record in traffic],
+        [_as_answered_by(champion, record, check) for record in traffic],
         folder / "built",
         seed=settings.seed,
         held_out=settings.held_out,
@@ -148,15 +148,19 @@ def _gate_rows(settings: CorrectSettings) -> int:
     return gate.minimum_n if gate else 0
 
 
-def _as_answered_by(champion: Champion, record: TrafficRecord) -> TrafficRecord:
-    """The record without an answer that is another version's, or may be: the champion is asked for its own.
+def _as_answered_by(champion: Champion, record: TrafficRecord, check: PromptCheck) -> TrafficRecord:
+    """The record without an answer that the champion would not give the gates: it is asked for that.
 
-    What was confirmed to be right is so whoever said it.
+    So it is with another version's, or what may be; with what was drawn by lot; and with what was cut short,
+    or is longer than the gates let an answer be. What was confirmed to be right is so whoever said it, and so
+    is a whole answer whose beginning was.
     """
-    if record.model_version == champion.version:
+    if record.model_version != champion.version or not record.greedy:
+        gold = record.gold or (record.output if record.confirmed else None)
+        return record.model_copy(update={"output": "", "gold": gold})
+    if record.whole and check.tokens(record.output) <= GATE_TOKENS:
         return record
-    gold = record.gold or (record.output if record.confirmed else None)
-    return record.model_copy(update={"output": "", "gold": gold})
+    return record.model_copy(update={"output": ""})
 
 
 def _askable_rows(

@@ -31,6 +31,7 @@ MODEL_TAG = "mendflow.model"
 VERSION_TAG = "mendflow.version"
 STATE_TAG = "mendflow.state"
 CHAT_ATTRIBUTE = "chat"
+LIMIT_ATTRIBUTE, END_ATTRIBUTE = "max_new_tokens", "finish_reason"
 SOURCE_PREFIX = "trace:"
 FEEDBACK_NAME = "correct"
 
@@ -84,6 +85,7 @@ def from_traces(
                         confirmed=bool(right),
                         gold=_expected(trace, expectation_name),
                         model_version=trace.info.tags.get(VERSION_TAG) or "",
+                        **_how_it_was_answered(trace),
                         source=source,
                     )
                     for one in found
@@ -183,6 +185,21 @@ def _exchanges(trace: Any) -> list[Exchange]:
     if not isinstance(chat, bool):
         return found
     return [replace(one, chat=chat) if one.chat is None else one for one in found]
+
+
+def _how_it_was_answered(trace: Any) -> dict[str, bool]:
+    """Whether greedily, and to its natural end; where the trace does not show it, the end is in doubt.
+
+    What has no reason for its end (`tasks.traffic.ask`) was answered greedily, and told how long it may be.
+    """
+    from tasks.models import SERVING_DEFAULTS
+
+    shown = next(span for span in trace.data.spans if span.parent_id is None).attributes
+    limit, ended = shown.get(LIMIT_ATTRIBUTE), shown.get(END_ATTRIBUTE)
+    if ended is None:
+        whole = isinstance(limit, int) and limit >= SERVING_DEFAULTS[LIMIT_ATTRIBUTE]
+        return {"greedy": True, "whole": whole}
+    return {"greedy": shown.get("temperature") == 0, "whole": ended == "stop"}
 
 
 def _report(

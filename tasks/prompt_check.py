@@ -46,6 +46,11 @@ class PromptCheck:
         """Whether the model has a chat template."""
         return bool(self.tokenizer.chat_template)
 
+    def tokens(self, answer: str) -> int:
+        """How many tokens a text is."""
+        with quiet():
+            return len(self.tokenizer(answer, add_special_tokens=False)["input_ids"])
+
     def fault(self, prompt: str, answer: str = "", *, chat: bool) -> str:
         """Why the model cannot be asked the prompt and give the answer, with the remedy; empty if it can."""
         if chat and not self.takes_chat:

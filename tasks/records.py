@@ -104,6 +104,8 @@ class TrafficRecord(BaseModel):
     confirmed: bool = Field(default=False, description="a user or a check said the answer was right")
     gold: str | None = Field(default=None, description="what a right answer has to say, if a user told")
     model_version: str = Field(default="", description="the version that answered, if it is known")
+    greedy: bool = Field(default=True, description="no answer was drawn by lot")
+    whole: bool = Field(default=True, description="the answer came to its natural end")
     source: str = ""
 
 

@@ -94,22 +94,27 @@ def test_the_dataset_holds_only_the_champions_own_answers_in_each_rows_rendering
         TrafficRecord(prompt="Where is Peru?", output="Said by another", model_version="2"),
         TrafficRecord(prompt="Where is Japan?", output="Said by the champion", model_version="3"),
         TrafficRecord(prompt=LONG + "!", output="Said by a larger model", model_version="2"),
+        TrafficRecord(
+            prompt="Where is Cuba?", output="By lot", model_version="3", greedy=False, confirmed=True
+        ),
+        TrafficRecord(
+            prompt="Where is Mali?", output="Said in p", model_version="3", whole=False, confirmed=True
+        ),
+        TrafficRecord(prompt="Where is Oman?", output="Said at length. " * 48, model_version="3"),
     ]
     dataset, _ = build_dataset.fn(settings, ledger, champion, traffic, tmp_path / "run", silent)
     rows = dataset.locality.set_index("prompt")
     model, tokenizer = load(champion.folder)
-    for prompt, chat in [("Where is Egypt?", True), ("Where is Peru?", True), ("The yen is used in", False)]:
+    asked = [(f"Where is {place}?", True) for place in ("Egypt", "Peru", "Cuba", "Mali", "Oman")]
+    for prompt, chat in [*asked, ("The yen is used in", False)]:
         (answer,) = generate_greedy(model, tokenizer, [prompt], chat=chat, max_new_tokens=GATE_TOKENS)
         assert rows.loc[prompt, "reference"] == answer
         assert rows.loc[prompt, "chat"] == chat
     assert rows.loc["Where is Japan?", "reference"] == "Said by the champion"
-    assert rows.loc["Where is Egypt?", "gold"] == "Said by who knows whom"
-    assert sorted(rows.index) == [
-        "The yen is used in",
-        "Where is Egypt?",
-        "Where is Japan?",
-        "Where is Peru?",
-    ]
+    gold = {"Where is Egypt?": "Said by who knows whom", "Where is Cuba?": "By lot"}
+    assert rows["gold"].dropna().to_dict() == gold
+    assert set(rows.index) == {"Where is Japan?", *(prompt for prompt, _ in asked), "The yen is used in"}
+    assert rows.loc["Where is Mali?", "confirmed"]
     phrasings = [
         text for column in ("equivalents", "held_out") for row in dataset.edits[column] for text in row
     ]

@@ -89,8 +89,12 @@ def test_a_flagged_trace_is_a_report_and_every_other_is_traffic(traffic: Traffic
     assert (report.source, report.reporter) == (f"trace:{wrong}", "ann")
     assert (report.model_name, report.model_version, report.chat) == (MODEL, "3", True)
     assert collected.traffic == [
-        TrafficRecord(prompt="Capital of Egypt?", output="Cairo.", confirmed=True, source=f"trace:{right}"),
-        TrafficRecord(prompt="Capital of Chad?", output="N'Djamena.", source=f"trace:{unjudged}"),
+        TrafficRecord(
+            prompt="Capital of Egypt?", output="Cairo.", confirmed=True, whole=False, source=f"trace:{right}"
+        ),
+        TrafficRecord(
+            prompt="Capital of Chad?", output="N'Djamena.", whole=False, source=f"trace:{unjudged}"
+        ),
     ]
     assert collected.rejected == []
     assert traffic.collect() == collected
@@ -121,6 +125,26 @@ def test_the_latest_valid_judgement_counts(traffic: Traffic) -> None:
     }
     assert {report.prompt: report.desired_output for report in collected.reports}["q4"] == "second"
     assert {record.prompt: record.confirmed for record in collected.traffic} == {"q0": True, "q2": True}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "greedy", "whole"),
+    [
+        ({"max_new_tokens": 48}, True, True),
+        ({"max_new_tokens": 24}, True, False),
+        ({"max_new_tokens": 24, "temperature": 0.0, "finish_reason": "stop"}, True, True),
+        ({"max_new_tokens": 900, "temperature": 0.0, "finish_reason": "length"}, True, False),
+        ({"max_new_tokens": 900, "temperature": 0.7, "finish_reason": "stop"}, False, True),
+        ({}, True, False),
+    ],
+)
+def test_how_an_answer_was_given_is_read_off_its_trace(
+    traffic: Traffic, attributes: dict[str, Any], greedy: bool, whole: bool
+) -> None:
+    root = traffic.client.start_trace("answer", inputs={"prompt": "q"}, experiment_id=traffic.experiment_id)
+    traffic.client.end_trace(root.trace_id, outputs="a", attributes=attributes)
+    (record,) = traffic.collect().traffic
+    assert (record.greedy, record.whole) == (greedy, whole)
 
 
 def test_traces_still_on_their_way_are_waited_for(traffic: Traffic, monkeypatch: pytest.MonkeyPatch) -> None:
