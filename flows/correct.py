@@ -94,7 +94,8 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
             close_already_correct(settings, ledger, champion, progress)
         narrator.say(
             f"{len(collected.reports)} reports collected, {len(ledger.corrections(name, State.ACCEPTED))} "
-            f"corrections to make, {len(collected.traffic)} other requests"
+            f"corrections to make, {len(collected.traffic)} other requests, "
+            f"{sum(one.confirmed for one in collected.traffic)} of them said to be right"
         )
         if settings.review_queue:
             ask_reviewers(settings, ledger, kinds=(Kind.ANSWER, Kind.CHOOSE))

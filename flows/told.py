@@ -37,8 +37,9 @@ class Told(BaseModel):
         told += [f"{name}: {value}" for name, value in self.given.items()]
         told += [f"{name} on port {port}" for name, port in self.ports.items()]
         if self.serving:
-            shares = f"{self.serving.shadow:g} in shadow, {self.serving.canary:g} as canary"
-            told.append(f"served on port {self.serving.port} ({shares})")
+            told.append(f"served on port {self.serving.port}")
+            told += [f"{self.serving.shadow:g} in shadow"] if self.serving.shadow else []
+            told += [f"{self.serving.canary:g} as canary"] if self.serving.canary else []
         return ", ".join(told)
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from flows.cli.options import HOME, Chat, Home, LedgerUrl, Name, Tracking, Who, Why, settings_of, typed, user
 from flows.machine import use_running_server
+from flows.parts import FOLDER
 from tasks.records import Correction, State, UserError
 
 Id = Annotated[
@@ -63,9 +64,19 @@ def flag(
     )
     typer.echo(_told(correction))
     with Ledger(settings.ledger) as book:
-        others = [one for one in book.models() if one != name]
-        if others and sum(book.counts(name).values()) == 1:
-            typer.echo(f"the only correction of {name}; there are others of {', '.join(others[:5])}")
+        others = {*book.models(), _told_of(home)} - {name, ""}
+        if others and name != _told_of(home) and sum(book.counts(name).values()) == 1:
+            typer.echo(f"the only correction of {name}; other models are {', '.join(sorted(others)[:5])}")
+
+
+def _told_of(home: Path) -> str:
+    """The model that `mendflow up` was told of; empty if none, or if that cannot be read."""
+    from flows.told import last_told
+
+    try:
+        return last_told(home.absolute() / FOLDER).model
+    except UserError:
+        return ""
 
 
 def collect(

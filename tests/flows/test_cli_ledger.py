@@ -8,7 +8,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from flows.parts import FOLDER
 from flows.settings import HOME, CorrectSettings
+from flows.told import Told, remember
 from tasks.ledger import Ledger
 from tasks.records import State, UserError, correction_id
 from tasks.registry import RegisteredModel, Version
@@ -216,8 +218,16 @@ def test_a_report_about_a_name_that_is_new_says_so(shell: Shell):
     home = ["--home", str(shell.home)]
     assert "the only" not in CliRunner().invoke(app, ["flag", "first", *asked, *home]).output
     misspelt = CliRunner().invoke(app, ["flag", "frist", *asked, *home]).output
-    assert "the only correction of frist; there are others of first" in misspelt
+    assert "the only correction of frist; other models are first" in misspelt
     another = ["--prompt", "Capital of Chad?", "--output", "Accra"]
     assert "the only" not in CliRunner().invoke(app, ["flag", "frist", *another, *home]).output
+    # Nor is the model in doubt that `up` was told of, whichever was reported first.
+    (shell.home / FOLDER).mkdir()
+    remember(shell.home / FOLDER, Told(model="told"))
+    assert "the only" not in CliRunner().invoke(app, ["flag", "told", *asked, *home]).output
+    assert (
+        "other models are first, frist, told"
+        in CliRunner().invoke(app, ["flag", "tolt", *asked, *home]).output
+    )
     nothing = CliRunner().invoke(app, ["flag", "first", "--prompt", " ", *home]).exception
     assert "--prompt" in str(nothing)
