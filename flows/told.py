@@ -140,11 +140,18 @@ def last_told(folder: Path) -> Told:
         return Told.model_validate_json(file.read_text())
     except FileNotFoundError:
         return Told()
-    except (OSError, ValidationError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{file} does not say what `mendflow up` was last told ({type(error).__name__}); name --model, "
-            "and all else that it is to be told"
-        ) from error
+    except ValidationError as error:
+        unusable = ", ".join(".".join(map(str, fault["loc"])) or fault["msg"] for fault in error.errors())
+        raise _unreadable(file, unusable) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(file, type(error).__name__) from error
+
+
+def _unreadable(file: Path, why: str) -> UserError:
+    return UserError(
+        f"{file} does not say what `mendflow up` was last told ({why}); name --model, and all else that it "
+        "is to be told"
+    )
 
 
 def remember(folder: Path, told: Told) -> None:

@@ -190,10 +190,20 @@ def rollback(
     settings = _ready(name, home, tracking, ledger)
     from flows.promote import rollback as rollback_flow
 
+    before = registered(settings, named=bool(tracking)).champion
     number = rollback_flow(settings, who or user(), why)
-    typer.echo(f"champion of {name} is version {number}")
+    if before is None or before == number:
+        # A rollback that was interrupted had moved the alias already.
+        was, other = "", "the other version"
+    else:
+        way = "forward again" if int(number) > int(before) else "back"
+        was, other = f", {way} from {before}", f"version {before}"
+    typer.echo(f"champion of {name} is version {number}{was}")
     again = f"mendflow rollback {shlex.quote(name)}{typed(home, tracking=tracking, ledger=ledger)}"
-    typer.echo(f"corrections that it does not hold are retired now; `{again}` brings the other version back")
+    typer.echo(
+        f"corrections that it holds are active now, and those that it does not are retired; `{again}` brings "
+        f"{other} back"
+    )
 
 
 def registered(settings: CorrectSettings, *, named: bool) -> RegisteredModel:

@@ -90,10 +90,13 @@ def test_a_hint_names_the_stores_that_the_user_named(
         opened.transition(mali, State.ACTIVE, "held", model_name=MODEL)
     assert f"`mendflow correct my-model {of_book}" in shell("retire", mali, "--why", "wrong", *book)
     monkeypatch.setattr("flows.cli.versions.prepare_prefect", lambda _: None)
-    there = RegisteredModel("my-model", versions=(Version("1", (), {}, "", 0),))
+    there = RegisteredModel("my-model", {"champion": "9"}, (Version("9", ("champion",), {}, "", 0),))
     monkeypatch.setattr("flows.cli.versions.registered", lambda *_, **__: there)
-    monkeypatch.setattr("flows.promote.rollback", lambda *_: "1")
-    assert f"`mendflow rollback my-model {both}" in shell("rollback", "--tracking", mlflow_store, *book)
+    for number, moved in (("8", ", back from 9"), ("10", ", forward again from 9"), ("9", "")):
+        monkeypatch.setattr("flows.promote.rollback", lambda *_, number=number: number)
+        said = shell("rollback", "--tracking", mlflow_store, *book)
+        assert f"champion of my-model is version {number}{moved} corrections" in said
+        assert f"`mendflow rollback my-model {both}" in said
 
 
 def test_a_command_about_a_model_reaches_its_stores_and_tells_no_password():

@@ -81,10 +81,19 @@ def test_what_is_told_of_no_model_is_refused(now: Telling, why: str):
         and_now(REVIEWED, now)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"model": 1}', b'{"modle": "m"}'])
-def test_what_cannot_be_read_is_not_taken_for_nothing(tmp_path: Path, content: bytes):
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "Invalid JSON"),
+        (b"[]", "object"),
+        (b"\xff", "UnicodeDecodeError"),
+        (b'{"model": 1}', r"\(model\)"),
+        (b'{"modle": "m", "serving": {"prot": 1}}', "modle"),
+    ],
+)
+def test_what_cannot_be_read_is_not_taken_for_nothing(tmp_path: Path, content: bytes, why: str):
     (tmp_path / TOLD_FILE).write_bytes(content)
-    with pytest.raises(UserError, match=r"told.json does not say what .* name --model"):
+    with pytest.raises(UserError, match=rf"told.json does not say what .*{why}.* name --model"):
         last_told(tmp_path)
 
 
