@@ -49,7 +49,7 @@ class PatcherConfig(JointConfig):
     Attributes:
         contexts: phrasings of each request that a step looks at besides its prompt: equivalents, prompts
             behind prefixes.
-        fire, silence: what a neuron's input is solved to be at its subject, and everywhere else minus this.
+        fire, silence: what a neuron's input is at its subject, and minus what it is solved to be elsewhere.
         sharpness: factor on that input, for the activation function to be as good as open or shut.
     """
 
@@ -57,7 +57,7 @@ class PatcherConfig(JointConfig):
     steps: int = 16
     rate: float = 2.5
     contexts: int = 2
-    fire: float = 1.0
+    fire: float = 0.75
     silence: float = 0.8
     sharpness: float = 20.0
 
@@ -121,13 +121,13 @@ class Patcher(SubjectEditor):
         weights = 1 / (torch.bincount(owners)[owners] * count).double()
         sums = keys.new_zeros(count, keys.shape[1]).index_add_(0, owners, weights[:, None] * keys)
         moment = regulariser(moment + keys.T @ (weights[:, None] * keys), config.damping).matrix
-        # Least squares: `fire` at a subject's own keys, -`silence` at all else; and one everywhere.
         mean = mean + sums.sum(0)
-        wanted = (config.fire + config.silence) * sums - config.silence * mean
-        solved = torch.linalg.solve(moment, torch.cat([wanted, mean[None]]).T).T
+        # By least squares, what is 1 at a subject and 0 at all else, and what is 1 everywhere.
+        solved = torch.linalg.solve(moment, torch.cat([sums, mean[None]]).T).T
+        own, everywhere = solved[:-1], solved[-1]
         device = device_of(job.model)
-        reads = (config.sharpness * solved[:-1]).float().to(device)
-        opens = solved[-1:].expand(count, -1).float().to(device)
+        reads = (config.sharpness * _reading(own, everywhere, sums * count, config)).float().to(device)
+        opens = everywhere.expand(count, -1).float().to(device)
         says = torch.zeros(count, mlp.output.d_out, device=device, requires_grad=True)
         return NewNeurons(mlp, reads, opens, says, reading.typical)
 
@@ -147,6 +147,23 @@ class Patcher(SubjectEditor):
             lambda active: _backward(job, known, active, config.enough),
             progress,
         )
+
+
+def _reading(own: Tensor, everywhere: Tensor, keys: Tensor, config: PatcherConfig) -> Tensor:
+    """What makes each neuron's input (neurons, d): `fire` at its own key, about minus `silence` at all else.
+
+    Least squares alone says less at a subject the more subjects there are; of a thousand, all would be shut.
+
+    Args:
+        own: what tells each subject from all else.
+        everywhere: (d,) what answers one at any key.
+        keys: (neurons, d) the mean key of each subject.
+        config: how much.
+    """
+    shut = config.silence * everywhere
+    # w = a u - shut, with a such that w . k = fire.
+    scale = (config.fire + keys @ shut) / (own * keys).sum(1)
+    return scale[:, None] * own - shut
 
 
 def _neurons(contexts: Sequence[Contexts]) -> Tensor:

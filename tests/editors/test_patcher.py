@@ -62,28 +62,54 @@ def test_the_edit_is_new_neurons_and_improves_what_was_asked(
     assert model.config.to_dict() == configuration
 
 
+def at_gates(loaded: Any, gate: str, neurons: int, prompt: str) -> torch.Tensor:
+    """What the gates of the new neurons say at a prompt: (tokens, neurons)."""
+    model, tokenizer = loaded
+    heard: list[torch.Tensor] = []
+    handle = model.get_submodule(gate).register_forward_hook(lambda _, __, out: heard.append(out[0]))
+    logits(model, tokenizer, prompt)
+    handle.remove()
+    return heard[0][:, -neurons:]
+
+
 def test_neurons_are_open_at_their_subjects_and_shut_elsewhere(loaded: Any, patcher: Patcher) -> None:
     model, tokenizer = loaded
     text = [prompt for prompt in PROMPTS if not any(s in prompt for s in ("Egypt", "Peru", "Japan"))]
     statistics = KeyStatistics.gather(model, tokenizer, patcher.modules(model), text)
     delta = Patcher(patcher.patch, statistics).edit(model, tokenizer, REQUESTS)
     gate = patcher.modules(model)[0].name
-
-    def said(prompt: str) -> torch.Tensor:
-        """What the gates of the new neurons say: (tokens, neurons)."""
-        heard: list[torch.Tensor] = []
-        handle = model.get_submodule(gate).register_forward_hook(lambda _, __, out: heard.append(out[0]))
-        logits(model, tokenizer, prompt)
-        handle.remove()
-        return heard[0][:, -len(REQUESTS) :]
-
     with applied(model, delta):
-        elsewhere = torch.cat([said(prompt) for prompt in text])
+        elsewhere = torch.cat([at_gates(loaded, gate, len(REQUESTS), prompt) for prompt in text])
         # The third request is raw text, and its subject is the token before the last.
-        japan = said("The currency used in Japan is")[:, 2]
+        japan = at_gates(loaded, gate, len(REQUESTS), "The currency used in Japan is")[:, 2]
     assert float((elsewhere > 0).float().mean()) < 0.1
     assert int(japan.argmax()) == len(japan) - 2
     assert float(japan.max()) > 0
+
+
+def test_each_of_more_subjects_than_a_layer_has_inputs_opens_its_neuron(
+    loaded: Any, patcher: Patcher
+) -> None:
+    model, tokenizer = loaded
+    modules = patcher.modules(model)
+    names = [
+        f"{first}{last}"
+        for first in "BDFGKLMNPRST"
+        for last in ("alon", "emir", "idor", "oran", "urim", "ysel")
+    ]
+    assert len(names) > modules[0].d_in
+    requests = [
+        EditRequest(name, f"The home of {name} is", " Peru", subject=name, chat=False) for name in names
+    ]
+    statistics = KeyStatistics.gather(model, tokenizer, modules, PROMPTS)
+    untold = Patcher(dataclasses.replace(patcher.patch, steps=0), statistics)
+    delta = untold.edit(model, tokenizer, requests)
+    with applied(model, delta):
+        own = [
+            float(at_gates(loaded, modules[0].name, len(names), f"The home of {name}")[-1, number])
+            for number, name in enumerate(names)
+        ]
+    assert sum(one > 0 for one in own) > 0.95 * len(names)
 
 
 def test_a_wider_model_is_saved_and_loaded_as_any_other(
