@@ -23,8 +23,8 @@ from editors.subject import Placed
 if TYPE_CHECKING:
     from transformers import DynamicCache, PreTrainedModel
 
-# About a thousand short prompts of a small model; those that come after are run whole.
-LIMIT = 2**30
+# About five thousand short prompts of a small model; those that come after are run whole.
+LIMIT = 2**32
 
 
 @dataclass(frozen=True)
