@@ -53,10 +53,9 @@ class PatcherConfig(JointConfig):
         sharpness: factor on that input, for the activation function to be as good as open or shut.
     """
 
-    value: ValueConfig = field(default_factory=lambda: ValueConfig(prefixes=4))
-    steps: int = 12
-    rate: float = 3.0
-    enough: float = 0.1
+    value: ValueConfig = field(default_factory=lambda: ValueConfig(prefixes=8))
+    steps: int = 16
+    rate: float = 2.5
     contexts: int = 2
     fire: float = 0.75
     silence: float = 0.8
