@@ -36,31 +36,32 @@ _MARKS = {
 class Narrator:
     """Tells the story of a run and keeps how long its stages took, in seconds, in order.
 
-    `going_on` is called whenever a stage says how far it is: a run keeps its lease by it. `redact` takes
-    out of what is said what others may not read.
+    `going_on` is called with a stage's name when it begins and whenever it says how far it is: a run keeps
+    its lease by it. `redact` takes out of what is said what others may not read.
     """
 
     def __init__(
         self,
         console: Console | None = None,
-        going_on: Callable[[], None] | None = None,
+        going_on: Callable[[str], None] | None = None,
         *,
         redact: Callable[[str], str] = str,
     ) -> None:
         self.console = console or Console(highlight=False)
-        self._going_on = going_on or (lambda: None)
+        self._going_on = going_on or (lambda _: None)
         self._redact = redact
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str, told: str) -> Iterator[ReportProgress]:
         """One stage with its progress; its time is added to what the stage took before."""
-        started, told = time.perf_counter(), escape(told)
+        self._going_on(told)
+        started, stage, told = time.perf_counter(), told, escape(told)
         shown = self._bar(told) if self.console.is_terminal else self._lines(told, started)
         with shown as show:
 
             def report(done: int, total: int, note: str = "") -> None:
-                self._going_on()
+                self._going_on(stage)
                 show(done, total, note)
 
             yield report

@@ -32,6 +32,7 @@ class Lease:
         self.model_name = model_name
         self.holder = holder
         self.seconds = seconds
+        self._doing = ""
         self._database = database
         self._token = uuid.uuid4().hex
         self.expires_at = self._take()
@@ -45,7 +46,9 @@ class Lease:
         expires_at = datetime.now(UTC) + timedelta(seconds=self.seconds if seconds is None else seconds)
         with self._database.writing() as connection:
             kept = connection.execute(
-                sa.update(schema.leases).where(*self._mine()).values(expires_at=expires_at)
+                sa.update(schema.leases)
+                .where(*self._mine())
+                .values(expires_at=expires_at, holder=self._told())
             )
         if not kept.rowcount:
             raise LeaseLost(
@@ -54,15 +57,19 @@ class Lease:
             )
         self.expires_at = expires_at
 
-    def keep(self) -> None:
+    def keep(self, doing: str = "") -> None:
         """Renew it where less than half of its time is left; to be called often in a long step.
+
+        What the run is `doing` is told to whoever asks what is at work (`at_work`).
 
         Raises:
             LeaseLost: another run has taken it.
             UserError: it has run out, and the database cannot be reached.
         """
         left = (self.expires_at - datetime.now(UTC)).total_seconds()
-        if left < self.seconds / 2:
+        news = bool(doing) and doing != self._doing
+        self._doing = doing or self._doing
+        if news or left < self.seconds / 2:
             try:
                 self.renew()
             except LeaseLost:
@@ -76,6 +83,9 @@ class Lease:
         """Give it back; nothing happens if another run has taken it."""
         with self._database.writing() as connection:
             connection.execute(sa.delete(schema.leases).where(*self._mine()))
+
+    def _told(self) -> str:
+        return f"{self.holder} ({self._doing})" if self._doing else self.holder
 
     def _mine(self) -> tuple[sa.ColumnElement[bool], ...]:
         return schema.leases.c.model_name == self.model_name, schema.leases.c.token == self._token

@@ -189,20 +189,19 @@ def rollback(
     """Put the previous champion back; again, and it goes forward."""
     settings = _ready(name, home, tracking, ledger)
     from flows.promote import rollback as rollback_flow
+    from tasks.ledger import Ledger
+    from tasks.promotion_log import ROLLBACK
 
-    before = registered(settings, named=bool(tracking)).champion
     number = rollback_flow(settings, who or user(), why)
-    if before is None or before == number:
-        # A rollback that was interrupted had moved the alias already.
-        was, other = "", "the other version"
-    else:
-        way = "forward again" if int(number) > int(before) else "back"
-        was, other = f", {way} from {before}", f"version {before}"
-    typer.echo(f"champion of {name} is version {number}{was}")
+    with Ledger(settings.ledger) as book:
+        rows = [row for row in book.promotion_log(name) if (row.action, row.to_version) == (ROLLBACK, number)]
+    left = str(rows[-1].from_version)
+    way = "forward again" if int(number) > int(left) else "back"
+    typer.echo(f"champion of {name} is version {number}, {way} from {left}")
     again = f"mendflow rollback {shlex.quote(name)}{typed(home, tracking=tracking, ledger=ledger)}"
     typer.echo(
         f"corrections that it holds are active now, and those that it does not are retired; `{again}` brings "
-        f"{other} back"
+        f"version {left} back"
     )
 
 

@@ -11,7 +11,8 @@ from flows.cli import app
 from flows.parts import FOLDER
 from flows.settings import HOME, CorrectSettings
 from flows.told import Told, remember
-from tasks.ledger import Ledger
+from tasks.ledger import Ledger, Phase
+from tasks.promotion_log import PROMOTE, ROLLBACK
 from tasks.records import State, UserError, correction_id
 from tasks.registry import RegisteredModel, Version
 
@@ -92,8 +93,17 @@ def test_a_hint_names_the_stores_that_the_user_named(
     monkeypatch.setattr("flows.cli.versions.prepare_prefect", lambda _: None)
     there = RegisteredModel("my-model", {"champion": "9"}, (Version("9", ("champion",), {}, "", 0),))
     monkeypatch.setattr("flows.cli.versions.registered", lambda *_, **__: there)
-    for number, moved in (("8", ", back from 9"), ("10", ", forward again from 9"), ("9", "")):
-        monkeypatch.setattr("flows.promote.rollback", lambda *_, number=number: number)
+    for number, moved in (("8", ", back from 9"), ("10", ", forward again from 9")):
+
+        def rolled_back(settings: CorrectSettings, who: str, why: str, number: str = number) -> str:
+            with Ledger(settings.ledger) as opened:
+                # Another change may follow at once.
+                for change in ((ROLLBACK, "9", number), (PROMOTE, number, "11")):
+                    for phase in (Phase.BEGUN, Phase.DONE):
+                        opened.log_promotion(MODEL, *change, who, why, phase)
+            return number
+
+        monkeypatch.setattr("flows.promote.rollback", rolled_back)
         said = shell("rollback", "--tracking", mlflow_store, *book)
         assert f"champion of my-model is version {number}{moved} corrections" in said
         assert f"`mendflow rollback my-model {both}" in said

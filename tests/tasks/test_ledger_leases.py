@@ -108,6 +108,18 @@ def test_a_long_step_renews_its_lease_as_it_goes_and_stops_when_it_is_lost(url: 
             lease.keep()
 
 
+def test_what_a_run_is_doing_is_told_to_whoever_asks(url: str) -> None:
+    with Ledger(url) as one, Ledger(url) as two, one.lease(MODEL, "nightly", seconds=600) as lease:
+        since = two.at_work(MODEL)
+        assert [holder for holder, _ in since] == ["nightly"]
+        lease.keep("Collect")
+        lease.keep("Validate")
+        lease.keep()
+        assert two.at_work(MODEL) == [("nightly (Validate)", since[0][1])]
+        with pytest.raises(LeaseHeld, match=r"nightly \(Validate\) is at work"), two.lease(MODEL, "b"):
+            pass
+
+
 def test_a_long_step_goes_on_while_the_database_is_away_until_the_lease_runs_out(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
