@@ -6,7 +6,7 @@ from flows.console import ReportProgress
 from flows.settings import CorrectSettings
 from flows.stages import Champion, stage
 from tasks.ledger import Ledger
-from tasks.measuring import GATE_TOKENS
+from tasks.measuring import room_for
 from tasks.models import load
 from tasks.prompt_check import PromptCheck
 from tasks.records import Correction, State, UserError
@@ -42,7 +42,7 @@ def close_already_correct(
             tokenizer,
             [c.prompt for c in asked],
             chat=chat,
-            max_new_tokens=GATE_TOKENS,
+            max_new_tokens=max(room_for(tokenizer, c.desired_output or "") for c in asked),
             progress=lambda done, total: progress(done, total, "asking the champion"),
         )
         for correction, output in zip(asked, outputs, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from validation.parameters import ParameterChanges
     from validation.renderings import RenderingChanges
 
+# Tokens of an answer that are looked at, and room behind a target that takes more.
 GATE_TOKENS = 48
+_SLACK = 8
 
 Say = Callable[[int, int, str], None]
 
@@ -51,9 +54,10 @@ class Served:
         prompts: Sequence[str],
         *,
         chat: bool = True,
+        max_new_tokens: int = GATE_TOKENS,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[str]:
-        """Greedy answers, as they are served."""
+        """Greedy answers, as they are served, of so many tokens at most."""
         from editors.generation import generate_greedy
 
         generate = partial(
@@ -61,7 +65,7 @@ class Served:
             self.model,
             self.tokenizer,
             chat=chat,
-            max_new_tokens=GATE_TOKENS,
+            max_new_tokens=max_new_tokens,
             progress=progress,
         )
         return self.overrides.answer(list(prompts), generate, chat=chat)
@@ -118,6 +122,7 @@ def questions(
     held = set(earlier)
     for edit in data.edits.to_dict("records"):
         about = {"id": edit["id"], "expected": edit["target"], "chat": bool(edit["chat"])}
+        about["kind"] = "" if edit["chat"] else rows.TEXT
         wrong = edit["wrong_output"] or ""
         found.append(Question(rows.EDIT, prompt=edit["prompt"], wrong_output=wrong, **about))
         found += [Question(rows.EQUIVALENCE, prompt=p, **about) for p in edit["held_out"]]
@@ -138,7 +143,7 @@ def questions(
             gold = row["gold"] or row["reference"]
             found.append(Question(rows.DRAWDOWN, kind=row["kind"], **{**about, "expected": gold}))
     for place, (prompt, chat) in enumerate(replay):
-        kind = "chat" if chat else "text"
+        kind = rows.CHAT if chat else rows.TEXT
         found.append(Question(rows.REPLAY, f"replay-{place:05}", prompt, "", chat, kind=kind))
     return found
 
@@ -258,15 +263,30 @@ def _by_rendering(
 
 def _answers(served: Served, asked: Sequence[Question], who: str, say: Say) -> dict[tuple[str, bool], str]:
     """The answer to every question as it is served, by prompt and rendering."""
+    from validation.outcomes import CORRECTED
+
+    room: dict[tuple[str, bool], int] = {}
+    for q in asked:
+        target = q.expected if q.metric in CORRECTED else ""
+        room[q.asked] = max(room.get(q.asked, 0), room_for(served.tokenizer, target))
     answers: dict[tuple[str, bool], str] = {}
-    for chat in (True, False):
-        prompts = list(dict.fromkeys(q.prompt for q in asked if q.chat == chat))
+    # Long targets are rare: all that do not fit are given the room of the longest.
+    for chat, long in itertools.product((True, False), (False, True)):
+        prompts = [p for (p, is_chat), n in room.items() if is_chat is chat and (n > GATE_TOKENS) is long]
         if prompts:
             given = served.answer(
-                prompts, chat=chat, progress=lambda done, total: say(done, total, f"{who} answers")
+                prompts,
+                chat=chat,
+                max_new_tokens=max(room[prompt, chat] for prompt in prompts),
+                progress=lambda done, total: say(done, total, f"{who} answers"),
             )
             answers.update({(prompt, chat): answer for prompt, answer in zip(prompts, given, strict=True)})
     return answers
+
+
+def room_for(tokenizer: Any, target: str) -> int:
+    """Tokens that an answer is given so that it can end after the target."""
+    return max(GATE_TOKENS, len(tokenizer(target, add_special_tokens=False)["input_ids"]) + _SLACK)
 
 
 def answered(asked: Sequence[Question], outputs: Sequence[str]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from validation.renderings import RenderingChanges
 from validation.thresholds import ChampionUnknownError, Gate, GateFile, describe
 
 SUITE = "model_gates"
-_NOTHING = "has nothing to ask"
+_NOTHING, _TOO_FEW = "has nothing to ask", "has too few observations to be one"
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,8 @@ def run_gates(
             nothing = gate_.may_be_empty and expected_rows.get(DEFINITIONS[name].rows or "") == 0
             gated.append(_unmeasured(name, gate_, nothing_to_ask=nothing))
         elif name not in by_metric:
-            gated.append(_with(measured[name], gate_, Status.NOT_APPLICABLE, _NOTHING))
+            why = _TOO_FEW if measured[name].n else _NOTHING
+            gated.append(_with(measured[name], gate_, Status.NOT_APPLICABLE, why))
         else:
             expected = expected_rows.get(DEFINITIONS[name].rows or "")
             gated.append(_judged(measured[name], gate_, by_metric[name], expected))
@@ -157,6 +158,8 @@ def _rows(outcomes: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
 
 
 def _not_applicable(metric: Metric, gate: Gate, expected_rows: Mapping[str, int]) -> bool:
+    if metric.n < gate.applies_from:
+        return True
     source = DEFINITIONS[metric.name].rows
     return gate.may_be_empty and metric.n == 0 and source is not None and expected_rows.get(source) == 0
 

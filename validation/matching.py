@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
 from functools import lru_cache
 
 import regex
@@ -56,6 +57,16 @@ def starts_with(output: str, target: str) -> bool:
     return _run_ends(_words(output), wanted, 0) is not None
 
 
+def words_through(output: str, target: str) -> int | None:
+    """How many of the output's words there are to the end of the target; None where it is not given.
+
+    Words are those of `normalise_answer`.
+    """
+    words, wanted = normalise_answer(output).split(), normalise_answer(target).split()
+    ends = range(len(wanted), len(words) + 1)
+    return next((end for end in ends if words[end - len(wanted) : end] == wanted), None) if wanted else None
+
+
 def exact(output: str, target: str) -> bool:
     """Whether the output is the target and nothing else."""
     return bool(target.strip()) and same_answer(output, target)
@@ -87,6 +98,26 @@ def same_opening(output: str, reference: str, words: int = 5) -> bool:
     """
     ours, theirs = (normalise_answer(text).split()[:words] for text in (output, reference))
     return ours == theirs if ours or theirs else output.strip() == reference.strip()
+
+
+def same_substance(output: str, reference: str, prompt: str, words: int = 5, own: int = 3) -> bool:
+    """Whether two answers to a prompt begin with the same words, and say the same with them.
+
+    An answer that first repeats the question says nothing of its own in five words. So many more are
+    compared as it takes to `own` words that the prompt does not have.
+    """
+    asked = frozenset(normalise_answer(prompt).split())
+    ours, theirs = (_to_own_words(text, asked, words, own) for text in (output, reference))
+    return ours == theirs if ours or theirs else output.strip() == reference.strip()
+
+
+def _to_own_words(text: str, asked: Collection[str], least: int, own: int) -> list[str]:
+    words, found = normalise_answer(text).split(), 0
+    for place, word in enumerate(words, 1):
+        found += word not in asked
+        if place >= least and found >= own:
+            return words[:place]
+    return words
 
 
 def _words(text: str) -> list[str]:

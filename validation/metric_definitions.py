@@ -72,7 +72,7 @@ DEFINITIONS: dict[str, MetricDefinition] = {
     ),
     rows_of.REPLAY: MetricDefinition(
         "higher",
-        "share of recent requests, those that corrections ask left out, that begin as with the champion",
+        "share of recent requests, those that corrections ask left out, answered with the same substance",
         "proportion",
         rows_of.REPLAY,
     ),
@@ -80,6 +80,11 @@ DEFINITIONS: dict[str, MetricDefinition] = {
         "higher", "the same over near prompts: alike in form or meaning, other answer", "proportion"
     ),
     f"{rows_of.LOCALITY}_far": MetricDefinition("higher", "the same over unrelated prompts", "proportion"),
+    rows_of.SUBSTANCE: MetricDefinition(
+        "higher",
+        "share of all of them with the champion's words as far as the third that the prompt does not have",
+        "proportion",
+    ),
     rows_of.DRAWDOWN: MetricDefinition(
         "lower",
         "share right with the champion minus share right with the candidate, same prompts",
@@ -95,7 +100,7 @@ DEFINITIONS: dict[str, MetricDefinition] = {
     ),
     "answer_length_ratio": MetricDefinition(
         "lower",
-        "words in answers to corrected prompts, over the longer of champion's answer and target",
+        "words in answers to corrected prompts, over those to the target's end (or in the champion's answer)",
         "summary",
     ),
     "kept_answer_length_ratio": MetricDefinition(

@@ -120,6 +120,8 @@ def metric_rows(outcomes: pd.DataFrame, teacher_forced: Sequence[float] = ()) ->
         frame = of(rows_of.LOCALITY)
         frame = frame[frame["kind"] == kind]
         add(f"{rows_of.LOCALITY}_{kind}", frame, frame["candidate_ok"], frame["champion_ok"])
+    frame = of(rows_of.LOCALITY)
+    add(rows_of.SUBSTANCE, frame, rows_of.substance(frame, "candidate"), rows_of.substance(frame, "champion"))
     frame = of(rows_of.DRAWDOWN)
     add(rows_of.DRAWDOWN, frame, frame["champion_ok"] - frame["candidate_ok"], 0.0)
     frame = frame[frame["champion_ok"] != 0]

@@ -2,8 +2,8 @@
 
 Columns: `metric` (see `PROTOCOLS`), `id` (of the correction where one is asked, of the
 locality row otherwise), `prompt`, `expected`, `champion_output`, `candidate_output`, `champion_ok` and
-`candidate_ok` (0 or 1), `kind` ("near", "far" or ""; for a replay "chat" or "text"), `locality_kl` (nats; NaN
-where not measured).
+`candidate_ok` (0 or 1), `kind` ("near" or "far" where answers must stay; for a replay "chat" or "text"; of a
+correction "text" where it is raw text, else ""), `locality_kl` (nats; NaN where not measured).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any
 
 import pandas as pd
 
-from validation.matching import matches, same_answer, same_opening
+from validation.matching import matches, same_answer, same_opening, same_substance
+
+CHAT, TEXT = "chat", "text"
 
 TEXT_COLUMNS = ("metric", "id", "prompt", "expected", "champion_output", "candidate_output", "kind")
 NUMBER_COLUMNS = ("champion_ok", "candidate_ok", "locality_kl")
@@ -24,6 +26,7 @@ EDIT = "edit_success_greedy"
 NEW = "new_edit_success_greedy"
 EQUIVALENCE = "equivalence_success_greedy"
 LOCALITY = "locality_agreement_greedy"
+SUBSTANCE = "locality_substance_greedy"
 RETENTION = "retention_greedy"
 ANSWERED = "machine_answered_success_greedy"
 SUPPRESSED = "suppressed_output_rate"
@@ -40,9 +43,11 @@ PROTOCOLS = {
     SUPPRESSED: "a sampled answer does not show an output that must never appear",
     LOCALITY: "a prompt that must not move is answered with the champion's first five words",
     DRAWDOWN: "a prompt whose right answer is known is answered right",
-    REPLAY: "a recent request that no correction asks is answered with the champion's first five words",
+    REPLAY: "a recent request that no correction asks is answered with the champion's words and substance",
 }
 
+# Asked of corrections; expected is the target.
+CORRECTED = frozenset({EDIT, NEW, EQUIVALENCE, RETENTION, ANSWERED})
 
 # Asked only where there is something to ask: a metric without rows is left out of what was measured.
 OPTIONAL = frozenset({NEW, REPLAY, ANSWERED, SUPPRESSED})
@@ -73,13 +78,15 @@ def outcome(
         candidate_output: greedy text of the candidate.
         chat: a chat turn has to give the target, raw text has to continue with it.
         wrong_output: what must be gone; empty where nothing must.
-        kind: "near" or "far" for locality, "chat" or "text" for a replay.
+        kind: "near" or "far" for locality, "chat" or "text" for a replay, "text" for raw text to correct.
         locality_kl: KL(champion || candidate) in nats, where measured.
     """
 
     def right(output: str) -> float:
-        if metric in (LOCALITY, REPLAY):
+        if metric == LOCALITY:
             return float(same_opening(output, expected))
+        if metric == REPLAY:
+            return float(same_substance(output, expected, prompt))
         kept = metric == DRAWDOWN and same_answer(output, expected)
         return float(kept or matches(output, expected, chat=chat, wrong_output=wrong_output))
 
@@ -103,6 +110,16 @@ def outcomes_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     frame = frame.astype(dict.fromkeys(TEXT_COLUMNS, "object") | dict.fromkeys(NUMBER_COLUMNS, "float64"))
     check_outcomes(frame)
     return frame
+
+
+def substance(frame: pd.DataFrame, who: str) -> pd.Series:
+    """Of rows that must stay, 1 where what `who` (champion or candidate) answers is what is expected, else 0.
+
+    By `same_substance`; missing where the row was not judged.
+    """
+    texts = zip(frame[f"{who}_output"], frame["expected"], frame["prompt"], strict=True)
+    marks = [float(same_substance(*row)) for row in texts]
+    return pd.Series(marks, frame.index, dtype="float64").where(frame[f"{who}_ok"].notna())
 
 
 def check_outcomes(frame: pd.DataFrame) -> None:

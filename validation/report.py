@@ -15,7 +15,7 @@ import pandas as pd
 from validation import plots
 from validation.metric_definitions import DEFINITIONS
 from validation.metrics import Metric, Severity, Status
-from validation.outcomes import EDIT, EQUIVALENCE, LOCALITY, REPLAY, RETENTION
+from validation.outcomes import EDIT, EQUIVALENCE, LOCALITY, REPLAY, RETENTION, substance
 from validation.verdict import Decision, Verdict
 
 _TONES = {
@@ -102,7 +102,8 @@ def write_report(
         ]
     corrections = _corrections(outcomes, EDIT, answerers or {})
     earlier = _corrections(outcomes, RETENTION, answerers or {})
-    moved = outcomes[(outcomes["metric"] == LOCALITY) & (outcomes["candidate_ok"] != 1)]
+    stays = outcomes[outcomes["metric"] == LOCALITY]
+    moved = stays[substance(stays, "candidate") != 1]
     text = template.render(
         title=title,
         summary=dict(summary),
@@ -116,7 +117,7 @@ def write_report(
         moved=moved.to_dict("records"),
         replayed=int((outcomes["metric"] == REPLAY).sum()),
         changed=_changed(outcomes),
-        locality_rows=int((outcomes["metric"] == LOCALITY).sum()),
+        locality_rows=len(stays),
         set_aside=list(set_aside),
         tried=[_method(row) for row in tried] if len(tried) > 1 else [],
         solves=list(solves),

@@ -46,6 +46,12 @@ class Gate(BaseModel):
         default=False, description="not applicable, instead of insufficient, where no rows were to be asked"
     )
 
+    applies_from: int = Field(
+        default=0,
+        ge=0,
+        description="observations below which the gate does not apply, instead of being insufficient",
+    )
+
     @model_validator(mode="after")
     def _bounds_something(self) -> Gate:
         if self.min is None and self.max is None and self.max_worse_than_champion is None:
@@ -53,6 +59,14 @@ class Gate(BaseModel):
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} is above max {self.max}: nothing can pass")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As files and digests were before a gate could say more, where it says no more."""
+        dumped: dict[str, Any] = dump(self)
+        if not self.applies_from:
+            dumped.pop("applies_from", None)
+        return dumped
 
     def bounds(self, metric: Metric) -> tuple[float | None, float | None]:
         """(least, greatest) value that passes for this metric, absolute and relative bounds combined.
@@ -85,6 +99,7 @@ class OwnGate(Gate):
     minimum_n: int = Field(default=1, ge=1, description="values below which the gate decides nothing")
     severity: Severity = Field(default=Severity.CRITICAL, description="critical refuses the candidate")
     may_be_empty: Literal[False] = Field(default=False, description="no values are never a pass")
+    applies_from: Literal[0] = Field(default=0, description="few values are never a pass")
 
 
 class GateFile(BaseModel):

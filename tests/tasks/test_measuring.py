@@ -15,9 +15,10 @@ import pytest
 from editors.delta import Delta
 from editors.generation import generate_greedy
 from editors.override import OverrideEditor
+from editors.overrides import Overrides
 from editors.requests import EditRequest
 from tasks.edit_dataset import EditDataset
-from tasks.measuring import GATE_TOKENS
+from tasks.measuring import GATE_TOKENS, Served, ask_champion, questions, room_for
 from tasks.models import load, resolve
 from tasks.validate import MEASURED_FILE, OUTCOMES_FILE, _measure, measure, read_measured
 from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
@@ -80,6 +81,21 @@ def test_chat_and_raw_text_in_one_dataset_are_each_measured_as_they_are(
         found = outcomes.loc[row["id"]]
         assert found["metric"] == LOCALITY
         assert found["locality_kl"] == pytest.approx(divergence, rel=1e-4)
+
+
+def test_an_answer_is_given_room_for_the_whole_of_a_long_target(tiny_llama):
+    """Cut off before its end, no target could ever be given."""
+    model, tokenizer = load(resolve(str(tiny_llama())))
+    target, short = "Cairo and Paris, " * 20, "The yen is used in"
+    edits = [{**edit("a", "Peru is in", chat=True), "target": target}, edit("b", short, chat=True)]
+    asked = questions(EditDataset.from_rows(edits, [], {}), [])
+    served = Served(model, tokenizer, Overrides())
+    answers = ask_champion(served, EditDataset.from_rows(edits, [], {}), asked, say=lambda *_: None).answers
+    room = room_for(tokenizer, target)
+    assert room > len(tokenizer(target)["input_ids"]) > GATE_TOKENS
+    for prompt, longest in (("Peru is in", room), (short, GATE_TOKENS)):
+        (said,) = generate_greedy(model, tokenizer, [prompt], chat=True, max_new_tokens=longest)
+        assert answers[prompt, True] == said
 
 
 def test_what_is_overridden_is_measured_as_it_is_served(

@@ -27,6 +27,7 @@ from validation.outcomes import (
     LOCALITY,
     NEW,
     RETENTION,
+    SUBSTANCE,
     outcome,
     outcomes_digest,
     outcomes_frame,
@@ -155,16 +156,63 @@ def test_a_mark_that_is_missing_is_not_a_pass() -> None:
     frame = marked(DRAWDOWN, "champion_ok", math.nan, frame)
     decision = decide(gate(frame))
     assert decision.verdict is Verdict.REJECT
-    assert decision.failing == (EDIT, "answers_kept", DRAWDOWN)
+    assert decision.failing == (EDIT, "answers_kept", "answers_kept_unseen", DRAWDOWN)
     assert "not a number" in decision.reason
 
 
-def test_infinite_divergence_warns() -> None:
-    report = gate(marked(LOCALITY, "locality_kl", math.inf))
-    assert by_name(report)["locality_kl_mean"].status is Status.FAILED
-    decision = decide(report)
-    assert decision.verdict is Verdict.PROMOTE
-    assert "locality_kl_mean" in decision.warnings
+def test_infinite_divergence_is_refused() -> None:
+    decision = decide(gate(marked(LOCALITY, "locality_kl", math.inf)))
+    assert decision.verdict is Verdict.REJECT
+    assert decision.failing == ("locality_kl_mean",)
+
+
+def about_countries(says: Callable[[int], str]) -> pd.DataFrame:
+    """Outcomes where answers that must stay repeat their prompts; the candidate ends with `says(number)`."""
+    frame = outcomes()
+    frame = frame[frame["metric"] != LOCALITY]
+    asked, answer = (
+        "What is the official language of Far Land {}?",
+        "The official language of Far Land {} is {}.",
+    )
+    rows = [
+        outcome(
+            LOCALITY,
+            f"l{i}",
+            asked.format(i),
+            answer.format(i, f"Tongue {i}"),
+            answer.format(i, f"Tongue {i}"),
+            answer.format(i, says(i)),
+            chat=True,
+            kind="near" if i % 2 else "far",
+            locality_kl=0.1,
+        )
+        for i in range(40)
+    ]
+    return outcomes_frame([*frame.to_dict("records"), *rows])
+
+
+def test_answers_that_repeat_the_question_are_compared_in_what_they_say_themselves() -> None:
+    assert decide(gate(about_countries(lambda i: f"Tongue {i}"))).verdict is Verdict.PROMOTE
+    report = gate(about_countries(lambda i: "Lome"))
+    assert by_name(report)[LOCALITY].value == 1.0
+    assert by_name(report)[SUBSTANCE].value == 0.0
+    assert decide(report).failing == (SUBSTANCE,)
+
+
+def test_near_prompts_are_judged_by_themselves_where_they_are_enough() -> None:
+    """Among many that are far, those for which the damage is greatest would be lost."""
+    frame = outcomes()
+    near = (frame["metric"] == LOCALITY) & (frame["kind"] == "near")
+    some = frame.index[near][:10]
+    frame.loc[some, "candidate_ok"] = 0.0
+    frame.loc[some, "candidate_output"] = "Nobody knows."
+    few = frame.drop(frame.index[near].difference(some[:8]))
+    many = frame.drop(frame.index[near].difference(some))
+    for rows, verdict in ((few, Verdict.PROMOTE), (many, Verdict.REJECT)):
+        expected = {**EXPECTED_ROWS, LOCALITY: int((rows["metric"] == LOCALITY).sum())}
+        assert decide(gate(rows, expected_rows=expected)).verdict is verdict
+    metrics = by_name(gate(few, expected_rows={**EXPECTED_ROWS, LOCALITY: 28}))
+    assert metrics[f"{LOCALITY}_near"].status is Status.NOT_APPLICABLE
 
 
 def test_nothing_asked_is_insufficient() -> None:

@@ -95,9 +95,9 @@ def test_figures_of_a_mixed_candidate() -> None:
     assert (metrics["answers_kept"].value, metrics["answers_kept"].n) == (38 / 39, 39)
     assert metrics[DRAWDOWN].value == pytest.approx(39 / 40 - 39 / 40)
     assert metrics["locality_kl_mean"].value == pytest.approx(np.mean(np.arange(40) / 1000))
-    # 12 edits of 6 words said in 11, beside 24 phrasings and 10 earlier corrections as long as they were.
+    # 12 edits of 6 words said in 11, beside 24 phrasings of 6 and 10 earlier corrections of 4.
     assert metrics["answer_length_ratio"].value == pytest.approx(
-        (12 * 11 + 24 * 6 + 10 * 5) / (12 * 6 + 24 * 6 + 10 * 5)
+        (12 * 11 + 24 * 6 + 10 * 4) / (12 * 6 + 24 * 6 + 10 * 6)
     )
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, outcomes
+from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, WRONG, outcomes
 from validation.gates import run_gates
+from validation.lengths import corrected_length_ratio
 from validation.metrics import Metric, Status
 from validation.outcomes import DRAWDOWN, EDIT, EQUIVALENCE, LOCALITY
 from validation.repetition import repeated_ngrams
@@ -54,6 +55,18 @@ def test_corrections_may_be_much_shorter() -> None:
     )
     assert found["answer_length_ratio"].status is Status.PASSED
     assert found["answer_length_ratio"].value < 0.6
+
+
+def test_what_follows_the_target_is_too_much_however_long_the_champion_was() -> None:
+    more = " and so on and on as it was before" * 2
+    rambling = metrics(lambda metric, _, answer: answer + more if metric == EQUIVALENCE else answer)
+    assert rambling["answer_length_ratio"].status is Status.FAILED
+    frame = outcomes(lambda metric, _, answer: answer + more if metric == EQUIVALENCE else answer)
+    corrected = frame["metric"].isin([EDIT, EQUIVALENCE])
+    frame.loc[corrected, "champion_output"] = WRONG + more
+    assert corrected_length_ratio(frame).value > 1.5
+    frame.loc[corrected, "kind"] = "text"
+    assert corrected_length_ratio(frame).value < 1.0
 
 
 def test_answers_that_stay_neither_break_off_nor_ramble() -> None:

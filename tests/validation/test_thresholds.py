@@ -19,7 +19,22 @@ def test_the_defaults_are_the_safe_ones() -> None:
     assert gates["perplexity_ratio"].max == 1.05
     assert gates["non_finite_parameters"].max == 0
     assert gates["changed_parameters"].min == 1
-    assert gates["locality_kl_p95"].severity == "warning"
+    assert gates["locality_agreement_greedy_near"].min == 0.6
+    assert gates["locality_substance_greedy"].min == 0.5
+    assert gates["answers_kept_unseen"].min == 0.75
+    assert gates["locality_kl_mean"].max == 0.25
+    assert all(gates[name].severity == "critical" for name in gates), "a warning refuses nobody"
+
+
+def test_a_gate_that_does_not_apply_to_few_is_told_from_one_that_does_by_its_digest(tmp_path: Path) -> None:
+    path = tmp_path / "gates.yaml"
+    digests = set()
+    for more in ("", ", applies_from: 0", ", applies_from: 10"):
+        path.write_text(f"version: 3\ngates: {{edit_success_greedy: {GATE[:-1]}{more}}}}}\n")
+        digests.add(load_gates(path).digest())
+        write_gates(load_gates(path), path)
+        assert load_gates(path).digest() in digests
+    assert len(digests) == 2
 
 
 def test_what_is_written_is_read_as_the_same_gates(tmp_path: Path) -> None:
