@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,23 +181,27 @@ class _Kept:
 
     def measured_again(self, before: Measured, decision: Decision, progress: Progress | None) -> Measured:
         """Both models' answers to the same questions, given once more."""
-        from validation.outcomes import REPLAY, RETENTION
+        from validation.outcomes import EDIT, NEW, REPLAY
 
         asked = before.outcomes
+        # What is not new is held already: these rows are there however early the measuring stopped.
+        edited, new = (asked.loc[asked["metric"] == metric, "id"] for metric in (EDIT, NEW))
         replayed = asked[asked["metric"] == REPLAY]
-        return measure(
+        again = measure(
             self.scratch / "measured",
             tracking_uri=self.tracking_uri,
             candidate=f"models:/{self.name}/{self.version}",
             champion=f"models:/{self.name}/{self.tags[COMPARED_TAG]}",
             dataset=self.dataset,
-            earlier=list(asked.loc[asked["metric"] == RETENTION, "id"]),
+            earlier=sorted(set(edited) - set(new)),
             replay=[(prompt, kind == "chat") for prompt, kind in replayed[["prompt", "kind"]].to_numpy()],
             own={name: gate.function for name, gate in decision.gates.own.items()},
             beside=self.verdict,
             stop_at=decision.gates if before.stopped else None,
             progress=progress,
         )
+        # Requests that were to be replayed had it not stopped are known by their number alone.
+        return replace(again, expected_rows=before.expected_rows) if again.stopped else again
 
     def _fetched(self, path: str) -> Path:
         try:
