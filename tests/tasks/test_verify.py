@@ -1,4 +1,4 @@
-"""An honest verdict verifies."""
+"""An honest verdict verifies; one whose tags say something else does not."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from tasks import validate
 from tasks.build import build
 from tasks.models import ModelFolder, resolve
 from tasks.register import register
+from tasks.registry import tag_version
 from tasks.runs import run_of
 from tasks.validate import measure, measured_digest
-from tasks.verdicts import delta_digest, keep, take
-from tasks.verify import verify
+from tasks.verdicts import REASON_TAG, VERDICT_TAG, delta_digest, keep, take
+from tasks.verify import VerdictDiffersError, verify
 from tests.deltas import save_delta
 from tests.tasks.build_cases import correction
 from validation.outcomes import EDIT, NEW, REPLAY
@@ -48,6 +49,7 @@ def rejected(
     tracking_uri: str,
     *,
     stop: bool = False,
+    secret: str = "a word that is nowhere",
 ) -> Decision:
     """The kept verdict on version 2, which answers nothing rightly; its champion counts as holding `HELD`."""
     register(name, tracking_uri=tracking_uri, base=base)
@@ -83,7 +85,7 @@ def rejected(
         run_id=run_of(tracking_uri, "verified", name),
         tracking_uri=tracking_uri,
         evidence=folder / "evidence",
-        redact=str,
+        redact=lambda text: text.replace(secret, "[redacted]"),
     )
     return decision
 
@@ -95,3 +97,27 @@ def test_a_verdict_that_stopped_early_is_found_again_when_measured_again(
     assert next(metric.n for metric in kept.metrics if metric.name == NEW) == 1
     found = verify(name, "2", tracking_uri=mlflow_store, remeasure=True)
     assert found.digest() == kept.digest()
+
+
+@pytest.mark.parametrize("secret", ["a word that is nowhere", "has to be"])
+def test_what_promotion_goes_by_has_to_be_what_the_verdict_says(
+    name: str, base: ModelFolder, tmp_path: Path, mlflow_store: str, secret: str
+) -> None:
+    kept = rejected(name, base, tmp_path, mlflow_store, secret=secret)
+
+    def held() -> bool:
+        found = verify(name, "2", tracking_uri=mlflow_store, evidence=tmp_path / "evidence")
+        return found.digest() == kept.digest()
+
+    assert held()
+    tag_version(name, "2", {VERDICT_TAG: "PROMOTE"}, tracking_uri=mlflow_store)
+    with pytest.raises(VerdictDiffersError, match=r"\.verdict of version 2 says 'PROMOTE'.* 'REJECT'"):
+        held()
+    forged = {VERDICT_TAG: "REJECT", REASON_TAG: "All critical gates pass."}
+    tag_version(name, "2", forged, tracking_uri=mlflow_store)
+    if secret in kept.reason:
+        # Its words in MLflow are not the verdict's own, and what they were redacted by is not known.
+        assert held()
+    else:
+        with pytest.raises(VerdictDiffersError, match=r"\.verdict_reason of version 2 says 'All"):
+            held()
