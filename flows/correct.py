@@ -189,7 +189,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
                 stages.reconcile(ledger, name, promoted)
             result.previous, result.champion = champion.version, promoted.version
         elif solved.refused and settings.override_failed:
-            # Nobody is blamed, and all are tried again; but users need not see the wrong answers meanwhile.
+            # Set aside or tried again by the next run: users need not see the wrong answers meanwhile.
             overrides = wanted_overrides(
                 settings, ledger, champion, aside=wanted - set(champion.correction_ids)
             )

@@ -12,8 +12,8 @@ from tasks.embedding import Embed
 from tasks.equivalents import Division, divide, fit_to_teach
 from tasks.locality import Candidate, References, candidates, choose, fill, locality_row
 from tasks.records import Correction, State, TrafficRecord
-from tasks.rephrase import Phrasing, rephrase
-from tasks.roles import asked_by, gate_bound, unsettled
+from tasks.rephrase import Phrasing
+from tasks.roles import asked_by, by_rules, free_prompts, gate_bound, share, unsettled
 from validation.suppression import shows
 
 _EDITED = frozenset({State.ACCEPTED, State.ACTIVE})
@@ -54,7 +54,8 @@ def build(
         far: Traffic prompts least similar to all of them.
         keep_confirmed: Other traffic prompts whose answers are known right; losing one is a regression.
         gate_share: Share of the locality rows that only the gates see.
-        gate_rows: How many they see at least, where there are as many.
+        gate_rows: How many they see at least, where there are as many; where too few of those chosen are
+            theirs, more of the traffic is.
         held: Ids of the corrections that the champion holds; the prompt of one that is retired is kept out of
             locality too, for its answer has to go back.
         references: Asks the champion prompts that came without its answer, as chat turns or as raw text; ""
@@ -71,21 +72,34 @@ def build(
     if len({c.id for c in edited}) < len(edited):
         raise ValueError("two corrections have the same id; merge them in the ledger before building")
     open_ = unsettled(corrections, held)
-    phrasings = {c.id: [*rephrase(c.prompt, chat=c.chat), *(written or {}).get(c.id, ())] for c in open_}
+    ruled = by_rules(open_)
+    phrasings = {c.id: [*ruled[c.id], *(written or {}).get(c.id, ())] for c in open_}
     fit = fit_to_teach(edited, phrasings)
     edited = fit.corrections
     divided = divide(edited, fit.phrasings, held_out=held_out, equivalents=equivalents, seed=seed)
     edits = [edit_row(c, divided[c.id]) for c in edited]
 
     rows, notes = candidates(edited, traffic, asked_by(open_, phrasings))
-    chosen = choose(
+    pending, spare = choose(
         rows, edited, open_, near=near_per_edit, far=far, confirmed=keep_confirmed, seed=seed, embed=embed
     )
-    notes += fill(chosen, references)
-    answered = [
-        row for row in chosen if row.reference and not row.answered_alike() and not _is_barred(row, open_)
-    ]
-    bound = gate_bound((row.prompt for row in answered), gate_share, gate_rows, seed)
+    # Of all free prompts, and not of those chosen: a training, whenever it was, keeps clear of just these.
+    free = free_prompts(traffic, open_, asked_by(open_, ruled))
+    bound = gate_bound(free.values(), gate_share, gate_rows, seed)
+    spare = [row for row in spare if len(free) >= gate_rows and share(row.prompt, seed) < bound]
+    answered: list[Candidate] = []
+    while pending:
+        notes += fill(pending, references)
+        answered += [
+            row
+            for row in pending
+            if row.reference and not row.answered_alike() and not _is_barred(row, open_)
+        ]
+        lacking = max(0, gate_rows - sum(share(row.prompt, seed) < bound for row in answered))
+        pending, spare = spare[:lacking], spare[lacking:]
+    if len(free) < gate_rows:
+        # Nothing is trained on so little traffic: what the gates take beyond their share nobody has seen.
+        bound = gate_bound((row.prompt for row in answered), gate_share, gate_rows, seed)
     locality = [locality_row(row, bound, seed) for row in answered]
     notes += fit.notes + _notes(edited, divided, traffic, locality, held_out)
     dataset = EditDataset.from_rows(

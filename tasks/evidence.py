@@ -79,6 +79,12 @@ def fetch_evidence(tracking_uri: str, run_id: str, path: str, out: Path, *, evid
     return fetched
 
 
+def redacted_files(folder: Path) -> list[str]:
+    """Names of the files that are redacted in MLflow, of a folder that was fetched."""
+    file = folder / REDACTED_FILE
+    return list(json.loads(file.read_text())) if file.is_file() else []
+
+
 def _copy(source: Path, copy: Path, redact: Redact) -> bool:
     """Copy a file, its texts redacted; whether that changed any. One without any is the same to the byte."""
     if source.suffix == ".parquet":

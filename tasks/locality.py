@@ -93,8 +93,11 @@ def choose(
     confirmed: int,
     seed: int,
     embed: Embed | None,
-) -> list[Candidate]:
-    """The candidates to keep, each with its kind; with `embed` the near ones are those close in meaning."""
+) -> tuple[list[Candidate], list[Candidate]]:
+    """The candidates to keep, and more of the traffic from the least close on, each with its kind.
+
+    With `embed` the near ones are those close in meaning.
+    """
     given = [row for row in rows if row.given]
     others = [row for row in rows if not row.given]
 
@@ -126,13 +129,14 @@ def choose(
         others[index].kind = "far"
     closeness = found.closeness
     farthest_near = min((closeness[i] for i in found.near), default=np.inf)
-    left = [
-        i for i, row in enumerate(others) if row.confirmed and not row.kind and not np.isnan(closeness[i])
-    ]
+    left = [i for i, row in enumerate(others) if not row.kind and not np.isnan(closeness[i])]
     left.sort(key=lambda i: digest(seed, wording(others[i].prompt)))
-    for index in left[:confirmed]:
+    for index in left:
         others[index].kind = "near" if closeness[index] >= farthest_near else "far"
-    return [*given, *(row for row in others if row.kind)]
+    right = [i for i in left if others[i].confirmed][:confirmed]
+    kept = {*found.near, *found.far, *right}
+    spare = sorted((i for i in left if i not in kept), key=lambda i: closeness[i])
+    return [*given, *(others[i] for i in sorted(kept))], [others[i] for i in spare]
 
 
 def _answered_alike(row: Candidate, correction: Correction) -> bool:

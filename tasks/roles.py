@@ -51,6 +51,27 @@ def asked_by(
     )
 
 
+def by_rules(corrections: Iterable[Correction]) -> dict[str, list[Phrasing]]:
+    """The rewordings that rules make, by correction id."""
+    return {c.id: rephrase(c.prompt, chat=c.chat) for c in corrections}
+
+
+def free_prompts(
+    traffic: Iterable[TrafficRecord], open_: Sequence[Correction], barred: Collection[str]
+) -> dict[str, str]:
+    """The prompts of the traffic that no correction asks, by wording: the gates' are among these.
+
+    Args:
+        traffic: requests that nobody flagged.
+        open_: corrections whose answers may have to change; what restates one of their prompts is not free.
+        barred: wordings that are not free either.
+    """
+    once = {wording(r.prompt): r.prompt for r in traffic if is_storable(r.prompt)}
+    free = {key: prompt for key, prompt in sorted(once.items()) if key and key not in barred}
+    again = restated([c.prompt for c in open_], list(free.values()))
+    return {key: prompt for place, (key, prompt) in enumerate(free.items()) if place not in again}
+
+
 def for_training(
     traffic: Iterable[TrafficRecord],
     corrections: Iterable[Correction],
@@ -60,15 +81,19 @@ def for_training(
     seed: int,
     held: Collection[str] = (),
 ) -> Learnable:
-    """What an editor may be trained on: neither the gates' prompts, nor what corrections ask."""
+    """What an editor may be trained on: neither the gates' prompts, nor what corrections ask.
+
+    It is nothing while the traffic has fewer free prompts than the gates need: as it grows, each of them may
+    become the gates'.
+    """
     open_ = unsettled(corrections, held)
-    barred = asked_by(open_, {c.id: rephrase(c.prompt, chat=c.chat) for c in open_})
-    free = [r for r in traffic if is_storable(r.prompt + r.output) and wording(r.prompt) not in barred]
-    once = {wording(r.prompt): r.prompt for r in free}
-    bound = gate_bound(once.values(), gate_share, gate_rows, seed)
-    learnable = [r for r in free if share(r.prompt, seed) >= bound]
+    barred = asked_by(open_, by_rules(open_))
+    storable = [r for r in traffic if is_storable(r.prompt + r.output)]
+    free = free_prompts(storable, open_, barred)
+    bound = gate_bound(free.values(), gate_share, gate_rows, seed) if len(free) >= gate_rows else 1.0
+    learnable = [r for r in storable if wording(r.prompt) in free and share(r.prompt, seed) >= bound]
     corrected = tuple(text for c in open_ for text in (c.prompt, *c.equivalents))
-    return Learnable(learnable, barred | once.keys(), corrected)
+    return Learnable(learnable, barred | {wording(r.prompt) for r in storable}, corrected)
 
 
 def recent(
@@ -87,7 +112,7 @@ def recent(
         held: ids of the corrections that the champion holds.
     """
     open_ = unsettled(corrections, held)
-    barred = asked_by(open_, {c.id: rephrase(c.prompt, chat=c.chat) for c in open_})
+    barred = asked_by(open_, by_rules(open_))
     once: dict[tuple[str, bool], str] = {}
     for record in reversed(traffic):
         if is_storable(record.prompt) and wording(record.prompt) not in barred:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from tasks.edit_dataset import EditDataset
-from tasks.evidence import fetch_evidence
+from tasks.evidence import fetch_evidence, redacted_files
 from tasks.models import ModelFolder, resolve
 from tasks.own_functions import source_digest
 from tasks.records import StoreFailedError, UserError
@@ -30,6 +31,8 @@ from tasks.verdicts import (
     DATASET_FOLDER,
     DIGEST_TAG,
     GATES_FILE,
+    REASON_LENGTH,
+    REASON_TAG,
     RUN_TAG,
     VERDICT_FILE,
     VERDICT_FOLDER,
@@ -77,7 +80,8 @@ def verify(
         The verdict that was kept, once all of it is found to be so.
 
     Raises:
-        VerdictDiffersError: an input has another digest now, or another verdict follows from them.
+        VerdictDiffersError: an input has another digest now, another verdict follows from them, or the
+            version's tags say another one.
         UserError: there is no such version, or nobody kept a verdict on it.
     """
     number = resolve_version(name, version, tracking_uri=tracking_uri)
@@ -96,6 +100,7 @@ def verify(
     with tempfile.TemporaryDirectory() as scratch:
         kept = _Kept(Path(scratch), name, number, tags, tracking_uri, models, evidence)
         decision = kept.decision()
+        kept.check_tags(decision)
         kept.check_inputs(decision)
         measured = read_measured(kept.verdict)
         _compare(decision, kept.taken_again(decision, measured))
@@ -137,6 +142,18 @@ class _Kept:
         decision: Decision = self._read(VERDICT_FILE, lambda: read_decision(self.verdict / VERDICT_FILE))
         _same(VERDICT_FILE, decision.digest(), self.tags.get(DIGEST_TAG))
         return decision
+
+    def check_tags(self, decision: Decision) -> None:
+        """Hold the tags that promotion goes by, and shows, against the verdict."""
+        said = {VERDICT_TAG: decision.verdict.value}
+        if REASON_TAG in self.tags and VERDICT_FILE not in redacted_files(self.verdict):
+            said[REASON_TAG] = shorten(decision.reason, REASON_LENGTH)
+        for tag, then in said.items():
+            if self.tags[tag] != then:
+                raise VerdictDiffersError(
+                    f"the tag {tag} of version {self.version} says {self.tags[tag]!r}, and the verdict that "
+                    f"was kept {then!r}: set the tag back before anybody promotes the version"
+                )
 
     def check_inputs(self, decision: Decision) -> None:
         """Hold every input against the digest that the verdict has of it."""
@@ -181,23 +198,27 @@ class _Kept:
 
     def measured_again(self, before: Measured, decision: Decision, progress: Progress | None) -> Measured:
         """Both models' answers to the same questions, given once more."""
-        from validation.outcomes import REPLAY, RETENTION
+        from validation.outcomes import EDIT, NEW, REPLAY
 
         asked = before.outcomes
+        # What is not new is held already: these rows are there however early the measuring stopped.
+        edited, new = (asked.loc[asked["metric"] == metric, "id"] for metric in (EDIT, NEW))
         replayed = asked[asked["metric"] == REPLAY]
-        return measure(
+        again = measure(
             self.scratch / "measured",
             tracking_uri=self.tracking_uri,
             candidate=f"models:/{self.name}/{self.version}",
             champion=f"models:/{self.name}/{self.tags[COMPARED_TAG]}",
             dataset=self.dataset,
-            earlier=list(asked.loc[asked["metric"] == RETENTION, "id"]),
+            earlier=sorted(set(edited) - set(new)),
             replay=[(prompt, kind == "chat") for prompt, kind in replayed[["prompt", "kind"]].to_numpy()],
             own={name: gate.function for name, gate in decision.gates.own.items()},
             beside=self.verdict,
             stop_at=decision.gates if before.stopped else None,
             progress=progress,
         )
+        # Requests that were to be replayed had it not stopped are known by their number alone.
+        return replace(again, expected_rows=before.expected_rows) if again.stopped else again
 
     def _fetched(self, path: str) -> Path:
         try:

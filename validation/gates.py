@@ -1,7 +1,8 @@
 """The model gates: metrics against thresholds, as Great Expectations over the rows they were taken from.
 
 Every gated metric gets an expectation on its rows' mean, one that there are as many rows as were to be
-asked, one that they are enough, and one that no value is missing. Its status follows from those results.
+asked, one that they are enough, and one that no value is missing; one that is compared with the champion row
+by row, also one on the share of rows that are lost. Its status follows from those results.
 """
 
 from __future__ import annotations
@@ -143,12 +144,14 @@ def _check_expected_rows(expected_rows: Mapping[str, int], gate_file: GateFile) 
 def _rows(outcomes: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     """Rows that the gates read: the metrics' own, and one each for those that are no mean of rows.
 
-    `observations` is what a row stands for: 1, or the n of a figure taken over many.
+    `observations` is what a row stands for: 1, or the n of a figure taken over many; `lost` is 1 where the
+    champion is right and the candidate is not.
     """
-    rows = metric_rows(outcomes).assign(observations=1)[["metric", "id", "value", "observations"]]
+    rows = metric_rows(outcomes).assign(observations=1)
+    rows["lost"] = (rows.pop("champion") - rows["value"]).clip(lower=0)
     summaries = pd.DataFrame(
         [
-            (metric.name, "all", metric.value, metric.n)
+            (metric.name, "all", metric.value, metric.n, math.nan)
             for metric in metrics
             if DEFINITIONS[metric.name].estimate == "summary"
         ],
@@ -216,6 +219,16 @@ def _expectations(
             **shared("threshold", _bounds_in_words(least, greatest)),
         )
     )
+    if definition is not None and definition.row_by_row and gate.max_worse_than_champion is not None:
+        expectations.append(
+            gxe.ExpectColumnMeanToBeBetween(
+                column="lost",
+                max_value=parameter("lost", gate.max_worse_than_champion),
+                **shared(
+                    "kept", f"at most {describe(gate.max_worse_than_champion)} lost, whatever is regained"
+                ),
+            )
+        )
     return expectations
 
 
@@ -243,15 +256,14 @@ def _judged(
         raise RuntimeError(
             f"{metric.name} is {metric.value} as computed, {threshold.observed} for Great Expectations"
         )
-    if threshold.success:
+    if not threshold.success:
+        reason = f"and has to be {_bounds_in_words(*gate.bounds(metric))}"
+    elif "kept" in found and not found["kept"].success:
+        lost = round(float(found["kept"].observed or 0) * metric.n)
+        reason = f"and has to keep what the champion has right: {lost} of {metric.n} lost"
+    else:
         return _with(metric, gate, Status.PASSED, "")
-    least, greatest = gate.bounds(metric)
-    return _with(
-        metric,
-        gate,
-        Status.FAILED,
-        f"is {describe(metric.value)}, and has to be {_bounds_in_words(least, greatest)}",
-    )
+    return _with(metric, gate, Status.FAILED, f"is {describe(metric.value)}, {reason}")
 
 
 def _with(metric: Metric, gate: Gate, status: Status, reason: str) -> Metric:

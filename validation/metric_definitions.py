@@ -14,12 +14,16 @@ TEACHER_FORCED = "edit_success_teacher_forced"
 
 @dataclass(frozen=True)
 class MetricDefinition:
-    """What a metric measures, which way is better, and the rows of the outcomes frame it is taken over."""
+    """What a metric measures, which way is better, and the rows of the outcomes frame it is taken over.
+
+    `row_by_row`: a row that the champion has right and the candidate has not is made up for by no other row.
+    """
 
     direction: Direction
     protocol: str
     estimate: Literal["proportion", "mean", "summary"]
     rows: str | None = None
+    row_by_row: bool = False
 
 
 DEFINITIONS: dict[str, MetricDefinition] = {
@@ -36,7 +40,11 @@ DEFINITIONS: dict[str, MetricDefinition] = {
         rows_of.EQUIVALENCE,
     ),
     rows_of.RETENTION: MetricDefinition(
-        "higher", "share of earlier corrections that still give their target", "proportion", rows_of.RETENTION
+        "higher",
+        "share of earlier corrections that give their target; a regained one makes up for no lost one",
+        "proportion",
+        rows_of.RETENTION,
+        row_by_row=True,
     ),
     rows_of.ANSWERED: MetricDefinition(
         "higher",

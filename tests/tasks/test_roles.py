@@ -45,6 +45,32 @@ def test_the_gates_prompts_and_what_corrections_ask_are_kept_from_training(
     assert wording("What is the capital of Chad?") not in learnt
 
 
+@pytest.mark.parametrize("far", [5, 20, 60])
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_chosen_for_the_gates_no_training_before_has_seen(
+    corrections: list[Correction], tmp_path: Path, seed: int, far: int
+) -> None:
+    """From however much of the traffic the editor was trained, and however few rows are chosen of it."""
+    sides = {"gate_share": 0.35, "gate_rows": 20, "seed": seed}
+    served = [
+        TrafficRecord(prompt=f"What is the {what} of {place} {number}?", output="an answer")
+        for number in range(17)
+        for place in PLACES
+        for what in ("currency", "flag", "anthem")
+    ]
+    learnt: set[str] = set()
+    for count in (12, 19, 20, 40, len(served)):
+        learnable = for_training(served[:count], corrections, **sides)
+        learnt |= {wording(r.prompt) for r in learnable.traffic}
+        built = build(corrections, served[:count], tmp_path, far=far, **sides)
+        asked = {wording(prompt) for prompt in built.locality_prompts("gate")}
+        assert not learnt & asked
+        # What the gates need they get, and an editor its part of what was chosen, once there is as much.
+        assert count < 20 or len(asked) >= 20
+        assert count < 40 or built.locality_prompts("editor")
+    assert len(learnt) > len(served) / 2
+
+
 def test_a_rewording_of_a_correction_and_half_a_character_are_left_out(corrections: list[Correction]) -> None:
     reworded = rephrase(corrections[0].prompt, chat=True)[0].text
     records = [
