@@ -25,6 +25,13 @@ IMPERATIVES = (
     "State {}.",
     "Please give {}.",
 )
+REQUESTS = (
+    "Please {}.",
+    "Could you {}?",
+    "Would you please {}?",
+    "I would like you to {}.",
+    "Can you {}?",
+)
 BLANKS = (
     "Complete the sentence: {}",
     "Finish this sentence: {} ...",
