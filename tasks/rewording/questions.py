@@ -28,8 +28,8 @@ _ADVERBIAL = word_set("when while if because before after since until compared f
 
 _PEOPLE = word_set(
     "author writer president king queen emperor pope ceo founder leader inventor director husband "
-    "wife father mother son daughter brother sister composer painter singer mayor minister chancellor owner creator "
-    "discoverer captain winner architect governor chairman"
+    "wife father mother son daughter brother sister composer painter singer mayor minister "
+    "chancellor owner creator discoverer captain winner architect governor chairman"
 )
 
 
