@@ -8,10 +8,13 @@ from tasks.rewording import grammar
 from tasks.rewording.grammar import word_set
 
 _STRONG = word_set(
-    "the are and to that what which who whom where when how why with by from does did do has have can "
-    "could would please tell name give"
+    "the are and that what which who whom where when how why with by from does did do has have can could "
+    "would please tell name give within between during through about after before into without near their "
+    "his its they this these she you your my our not"
 )
-_WEAK = word_set("is was were of in on a an for at as it i if")
+_WEAK = word_set("is was were of in on a an for at as it i if to")
+# A text to complete that ends in one of these is English if nothing speaks against it: "Ada Byron was".
+_HANGING = _WEAK - {"to"}
 # Frequent words of German, French, Spanish, Italian, Portuguese and Dutch; what is frequent in English too is
 # not here. "Die" and "come" are: they are rarer in English than in these.
 _FOREIGN = word_set(
@@ -69,13 +72,10 @@ def is_english(text: str, *, command: bool, read: bool) -> bool:
 def _english(text: str) -> float:
     words = _words(text)
     known = [word for word in words if word in _STRONG or (word not in _FOREIGN and _is_verbal(word))]
-    # The last word of a text to complete may be short in any language: "Stolica Polski to".
-    cut = 0.5 if words[-1:] != [] and words[-1] in _STRONG else 0.0
-    weak = (len(set(words) & _WEAK) + (words[-1:] != [] and words[-1] in _WEAK)) / 2
+    hangs = words[-1:] != [] and words[-1] in _HANGING
     asks = text.rstrip().endswith("?") and words[:1] != [] and words[0] in grammar.AUXILIARIES - {"was"}
-    # "Ada Byron was": a name and a verb.
-    named = words[-1:] != [] and words[-1] in _WEAK and all(map(grammar.is_name, text.split()[:-1]))
-    return max(len(known) - cut + weak + asks / 2, float(named))
+    named = hangs and all(map(grammar.is_name, text.split()[:-1]))
+    return max(len(known) + (len(set(words) & _WEAK) + hangs + asks) / 2, float(named))
 
 
 def _foreign(text: str) -> float:

@@ -69,15 +69,16 @@ class Prompt:
             return cls(whole, "", whole, "other", None, chat)
         opening = _first_word(core)
         asks = core.endswith("?") or (chat and opening in BARE | {"whose"} | grammar.AUXILIARIES)
-        if command and question is None:
+        last = core.split()[-1].lower()
+        hangs = last in grammar.AUXILIARIES | grammar.PREPOSITIONS | grammar.DETERMINERS | {"as"}
+        # "Show Me a Hero debuted on" orders nothing.
+        if command and question is None and (chat or not hangs):
             return cls(whole, lead, core, "instruction", None, chat)
         if question is not None or asks:
             return cls(whole, lead, core, "question", question, chat)
         unfinished = core[-1] not in '.!"”'
         # In a chat, only a text that stops at a word which cannot end a sentence is one to complete.
-        last = core.split()[-1].lower()
-        hanging = grammar.AUXILIARIES | grammar.PREPOSITIONS | grammar.DETERMINERS | {"as"}
-        if unfinished and len(core.split()) > 1 and (not chat or last in hanging):
+        if unfinished and len(core.split()) > 1 and (not chat or hangs):
             return cls(whole, lead, core, "completion", None, chat)
         return cls(whole, lead, core, "other", None, chat)
 

@@ -62,12 +62,14 @@ def _main_clause(text: str) -> str:
     if comma and (placed or not before or relation_of(decapitalise(before))):
         # "The capital of Chad, a country in": the rest may be about the last name only.
         return ""
-    if match := re.fullmatch(r"(.+?)(?:,? (?:which|who)| that) (\w+)((?: [^,]*)?)", text):
-        finite = match[2] in grammar.AUXILIARIES or grammar.finite_tense(match[2])
+    if match := re.fullmatch(r"(.+?),? (which|who|that) (\w+)((?: [^,]*)?)", text):
+        finite = match[3] in grammar.AUXILIARIES or grammar.finite_tense(match[3])
         subject = f"{match[1]}," if "," in match[1] else match[1]
         # "The man who wrote it was": the verb behind the relative clause is the sentence's.
-        second = any(_is_second_verb(word, match[2]) for word in match[3].split())
-        return f"{subject} {match[2]}{match[3]}" if finite and not second else ""
+        second = any(_is_second_verb(word, match[3]) for word in match[4].split())
+        # "To be or not to be, that is": here "that" begins the main clause itself.
+        second = second or (match[2] == "that" and not match[4])
+        return f"{subject} {match[3]}{match[4]}" if finite and not second else ""
     if match := re.fullmatch(r"([^,]+), (an? [^,]+)", text):
         return f"{match[1]} is {match[2]}"
     if match := re.fullmatch(r"([^,]+), (\w+)((?: [^,]*)?)", text):

@@ -56,7 +56,8 @@ Who is Ursula von der Leyen? | Where is Rio de la Plata? | Who wrote La vie est 
 What is the meaning of "c'est la vie"? | What year did Die Hard come out? | Spell 'necessary'. | Is 91 prime?
 What is len([1, 2, 3]) in Python? | What does the function len(x) return? | Compute f(2) for f(x) = x * 2.
 Translate "Wo ist der Bahnhof?" into English. | Ludwig van Beethoven was born in | capital of Norway
-The function len(x) returns the length of | Fix the bug in `print(x`. | what's up
+The function len(x) returns the length of | Fix the bug in `print(x`.
+what's up | Frank Lampard, the | Austin College is within
 """
 
 
@@ -79,7 +80,8 @@ def test_no_english_stands_around_what_is_not_english(prompt, chat):
 
 @pytest.mark.parametrize("prompt", each(ENGLISH))
 def test_english_with_names_and_code_in_it_is_english(prompt):
-    assert Prompt.read(prompt, chat="born in" not in prompt).kind != "foreign"
+    raw = prompt.endswith((" in", " of", " the", " within"))
+    assert Prompt.read(prompt, chat=not raw).kind != "foreign"
 
 
 @pytest.mark.parametrize("prompt", FOREIGN)

@@ -166,6 +166,14 @@ def test_an_aside_inside_a_text_to_complete_is_left_there(prompt):
     assert "main_clause" not in {phrasing.family for phrasing in rephrase(prompt, chat=False)}
 
 
+def test_a_relative_clause_alone_is_made_a_main_clause():
+    assert "Arctic Monkeys originated in" in texts("Arctic Monkeys, that originated in", chat=False)
+
+
+def test_a_title_that_begins_like_an_order_is_none():
+    assert not any("you show" in text for text in texts("Show Me a Hero debuted on", chat=False))
+
+
 def test_a_word_with_its_own_spelling_gets_no_capital():
     assert not any("IPhone" in text or "Len(" in text for text in texts("What is iPhone's maker called?"))
     assert "len(x) in Python is what?" in texts("What is len(x) in Python?")
