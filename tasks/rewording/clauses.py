@@ -16,7 +16,7 @@ _AND_ASKS = re.compile(
     re.IGNORECASE,
 )
 _ASIDE = re.compile(r", (?=[a-z])|,.* or ")
-_CUT_SHORT = re.compile(rf"\b(?:and|or)(?: (?:{_WH}))?$")
+_TRAILS = re.compile(rf"\b(?:and|or)(?: (?:(?:in|on|at|for|from|to|of|by|with) )?(?:{_WH}))?$")
 
 
 def asks_again(text: str) -> bool:
@@ -27,4 +27,9 @@ def asks_again(text: str) -> bool:
 def is_one_thing(subject: str) -> bool:
     """Whether a question's subject can be moved as a whole."""
     negated = set(subject.lower().split()) & NEGATIONS
-    return not (negated or _ASIDE.search(subject) or _CUT_SHORT.search(subject))
+    return not (negated or _ASIDE.search(subject) or trails_off(subject))
+
+
+def trails_off(text: str) -> bool:
+    """Whether a text ends with one more question word: "was born and when"."""
+    return bool(_TRAILS.search(text))

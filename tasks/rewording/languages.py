@@ -92,7 +92,7 @@ def _signs(text: str) -> float:
 
 def _words(text: str) -> list[str]:
     """The words in lower case; those in capitals are abbreviations, or keywords of code."""
-    spelt = [re.split(r"['’]", word.strip(".,?!:;\"'()“”"))[0] for word in text.split()]
+    spelt = [re.split(r"(?<=[a-z]{2})n['’]t$|['’]", word.strip(".,?!:;\"'()“”"))[0] for word in text.split()]
     return [word.lower() for word in spelt if len(word) < 2 or not word.isupper() or text.isupper()]
 
 

@@ -127,7 +127,11 @@ def relation_of(noun_phrase: str) -> tuple[str, str] | None:
     relation, owner = match[1], match[2]
     words = owner.split()
     named = all(grammar.is_name(word) for word in words) and len(words) <= 5
-    if "," in owner or not (named or (len(words) == 1 and not grammar.is_plural(owner) and owner.isalpha())):
+    if (
+        "," in owner
+        or owner.endswith(("'s", "’s"))
+        or not (named or (len(words) == 1 and not grammar.is_plural(owner) and owner.isalpha()))
+    ):
         return None
     first, last = relation.split()[0], relation.split()[-1]
     closed = grammar.PREPOSITIONS | grammar.RELATIVISERS | grammar.AUXILIARIES - {"will"}

@@ -179,7 +179,9 @@ def topic(prompt: Prompt) -> Sequence[str]:
 def contraction(prompt: Prompt) -> Sequence[str]:
     """What's the capital of Chad?"""
     text = re.sub(r"^(what|who|where) is ", r"\1's ", prompt.core, flags=re.IGNORECASE)
-    usable = prompt.kind == "question" and text != prompt.core and len(text.split()) > 2
+    usable = (
+        prompt.kind == "question" and not text.isupper() and text != prompt.core and len(text.split()) > 2
+    )
     return [prompt.after_lead(f"{capitalise(text).rstrip('?')}?")] if usable else []
 
 
@@ -198,9 +200,9 @@ def description(question: Question | None) -> str:
         return question.noun_phrase
     if parts := _agent(question):
         return f"the {parts[0]} of {parts[3]}"
-    if question.subject == "it":
-        return ""
     words = question.wh.split()
+    if question.subject == "it" or "else" in words:
+        return ""
     clause = f"{question.subject} {question.finite}".strip()
     if words[:1] == ["how"]:
         return _measured(question, words[1:], clause)

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 
 from tasks.rewording import grammar
-from tasks.rewording.clauses import NEGATIONS, asks_again, is_one_thing
+from tasks.rewording.clauses import NEGATIONS, asks_again, is_one_thing, trails_off
 from tasks.rewording.grammar import AUXILIARIES, BE, DETERMINERS, DO, NAME_LINKERS, PREPOSITIONS, word_set
 
 _CLAUSE = r" (?:that|which|who|whom|whose|where|when|is|was|are|were|made|called) "
@@ -93,6 +93,8 @@ def asked_for(noun_phrase: str) -> Question:
 def read_question(text: str) -> Question | None:
     """The parts of one wh-question, or None where they cannot be told with confidence."""
     tokens = text.rstrip(" ?!.").split()
+    if tokens and re.search(r"\w\.\w", tokens[-1]) and f"{tokens[-1]}." in text:
+        tokens[-1] += "."  # The mark is the abbreviation's: "the U.S."
     if len(tokens) < 3 or any(mark in text for mark in (";", ":", "\n")) or asks_again(text):
         return None
     if any(token.lower().endswith(("n't", "n’t")) for token in tokens):
@@ -128,7 +130,11 @@ def read_question(text: str) -> Question | None:
     if len(rest) < 2:
         return None
     question = _after_auxiliary(wh, head, rest[1:])
-    return _mended(question, fronted=bool(start)) if question and is_one_thing(question.subject) else None
+    if question is None or not is_one_thing(question.subject):
+        return None
+    if question.inverted and trails_off(question.finite):
+        return None
+    return _mended(question, fronted=bool(start))
 
 
 def _mended(question: Question, *, fronted: bool) -> Question | None:
@@ -266,6 +272,9 @@ def _split_be(wh: str, rest: list[str]) -> int | None:
             return split
     determined = rest[0] in DETERMINERS or not grammar.is_name(rest[0])
     relative = next((i for i, word in enumerate(rest) if word in grammar.RELATIVISERS), None)
+    if relative is not None and wh not in {"what", "who", "which"} and grammar.is_participle(rest[-1]):
+        # "Where was the treaty that ended the war signed?": whose participle it is cannot be told.
+        return None
     if determined and wh in BARE and relative is None and any(word in AUXILIARIES for word in rest):
         # "the country Ada is from": a clause without its relative pronoun.
         return len(rest)

@@ -57,7 +57,7 @@ What is the meaning of "c'est la vie"? | What year did Die Hard come out? | Spel
 What is len([1, 2, 3]) in Python? | What does the function len(x) return? | Compute f(2) for f(x) = x * 2.
 Translate "Wo ist der Bahnhof?" into English. | Ludwig van Beethoven was born in | capital of Norway
 The function len(x) returns the length of | Fix the bug in `print(x`.
-what's up | Frank Lampard, the | Austin College is within
+what's up | Shouldn't water boil at 100 degrees? | Frank Lampard, the | Austin College is within
 """
 
 

@@ -124,6 +124,8 @@ def test_a_no_stays_where_it_was(prompt, clause):
         "What was the cause of the Great Fire, and how long did it last?",
         "What is the capital of Chad, Bongor or Abeche?",
         "Where was Mozart born and when?",
+        "When was the Magna Carta signed and by whom?",
+        "Where was the treaty that ended World War I signed?",
     ],
 )
 def test_what_cannot_be_moved_as_a_whole_is_not_read(prompt):
@@ -164,6 +166,19 @@ def test_what_something_is_is_no_order_to_give_it(prompt):
 )
 def test_an_aside_inside_a_text_to_complete_is_left_there(prompt):
     assert "main_clause" not in {phrasing.family for phrasing in rephrase(prompt, chat=False)}
+
+
+@pytest.mark.parametrize("prompt", ["What is the GDP of the U.S.", "What is the GDP of the U.S.?"])
+def test_an_abbreviation_keeps_its_mark(prompt):
+    assert read_question(prompt).embedded == "what the GDP of the U.S. is"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wrong"),
+    [("What else is made of carbon?", "the else"), ("What is the population of St. John's?", "'s's")],
+)
+def test_no_noun_is_made_of_what_is_none(prompt, wrong):
+    assert not any(wrong in text for text in texts(prompt))
 
 
 def test_a_relative_clause_alone_is_made_a_main_clause():
