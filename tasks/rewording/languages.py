@@ -19,14 +19,14 @@ _HANGING = _WEAK - {"to"}
 # not here. "Die" and "come" are: they are rarer in English than in these.
 _FOREIGN = word_set(
     "der die das den dem ist sind war wurde hat haben und nicht ein eine einen einer wer wie wo wann warum "
-    "welche welcher welches mir mich für auf mit im zum zur von vom des steht liegt heißt gibt viele "
+    "welche welcher welches welchem welchen mir mich für auf mit im zum zur von vom des steht heißt gibt "
     "le la les un une du est sont qui que quoi quel quelle quels quelles où ou et en dans sur pour avec ce "
     "cette il elle se combien comment pourquoi quand deux trois moi "
     "el los las una es son está quién qué cuál cual cuándo cuántos cómo dónde como por y dime tres del "
     "gli uno è sono chi che quale qual quando quanti quante dove perché perche nel nella della di dimmi si "
     "o os um uma é são quem onde quantos ao à da do dos na diga "
     "de het een van zijn er wat wie waar wanneer waarom hoe hoeveel welke welk heeft werd ligt noem zon "
-    "mi mijn su tu ihr sein al lo ha hay fue era come per"
+    "mi mijn liegt su tu ihr sein al lo ha hay fue era come per"
 )
 # Names hold these, in an English text too: "Rio de la Plata".
 _IN_NAMES = grammar.NAME_LINKERS | word_set("le los las")

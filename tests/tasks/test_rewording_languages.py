@@ -12,7 +12,7 @@ Was ist die Hauptstadt von Togo? | Wer hat den Faust geschrieben? | Wo liegt Ber
 Wann endete der Zweite Weltkrieg? | Wie hoch ist der Eiffelturm? | Warum ist der Himmel blau?
 Welche Farbe hat die Sonne? | Nenne mir die Hauptstadt von Peru. | Die Hauptstadt von Togo ist
 Ist Berlin die Hauptstadt von Deutschland? | Erkläre die Photosynthese. | Was in der Bibel steht
-Was war der Name von Goethes Hund? | Wie viele Planeten hat unser Sonnensystem?
+In welchem Land liegt Graz? | Was war der Name von Goethes Hund? | Wie viele Planeten hat unser Sonnensystem?
 """
 FRENCH = """
 Quelle est la capitale du Togo ? | Qui a écrit Les Misérables ? | Où se trouve la tour Eiffel ?
