@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from tasks.records import normalise_prompt
 from tasks.rewording.prompts import Prompt
-from tasks.rewording.rules import RULES, SYNTACTIC
+from tasks.rewording.rules import SYNTACTIC, reworded
 from validation.limits import DataLimits
 
 Item = TypeVar("Item")
@@ -45,8 +45,8 @@ def wording(prompt: str) -> str:
 def rephrase(prompt: str, *, chat: bool) -> list[Phrasing]:
     """Equivalent phrasings of `prompt`, without duplicates and without the prompt itself.
 
-    The same prompt always gives the same phrasings. One that is not English, or empty, or too long to be
-    taught, gives none or few.
+    The same prompt always gives the same phrasings. One that is not English gets forms that belong to no
+    language; one that is empty or too long to be taught gets none.
 
     Args:
         prompt: A question, an instruction, or a text to complete.
@@ -57,12 +57,11 @@ def rephrase(prompt: str, *, chat: bool) -> list[Phrasing]:
         return []
     parsed = Prompt.read(whole, chat=chat)
     seen, phrasings = {normalise_prompt(whole)}, []
-    for form, rule in RULES:
-        for text in rule(parsed):
-            key = normalise_prompt(text)
-            if key and key not in seen:
-                seen.add(key)
-                phrasings.append(Phrasing(text, form))
+    for form, text in reworded(parsed):
+        key = normalise_prompt(text)
+        if key and key not in seen:
+            seen.add(key)
+            phrasings.append(Phrasing(text, form))
     return phrasings
 
 

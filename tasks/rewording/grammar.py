@@ -144,8 +144,9 @@ def is_name(word: str) -> bool:
 
 
 def capitalise(text: str) -> str:
-    """The text with a capital first letter, the rest as it is."""
-    return text[:1].upper() + text[1:]
+    """The text with a capital first letter, unless its first word is spelt otherwise: iPhone, len(x)."""
+    ordinary = re.match(r"[^\W\d_]+(?:['’-][^\W\d_]+)*(?=[\s.,:;?!]|$)", text)
+    return text[:1].upper() + text[1:] if ordinary and ordinary[0].islower() else text
 
 
 def decapitalise(text: str) -> str:

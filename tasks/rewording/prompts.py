@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from tasks.rewording import grammar
+from tasks.rewording import grammar, languages
+from tasks.rewording.clauses import asks_again
 from tasks.rewording.grammar import word_set
 from tasks.rewording.questions import BARE, Question, asked_for, read_question
 
@@ -16,20 +17,19 @@ Kind = Literal["question", "instruction", "completion", "other", "foreign"]
 Item = TypeVar("Item")
 
 _LONGEST_IN_WORDS = 60
-_STRONG = word_set(
-    "the are and to that which what who whom where when how why with by from does did do has have can "
-    "could would please tell name give"
-)
-_WEAK = word_set("is was were of in on a an for at as it i")
+# What may stand before an order, and before what somebody wants to know.
+_POLITE = re.compile(r"(?:(?:can|could|will|would) you,? )?(?:(?:please|kindly),? )?", re.IGNORECASE)
 _ASKING = re.compile(
-    r"(?:please )?(?:tell me|give me|name|state|give|identify|let me know) "
-    r"(the .+?|\S.*?['’]s [a-z].*?)[.!]?",
+    r"(?:tell me|give me|show me|let me know|name|state|give|identify|do you (?:happen to )?know"
+    r"|would you mind telling me"
+    r"|i(?:['’]d| would| am|['’]m)? (?:want|need|like|trying) to (?:know|find out)) (.+?)[.!?]?",
     re.IGNORECASE,
 )
 _COMMANDS = word_set(
     "name tell give list state explain describe write translate summarise summarize compute calculate "
     "convert find identify show compare define draft rewrite classify answer complete suggest create "
-    "make generate solve"
+    "make generate solve spell count sort reverse rephrase paraphrase simplify correct help recommend "
+    "recite rank outline analyse analyze estimate multiply divide subtract fix mention"
 )
 _ABBREVIATIONS = word_set("st. dr. mr. mrs. ms. vs. no. jr. sr. inc. ltd. co. e.g. i.e. mt. ft. prof. gen.")
 _IN_SITU = re.compile(r"(.+?),? (is|was|are|were) (what|who|where|when)")
@@ -39,9 +39,9 @@ _OF = re.compile(
     r"|(?:date|place|country|city|year|cause) of (?:birth|death|origin)) of (.+)"
 )
 _APPOSITIVES = word_set(
-    "city town state country province kingdom republic island county village month year number type "
-    "kind part sort two three four five six seven eight nine ten use end rest top side amount list lot "
-    "lack case field idea art process act most one city species"
+    "city town state country province kingdom republic island county village month year number type kind "
+    "part sort opposite plural synonym antonym two three four five six seven eight nine ten use end rest "
+    "top side amount list lot lack case field idea art process act most one city species"
 )
 
 
@@ -54,6 +54,7 @@ class Prompt:
     core: str
     kind: Kind
     question: Question | None
+    chat: bool
 
     @classmethod
     def read(cls, whole: str, *, chat: bool) -> Prompt:
@@ -61,32 +62,40 @@ class Prompt:
         plain = len(whole.split()) <= _LONGEST_IN_WORDS and not re.search(r"[\n`{}<>|]|https?:", whole)
         lead, core = _last_sentence(whole) if plain else ("", whole)
         question = _question(core) if plain else None
-        if question is None and not _is_english(whole):
-            return cls(whole, "", whole, "foreign", None)
+        command = bool(_order(core)) or _first_word(core) == "please"
+        if not languages.is_english(whole, command=command, read=question is not None):
+            return cls(whole, "", whole, "foreign", None, chat)
         if not plain:
-            return cls(whole, "", whole, "other", None)
-        opening = core.split()[0].lower()
+            return cls(whole, "", whole, "other", None, chat)
+        opening = _first_word(core)
         asks = core.endswith("?") or (chat and opening in BARE | {"whose"} | grammar.AUXILIARIES)
+        last = core.split()[-1].lower()
+        hangs = last in grammar.AUXILIARIES | grammar.PREPOSITIONS | grammar.DETERMINERS | {"as"}
+        # "Show Me a Hero debuted on" orders nothing.
+        if command and question is None and (chat or not hangs):
+            return cls(whole, lead, core, "instruction", None, chat)
         if question is not None or asks:
-            return cls(whole, lead, core, "question", question)
-        if opening in _COMMANDS | {"please"}:
-            return cls(whole, lead, core, "instruction", None)
+            return cls(whole, lead, core, "question", question, chat)
         unfinished = core[-1] not in '.!"”'
         # In a chat, only a text that stops at a word which cannot end a sentence is one to complete.
-        last = core.split()[-1].lower()
-        hanging = grammar.AUXILIARIES | grammar.PREPOSITIONS | grammar.DETERMINERS | {"as"}
-        if unfinished and len(core.split()) > 1 and (not chat or last in hanging):
-            return cls(whole, lead, core, "completion", None)
-        return cls(whole, lead, core, "other", None)
+        if unfinished and len(core.split()) > 1 and (not chat or hangs):
+            return cls(whole, lead, core, "completion", None, chat)
+        return cls(whole, lead, core, "other", None, chat)
 
     @property
     def sentence(self) -> str:
-        """The whole prompt as a well-formed sentence: a capital first, a mark at the end."""
-        if self.kind == "completion":
+        """The whole prompt with a capital first and a mark at the end, where it is a sentence."""
+        if self.kind not in {"question", "instruction"}:
             return self.whole
-        commanding = self.core.split()[0].lower() in _COMMANDS | {"please"}
-        end = "" if self.whole[-1] in '.?!"”' else "?" if self.kind == "question" and not commanding else "."
+        opening = _first_word(self.core)
+        ordering = opening in _COMMANDS | {"please", "i"}
+        end = "" if self.whole[-1] in '.?!"”' else "." if ordering else "?"
         return grammar.capitalise(self.whole) + end
+
+    @property
+    def order(self) -> str:
+        """What a prompt that gives an order wants done, "explain photosynthesis", or nothing."""
+        return _order(self.core) if self.kind == "instruction" else ""
 
     @property
     def is_direct(self) -> bool:
@@ -118,7 +127,11 @@ def relation_of(noun_phrase: str) -> tuple[str, str] | None:
     relation, owner = match[1], match[2]
     words = owner.split()
     named = all(grammar.is_name(word) for word in words) and len(words) <= 5
-    if "," in owner or not (named or (len(words) == 1 and not grammar.is_plural(owner) and owner.isalpha())):
+    if (
+        "," in owner
+        or owner.endswith(("'s", "’s"))
+        or not (named or (len(words) == 1 and not grammar.is_plural(owner) and owner.isalpha()))
+    ):
         return None
     first, last = relation.split()[0], relation.split()[-1]
     closed = grammar.PREPOSITIONS | grammar.RELATIVISERS | grammar.AUXILIARIES - {"will"}
@@ -143,17 +156,40 @@ def owned_by(noun_phrase: str) -> tuple[str, str] | None:
 
 
 def _question(core: str) -> Question | None:
+    if match := _ASKING.fullmatch(_order(core) or core):
+        return _wanted(match[1])
     if question := read_question(core):
         return question
     bare = core.rstrip(" ?.!")
-    if match := _ASKING.fullmatch(core):
-        return asked_for(match[1]) if not re.search(r" (?:and|or|that|which|who|to) |,", match[1]) else None
     if core.endswith("?") and (match := _IN_SITU.fullmatch(bare)):
         subject = match[1] if grammar.is_name(match[1].split()[0]) else match[1].lower()
         return Question(match[3], match[2], grammar.decapitalise(match[1]) or subject, match[2])
     phrase = grammar.decapitalise(bare)
     phrase = phrase if phrase.startswith("the ") else f"the {phrase}"
     return asked_for(phrase) if relation_of(phrase) and phrase[4:5].islower() else None
+
+
+def _wanted(text: str) -> Question | None:
+    """The question after what somebody wants to be told: "the capital of Chad", "who wrote Hamlet"."""
+    opening, _, clause = text.partition(" ")
+    if opening in BARE | {"whether", "if"} and " " in clause:
+        wh = "whether" if opening == "if" else opening
+        return None if asks_again(clause) else Question(wh, "", "", clause)
+    if _first_word(opening) in BARE:
+        return None
+    definite = re.fullmatch(r"the .+|\S.*?['’]s [a-z].*", text)
+    closed = re.search(r" (?:and|or|that|which|who|to) |,", text)
+    return asked_for(text) if definite and not closed else None
+
+
+def _order(core: str) -> str:
+    """An order without what makes it polite, or nothing where none is given."""
+    order = core[_POLITE.match(core).end() :]  # type: ignore[union-attr]
+    return order if order and _first_word(order) in _COMMANDS else ""
+
+
+def _first_word(text: str) -> str:
+    return re.split(r"[\s'’,:]", text.lower(), maxsplit=1)[0]
 
 
 def _last_sentence(text: str) -> tuple[str, str]:
@@ -163,18 +199,3 @@ def _last_sentence(text: str) -> tuple[str, str]:
         if word.lower() not in _ABBREVIATIONS and not re.fullmatch(r"\W*(?:\w\.)+", word):
             start = match.end()
     return text[:start].strip(), text[start:]
-
-
-def _is_english(text: str) -> bool:
-    words = [word.strip(".,?!:;\"'()").lower() for word in text.split()]
-    if sum(word.isascii() for word in words) < len(words) / 2:
-        return False
-    if words[-1] in _WEAK and all(grammar.is_name(word) for word in text.split()[:-1]):
-        return True
-    strong = sum(word in _STRONG or bool(grammar.finite_tense(word)) or _is_verbal(word) for word in words)
-    hanging = (words[-1] in _WEAK) / 2
-    return strong + hanging + sum(word in _WEAK for word in set(words)) / 2 >= 1
-
-
-def _is_verbal(word: str) -> bool:
-    return word in grammar.BASE_VERBS or grammar.is_participle(word)

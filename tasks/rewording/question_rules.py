@@ -55,11 +55,14 @@ def indirect_statement(prompt: Prompt) -> Sequence[str]:
 
 def direct(prompt: Prompt) -> Sequence[str]:
     """What is the capital of Chad? - for a prompt that asks it in another form."""
-    if not prompt.question or (
-        prompt.is_direct and not re.search(r" (?:what|who|where|when)\?$", prompt.core)
-    ):
+    q = prompt.question
+    if not q:
         return []
-    return [prompt.after_lead(_ask(prompt.question, prompt.question.subject))]
+    if q.inverted:
+        return [prompt.after_lead(_ask(q, q.subject))] if q.finite == q.auxiliary else []
+    verb = q.finite.split()[0]
+    asks = q.wh in {"who", "what", "which"} and (verb in grammar.AUXILIARIES or grammar.finite_tense(verb))
+    return [prompt.after_lead(f"{capitalise(q.wh)} {q.finite}?")] if asks else []
 
 
 def imperative(prompt: Prompt) -> Sequence[str]:
@@ -176,7 +179,9 @@ def topic(prompt: Prompt) -> Sequence[str]:
 def contraction(prompt: Prompt) -> Sequence[str]:
     """What's the capital of Chad?"""
     text = re.sub(r"^(what|who|where) is ", r"\1's ", prompt.core, flags=re.IGNORECASE)
-    usable = prompt.kind == "question" and text != prompt.core and len(text.split()) > 2
+    usable = (
+        prompt.kind == "question" and not text.isupper() and text != prompt.core and len(text.split()) > 2
+    )
     return [prompt.after_lead(f"{capitalise(text).rstrip('?')}?")] if usable else []
 
 
@@ -196,6 +201,8 @@ def description(question: Question | None) -> str:
     if parts := _agent(question):
         return f"the {parts[0]} of {parts[3]}"
     words = question.wh.split()
+    if question.subject == "it" or "else" in words:
+        return ""
     clause = f"{question.subject} {question.finite}".strip()
     if words[:1] == ["how"]:
         return _measured(question, words[1:], clause)

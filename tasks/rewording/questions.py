@@ -9,15 +9,27 @@ import re
 from dataclasses import dataclass, replace
 
 from tasks.rewording import grammar
+from tasks.rewording.clauses import NEGATIONS, asks_again, is_one_thing, trails_off
 from tasks.rewording.grammar import AUXILIARIES, BE, DETERMINERS, DO, NAME_LINKERS, PREPOSITIONS, word_set
 
 _CLAUSE = r" (?:that|which|who|whom|whose|where|when|is|was|are|were|made|called) "
 BARE = frozenset({"what", "which", "who", "whom", "when", "where", "why", "how"})
-_MEASURES = word_set("old tall high long far large big deep heavy wide fast often soon close hot cold")
+_MEASURES = word_set("old tall high long much far large big deep heavy wide fast often soon close hot cold")
 # "Tell me what gender Anna is", but "tell me which river is the longest": these name a property of the rest.
 _ATTRIBUTES = word_set(
     "colour color gender sex age size nationality language religion species genus type kind family rank "
     "year date day height weight occupation profession position status voice title ethnicity"
+)
+
+
+# Where what is said of the subject begins: "How old was he | when he died", "How far is it | from Rome".
+_ADVERBIAL = word_set("when while if because before after since until compared from")
+
+
+_PEOPLE = word_set(
+    "author writer president king queen emperor pope ceo founder leader inventor director husband "
+    "wife father mother son daughter brother sister composer painter singer mayor minister "
+    "chancellor owner creator discoverer captain winner architect governor chairman"
 )
 
 
@@ -50,15 +62,20 @@ class Question:
         """The question in statement order, "what the capital of Chad is", or a long noun phrase by itself."""
         if self.noun_phrase and len(self.subject.split()) > 6 and re.search(_CLAUSE, self.subject):
             return self.subject
-        wh = "what" if self.wh == "which" and self.noun_phrase else self.wh
+        wh = "what" if self.wh == "which" and self.noun_phrase and self.finite in {"is", "was"} else self.wh
         return " ".join(part for part in (wh, self.subject, self.finite) if part)
 
     @property
     def noun_phrase(self) -> str:
-        """What a question after a definite thing asks for, "the capital of Chad", or nothing."""
-        if self.wh in {"what", "who", "which"} and self.finite in BE and is_definite(self.subject):
-            return self.subject
-        return ""
+        """What a question after a definite thing asks for, "the capital of Chad", or nothing.
+
+        "Who were the Beatles?" and "What is the heart?" ask what something is, and not for it.
+        """
+        asks = self.wh in {"what", "who", "which"} and self.finite in BE and is_definite(self.subject)
+        words = self.subject.split()
+        described = len(words) > 2 or not self.subject.startswith("the ")
+        named = all(grammar.is_name(word) or word in NAME_LINKERS for word in words)
+        return self.subject if asks and described and not named else ""
 
 
 def is_definite(phrase: str) -> bool:
@@ -70,13 +87,17 @@ def asked_for(noun_phrase: str) -> Question:
     """The question after a noun phrase: "the capital of Chad" -> what is the capital of Chad."""
     head = re.split(r" (?:of|for|in|on|at|to|that|which|who|where|and|or) ", noun_phrase)[0].split()[-1]
     auxiliary = "are" if grammar.is_plural(head) else "is"
-    return Question("what", auxiliary, noun_phrase, auxiliary)
+    return Question("who" if head in _PEOPLE else "what", auxiliary, noun_phrase, auxiliary)
 
 
 def read_question(text: str) -> Question | None:
     """The parts of one wh-question, or None where they cannot be told with confidence."""
     tokens = text.rstrip(" ?!.").split()
-    if len(tokens) < 3 or any(mark in text for mark in (";", ":", "\n")):
+    if tokens and re.search(r"\w\.\w", tokens[-1]) and f"{tokens[-1]}." in text:
+        tokens[-1] += "."  # The mark is the abbreviation's: "the U.S."
+    if len(tokens) < 3 or any(mark in text for mark in (";", ":", "\n")) or asks_again(text):
+        return None
+    if any(token.lower().endswith(("n't", "n’t")) for token in tokens):
         return None
     tokens[0] = tokens[0].lower()
     tokens = _expand_contraction(tokens)
@@ -84,7 +105,14 @@ def read_question(text: str) -> Question | None:
     word = tokens[start].lower()
     if word in AUXILIARIES and not start and text.rstrip().endswith("?"):
         question = _after_auxiliary("whether", word, tokens[1:])
-        return question if question and question.inverted and question.finite not in AUXILIARIES else None
+        usable = (
+            question
+            and question.inverted
+            and question.finite not in AUXILIARIES
+            and is_one_thing(question.subject)
+        )
+        # "Are you a robot?" is no matter that anybody else could look up.
+        return question if usable and tokens[1].lower() != "you" else None
     if word not in BARE | {"whose"}:
         return None
     boundary = _wh_boundary(tokens, start)
@@ -102,7 +130,11 @@ def read_question(text: str) -> Question | None:
     if len(rest) < 2:
         return None
     question = _after_auxiliary(wh, head, rest[1:])
-    return _mended(question, fronted=bool(start)) if question else None
+    if question is None or not is_one_thing(question.subject):
+        return None
+    if question.inverted and trails_off(question.finite):
+        return None
+    return _mended(question, fronted=bool(start))
 
 
 def _mended(question: Question, *, fronted: bool) -> Question | None:
@@ -150,16 +182,27 @@ def _wh_boundary(tokens: list[str], start: int) -> int | None:
 def _after_auxiliary(wh: str, auxiliary: str, rest: list[str]) -> Question | None:
     first = rest[0]
     bare = wh in BARE
+    if first in NEGATIONS:
+        # "Which state does not border Canada" stays as it is; "why is not ..." cannot.
+        asked = wh.split()[0] in {"who", "what", "which", "whose"}
+        return Question(wh, "", "", " ".join([auxiliary, *rest])) if asked and len(rest) > 1 else None
+    if wh in {"who", "which", "what"} and auxiliary in BE and re.search(r"^[a-z].*, .* or ", " ".join(rest)):
+        # "Which is heavier, gold or lead?"
+        plain = first not in DETERMINERS and not set(rest) & {"of"}
+        return Question(wh, "", "", " ".join([auxiliary, *rest])) if plain else None
     if auxiliary in DO:
         return _do_question(wh, auxiliary, rest)
     if auxiliary in BE:
-        if _opens_predicate(first) or (first == "not"):
+        if _opens_predicate(first):
             return Question(wh, "", "", " ".join([auxiliary, *rest]))
         split = _split_be(wh, rest)
+        if wh == "whose" or wh.startswith("whose "):
+            split = len(rest) if first in DETERMINERS else split
+            bare = first in DETERMINERS
         if split == len(rest) and not bare and not _asks_attribute(wh) and not _is_name_run(rest):
             return Question(wh, "", "", " ".join([auxiliary, *rest]))
     else:
-        if first in grammar.BASE_VERBS or grammar.is_participle(first) or first in {"be", "been", "not"}:
+        if first in grammar.BASE_VERBS or grammar.is_participle(first) or first in {"be", "been"}:
             return Question(wh, "", "", " ".join([auxiliary, *rest]))
         perfect = auxiliary in {"has", "have", "had"}
         verbs = {"been"} if perfect else grammar.BASE_VERBS | {"be"}
@@ -223,8 +266,15 @@ def _split_be(wh: str, rest: list[str]) -> int | None:
     """How many words after "is" are the subject; all of them where nothing is predicated."""
     if rest[0].lower() in grammar.PRONOUNS:
         return 1
+    if wh.split()[0] in {"how", "where"}:
+        adverbial = (i for i, word in enumerate(rest) if i and word in _ADVERBIAL)
+        if (split := next(adverbial, None)) is not None:
+            return split
     determined = rest[0] in DETERMINERS or not grammar.is_name(rest[0])
     relative = next((i for i, word in enumerate(rest) if word in grammar.RELATIVISERS), None)
+    if relative is not None and wh not in {"what", "who", "which"} and grammar.is_participle(rest[-1]):
+        # "Where was the treaty that ended the war signed?": whose participle it is cannot be told.
+        return None
     if determined and wh in BARE and relative is None and any(word in AUXILIARIES for word in rest):
         # "the country Ada is from": a clause without its relative pronoun.
         return len(rest)

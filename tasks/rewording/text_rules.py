@@ -57,15 +57,24 @@ def completion_dialogue(prompt: Prompt) -> Sequence[str]:
 
 def _main_clause(text: str) -> str:
     """The prompt as a main clause that stops where it does, or nothing where it cannot be told."""
-    if match := re.fullmatch(r"(.+?),? (?:which|who|that) (\w+)( .*)?", text):
-        finite = match[2] in grammar.AUXILIARIES or grammar.finite_tense(match[2])
+    before, comma, _ = text.partition(",")
+    placed = before.lower().startswith(tuple(f"{word} " for word in grammar.PREPOSITIONS))
+    if comma and (placed or not before or relation_of(decapitalise(before))):
+        # "The capital of Chad, a country in": the rest may be about the last name only.
+        return ""
+    if match := re.fullmatch(r"(.+?),? (which|who|that) (\w+)((?: [^,]*)?)", text):
+        finite = match[3] in grammar.AUXILIARIES or grammar.finite_tense(match[3])
         subject = f"{match[1]}," if "," in match[1] else match[1]
-        return f"{subject} {match[2]}{match[3] or ''}" if finite and text.count(match[2]) == 1 else ""
-    if match := re.fullmatch(r"([^,]+), (an? .+)", text):
+        # "The man who wrote it was": the verb behind the relative clause is the sentence's.
+        second = any(_is_second_verb(word, match[3]) for word in match[4].split())
+        # "To be or not to be, that is": here "that" begins the main clause itself.
+        second = second or (match[2] == "that" and not match[4])
+        return f"{subject} {match[3]}{match[4]}" if finite and not second else ""
+    if match := re.fullmatch(r"([^,]+), (an? [^,]+)", text):
         return f"{match[1]} is {match[2]}"
-    if match := re.fullmatch(r"([^,]+), (\w+)( .*)?", text):
+    if match := re.fullmatch(r"([^,]+), (\w+)((?: [^,]*)?)", text):
         verb = {"located": "is", "situated": "is", "based": "is"}.get(match[2], "was")
-        return f"{match[1]} {verb} {match[2]}{match[3] or ''}" if grammar.is_participle(match[2]) else ""
+        return f"{match[1]} {verb} {match[2]}{match[3]}" if grammar.is_participle(match[2]) else ""
     words = text.split()
     # After a name, "died" or "succumbed" is the verb, not a participle.
     has_verb = any(
@@ -73,6 +82,25 @@ def _main_clause(text: str) -> str:
         for word in words[1:]
     )
     return text if has_verb and "," not in text else ""
+
+
+def _is_second_verb(word: str, first: str) -> bool:
+    if word in grammar.AUXILIARIES:
+        return word not in {"be", "been"}
+    return bool(grammar.finite_tense(word)) and not (
+        first in grammar.AUXILIARIES and grammar.is_participle(word)
+    )
+
+
+def request(prompt: Prompt) -> Sequence[str]:
+    """Could you explain photosynthesis? - from and to: Explain photosynthesis."""
+    order = prompt.order.rstrip(" .!?")
+    if not order or ":" in order:
+        return []
+    inside = order[0].lower() + order[1:]
+    frames = prompt.pick(wrappers.REQUESTS, 2, "request")
+    texts = [f"{grammar.capitalise(order)}.", *(frame.format(inside) for frame in frames)]
+    return [prompt.after_lead(text) for text in texts]
 
 
 def wrapped_in(family: str) -> Callable[[Prompt], Sequence[str]]:

@@ -25,6 +25,13 @@ IMPERATIVES = (
     "State {}.",
     "Please give {}.",
 )
+REQUESTS = (
+    "Please {}.",
+    "Could you {}?",
+    "Would you please {}?",
+    "I would like you to {}.",
+    "Can you {}?",
+)
 BLANKS = (
     "Complete the sentence: {}",
     "Finish this sentence: {} ...",
@@ -116,7 +123,7 @@ _INSTRUCTION = {
 _COMPLETION = {
     "adverbial": ("In fact, {}", "As it happens, {}", "Indeed, {}", "As everyone knows, {}"),
     "quotation": ('The article begins: "{}', 'He read aloud: "{}', 'The caption said: "{}'),
-    "label": ("Fact: {}", "Note: {}", "From the notes: {}", "- {}"),
+    "label": ("Fact: {}", "Note: {}", "From the notes: {}", "For the record: {}"),
     "task": ("Complete the sentence: {}", "Finish this sentence: {}", "Continue the text: {}"),
 }
 WRAPPERS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
