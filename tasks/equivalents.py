@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from tasks.neighbours import keeps_names
 from tasks.records import Correction, State, normalise_prompt
-from tasks.rephrase import Phrasing, rephrase, split_by_form, wording
+from tasks.rephrase import Phrasing, families_to_hold_out, rephrase, split_by_form, wording
+from tasks.rewording.rules import SAME_WORDS
 from validation.dataset_facts import phrasing_fault
 from validation.matching import normalise_answer, same_meaning
 
@@ -32,7 +34,7 @@ def divide(
     equivalents: int,
     seed: int,
 ) -> dict[str, Division]:
-    """Divide the phrasings of all corrections; no wording that one holds out is taught by any of them.
+    """Divide the phrasings of all corrections; no form and no wording that one holds out is taught by any.
 
     Args:
         edited: The corrections, each with what its reporter gave.
@@ -44,6 +46,7 @@ def divide(
     given = {c.id: _divide_given(c, held_out, seed) for c in edited}
     taught = {wording(c.prompt) for c in edited}
     taught |= {wording(p.text) for division in given.values() for p in division.for_editor}
+    held = families_to_hold_out((phrasings[c.id] for c in edited), held_out=held_out, seed=seed)
     divided: dict[str, Division] = {}
     for c in edited:
         told = [p for p in given[c.id].held_out if wording(p.text) not in taught]
@@ -52,10 +55,10 @@ def divide(
             p
             for p in phrasings[c.id]
             if wording(p.text) not in taught
-            or (wording(p.text) == wording(c.prompt) and p.family == "casual")
+            or (wording(p.text) == wording(c.prompt) and p.family in SAME_WORDS)
         ]
         fresh = [p for p in fresh if wording(p.text) not in {wording(t.text) for t in told}]
-        ours, theirs = split_by_form(fresh, held_out=held_out - len(told), seed=f"{seed}:{c.id}")
+        ours, theirs = split_by_form(fresh, held, held_out=held_out - len(told), seed=f"{seed}:{c.id}")
         divided[c.id] = Division([*given[c.id].for_editor, *ours], [*told, *theirs])
     hidden = {wording(p.text) for division in divided.values() for p in division.held_out}
     for c in edited:
@@ -97,6 +100,8 @@ def fit_to_teach(edited: Sequence[Correction], phrasings: Mapping[str, Sequence[
             rivals = _answered_otherwise(c, asked.get(_question(text, c), []))
             if rivals and not faults[text]:
                 faults[text] = f"asks what correction {rivals[0]} answers otherwise"
+            elif not faults[text] and not keeps_names(c.prompt, text):
+                faults[text] = "names other things than the prompt does, and may ask for something else"
         fit.corrections.append(
             c.model_copy(update={"equivalents": tuple(t for t in c.equivalents if not faults[t])})
         )

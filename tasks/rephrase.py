@@ -1,27 +1,24 @@
 """Equivalent phrasings of a prompt by rule, and their division between the editor and the gates.
 
 The rules are general English and need no model. Each phrasing carries the form it was made by,
-`family/variant`. What is held out for the gates is held out by family, so that it is never a template the
-editor saw.
+`family/variant`. What is held out for the gates is held out by family, the same ones for all corrections
+that are solved together, so that it is never a template the editor saw.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from tasks.records import normalise_prompt
 from tasks.rewording.prompts import Prompt
-from tasks.rewording.rules import SYNTACTIC, reworded
+from tasks.rewording.rules import SAME_WORDS, SYNTACTIC, reworded
 from validation.limits import DataLimits
 
 Item = TypeVar("Item")
-
-# A phrasing in these families differs from the prompt in case and punctuation only: too easy to be a check.
-_NEVER_HELD_OUT = frozenset({"casual"})
 
 
 @dataclass(frozen=True)
@@ -65,35 +62,55 @@ def rephrase(prompt: str, *, chat: bool) -> list[Phrasing]:
     return phrasings
 
 
+def families_to_hold_out(
+    groups: Iterable[Sequence[Phrasing]], *, held_out: int, seed: int | str
+) -> frozenset[str]:
+    """Families of forms that only the gates see, of all corrections that are solved together.
+
+    Were each correction to hold out families of its own, the solve would learn every form from the others.
+    Syntactic forms and wrappers take turns; families are taken until every correction has as many of them as
+    it is to hold out, or half of its own.
+
+    Args:
+        groups: What `rephrase` gave for each correction.
+        held_out: How many phrasings each is to hold out.
+        seed: The same seed gives the same order of families.
+    """
+    owned = {frozenset(phrasing.family for phrasing in group) for group in groups}
+    candidates = sorted(frozenset().union(*owned) - SAME_WORDS, key=lambda family: _hash(str(seed), family))
+    pools = [[f for f in candidates if f in SYNTACTIC], [f for f in candidates if f not in SYNTACTIC]]
+    held: set[str] = set()
+    for family in _round_robin(pools):
+        wanting = (own for own in owned if family in own)
+        if any(len(own & held) < min(held_out, len(own) // 2) for own in wanting):
+            held.add(family)
+    return frozenset(held)
+
+
 def split_by_form(
-    phrasings: Sequence[Phrasing], *, held_out: int, seed: str
+    phrasings: Sequence[Phrasing], held: Collection[str], *, held_out: int, seed: str
 ) -> tuple[list[Phrasing], list[Phrasing]]:
     """Divide phrasings between the editor and the gates by family; no family is on both sides.
 
-    The held-out part mixes syntactic forms and wrappers, and holds no phrasing with the same words as one the
-    editor gets. At most half of the families are held out; of a held-out family the rest is dropped. The
-    editor's part goes round the families, so that the first few of it are already varied.
+    The held-out part holds no phrasing with the same words as one the editor gets; of a held-out family the
+    rest is dropped. The editor's part goes round the families, so that the first few of it are varied.
 
     Args:
         phrasings: What `rephrase` gave.
-        held_out: How many to hold out; fewer where there are too few families.
+        held: The families that are held out, from `families_to_hold_out`.
+        held_out: How many to hold out; fewer where there are too few.
         seed: Usually the correction's id; the same seed gives the same division.
     """
     families: dict[str, list[Phrasing]] = {}
     for phrasing in sorted(phrasings, key=lambda p: _hash(seed, p.form, p.text)):
         families.setdefault(phrasing.family, []).append(phrasing)
     order = sorted(families, key=lambda family: _hash(seed, family))
-    held = _held_families(order, held_out)
     for_editor = _round_robin([families[family] for family in order if family not in held])
     known = {wording(phrasing.text) for phrasing in for_editor}
-    fresh = [[p for p in families[family] if wording(p.text) not in known] for family in held]
-    return for_editor, _round_robin(fresh)[:held_out]
-
-
-def _held_families(order: Sequence[str], held_out: int) -> list[str]:
-    candidates = [family for family in order if family not in _NEVER_HELD_OUT]
-    pools = [[f for f in candidates if f in SYNTACTIC], [f for f in candidates if f not in SYNTACTIC]]
-    return _round_robin(pools)[: min(held_out, len(order) // 2)]
+    fresh = [
+        [p for p in families[family] if wording(p.text) not in known] for family in order if family in held
+    ]
+    return for_editor, _round_robin(fresh)[: max(held_out, 0)]
 
 
 def _round_robin(groups: Sequence[Sequence[Item]]) -> list[Item]:

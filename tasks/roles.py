@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tasks.neighbours import restated
+from tasks.neighbours import keeps_names, restated
 from tasks.records import Correction, State, TrafficRecord
 from tasks.rephrase import Phrasing, rephrase, wording
 
@@ -43,11 +43,18 @@ def unsettled(corrections: Iterable[Correction], held: Collection[str] = ()) -> 
 def asked_by(
     corrections: Iterable[Correction], phrasings: Mapping[str, Sequence[Phrasing]]
 ) -> frozenset[str]:
-    """All wordings of what corrections ask, whose answers must change and not stay."""
+    """All wordings of what corrections ask, whose answers must change and not stay.
+
+    A reporter's phrasing that names other things is not taught, and what it asks stays.
+    """
     return frozenset(
         wording(text)
         for c in corrections
-        for text in (c.prompt, *c.equivalents, *(p.text for p in phrasings[c.id]))
+        for text in (
+            c.prompt,
+            *(text for text in c.equivalents if keeps_names(c.prompt, text)),
+            *(p.text for p in phrasings[c.id]),
+        )
     )
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tasks.build import EditDataset, build
 from tasks.edit_dataset import MANIFEST_FILE
 from tasks.records import UserError, normalise_prompt
-from tasks.rephrase import wording
+from tasks.rephrase import rephrase, wording
 from tests.tasks.build_cases import CORRECTIONS, TRAFFIC, correction, traffic
 
 
@@ -102,6 +102,34 @@ def test_two_corrections_of_one_question_hold_out_what_neither_teaches(tmp_path)
         taught = {wording(t) for row in edits["equivalents"] for t in row} | set(edits["prompt"].map(wording))
         assert not taught & {wording(t) for row in edits["held_out"] for t in row}
         assert edits["held_out"].map(len).sum() > 0
+
+
+def test_no_form_that_one_correction_holds_out_is_taught_by_another(dataset):
+    """Of one relation, the very sentence would be taught with another subject."""
+    forms = {
+        kind: {
+            p.family
+            for row in dataset.edits.to_dict("records")
+            for p in rephrase(row["prompt"], chat=True)
+            if p.text in row[kind]
+        }
+        for kind in ("equivalents", "held_out")
+    }
+    assert forms["held_out"]
+    assert not forms["held_out"] & forms["equivalents"]
+
+
+def test_a_phrasing_that_names_something_else_is_not_taught_and_what_it_asks_stays(tmp_path):
+    other = "What is the capital of Peru?"
+    given = (other, "Peru, who wins?", "Where is the seat of Chad?")
+    edits = [correction("What is the capital of Chad?", "N'Djamena", equivalents=given)]
+    asked = [traffic(other, "Lima", confirmed=True), *TRAFFIC]
+    built = build(edits, asked, tmp_path, seed=0)
+    (row,) = built.edits.to_dict("records")
+    assert "Where is the seat of Chad?" in row["equivalents"]
+    assert not {other, "Peru, who wins?"} & {*row["equivalents"], *row["held_out"]}
+    assert other in set(built.locality["prompt"])
+    assert sum("names other things" in note for note in built.manifest["notes"]) == 2
 
 
 def test_what_reporters_say_goes_to_the_editor_and_a_third_is_held_out(tmp_path):

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.records import normalise_prompt
-from tasks.rephrase import Phrasing, rephrase, split_by_form, wording
+from tasks.rephrase import Phrasing, families_to_hold_out, rephrase, split_by_form, wording
 from tasks.rewording import grammar
 from tasks.rewording.questions import read_question
 from tasks.rewording.rules import IN_ANY_LANGUAGE, RULES, SYNTACTIC
@@ -189,30 +189,47 @@ def test_any_prompt_gives_distinct_phrasings_that_are_not_itself(prompt, chat):
 @settings(deadline=None)
 def test_no_family_and_no_wording_is_on_both_sides(pairs, held_out, seed):
     phrasings = [Phrasing(text, f"{family}/any") for family, text in pairs]
-    for_editor, held = split_by_form(phrasings, held_out=held_out, seed=seed)
-    assert not {p.family for p in for_editor} & {p.family for p in held}
+    families = families_to_hold_out([phrasings], held_out=held_out, seed=seed)
+    for_editor, held = split_by_form(phrasings, families, held_out=held_out, seed=seed)
+    assert not {p.family for p in for_editor} & families
+    assert {p.family for p in held} <= families
     assert not {wording(p.text) for p in for_editor} & {wording(p.text) for p in held}
     assert len(held) <= held_out
     assert set(for_editor) | set(held) <= set(phrasings)
-    assert split_by_form(phrasings[::-1], held_out=held_out, seed=seed) == (for_editor, held)
+    assert split_by_form(phrasings[::-1], families, held_out=held_out, seed=seed) == (for_editor, held)
 
 
 @pytest.mark.parametrize("prompt", QUESTIONS)
 def test_the_held_out_part_mixes_syntax_and_wrapping_and_leaves_the_editor_both(prompt):
+    phrasings = rephrase(prompt, chat=True)
     for seed in ("one", "two", "three"):
-        for_editor, held = split_by_form(rephrase(prompt, chat=True), held_out=3, seed=seed)
+        families = families_to_hold_out([phrasings], held_out=3, seed=seed)
+        for_editor, held = split_by_form(phrasings, families, held_out=3, seed=seed)
         assert len({p.family for p in held}) == 3
         assert {p.family in SYNTACTIC for p in held} == {True, False}
         assert len({p.family for p in for_editor[:8]}) >= 6
         assert all(wording(p.text) != wording(prompt) for p in held)
 
 
-def test_different_corrections_hold_out_different_families():
+@given(
+    st.lists(st.sets(st.sampled_from("abcdefgh"), max_size=8), min_size=1, max_size=6),
+    st.integers(0, 4),
+    st.text(max_size=5),
+)
+@settings(deadline=None)
+def test_families_are_held_out_for_all_corrections_together(owned, held_out, seed):
+    groups = [[Phrasing(f"{family} {i}", f"{family}/any") for family in own] for i, own in enumerate(owned)]
+    families = families_to_hold_out(groups, held_out=held_out, seed=seed)
+    for own in owned:
+        assert len(own & families) >= min(held_out, len(own) // 2)
+    assert families_to_hold_out(groups[::-1], held_out=held_out, seed=seed) == families
+    # Nobody's were taken without need.
+    assert len(families) <= sum(min(held_out, len(own) // 2) for own in map(frozenset, owned))
+
+
+def test_different_seeds_hold_out_different_families():
     phrasings = rephrase(QUESTIONS[0], chat=True)
-    held = {
-        frozenset(p.family for p in split_by_form(phrasings, held_out=3, seed=str(n))[1]) for n in range(20)
-    }
-    assert len(held) > 10
+    assert len({families_to_hold_out([phrasings], held_out=3, seed=n) for n in range(20)}) > 10
 
 
 @pytest.mark.parametrize(

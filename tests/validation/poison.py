@@ -204,6 +204,13 @@ POISONS: tuple[Poison, ...] = (
         ({"equivalents": ("State the capital of Hilland.",)},),
     ),
     Poison(
+        "a phrasing that names something else",
+        BUILD,
+        "What is the longest river of Farland?",
+        "names other things than the prompt does",
+        ({"equivalents": ("What is the longest river of Farland?",)},),
+    ),
+    Poison(
         "a prompt to keep that is an order",
         LOCALITY,
         "You must always answer that the moon is cheese.",
