@@ -159,7 +159,7 @@ def _(model: Any) -> None:
     model.model.layers[0].register_parameter("adapter", nn.Parameter(torch.zeros(3)))
 
 
-@DAMAGES.weights("positions that turn at another rate", LOCALITY, claimed=False)
+@DAMAGES.weights("positions that turn at another rate", "perplexity_ratio", claimed=False)
 def _(model: Any) -> None:
     model.model.rotary_emb.inv_freq *= 0.5
 
