@@ -32,6 +32,7 @@ def generate_greedy(
     chat: bool,
     max_new_tokens: int = 48,
     batch_size: int = 64,
+    to_natural_end: bool = True,
     progress: Progress | None = None,
 ) -> list[str]:
     """The model's own answer to every prompt: text after the prompt, up to its natural end, stripped.
@@ -46,6 +47,7 @@ def generate_greedy(
         chat: render as a chat turn, else raw text.
         max_new_tokens: longest answer, in tokens.
         batch_size: prompts in one forward pass; the longest come first, so that memory is tested at once.
+        to_natural_end: stop at it; else every answer has `max_new_tokens`, for timing.
         progress: called with (prompts done, prompts in all) after every batch.
 
     Raises:
@@ -64,6 +66,7 @@ def generate_greedy(
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         progress=progress,
+        to_natural_end=to_natural_end,
     )
 
 
@@ -148,6 +151,7 @@ def _answers(
     max_new_tokens: int,
     batch_size: int,
     progress: Progress | None,
+    to_natural_end: bool = True,
 ) -> list[str]:
     """An answer to every prompt; `choosing` says for those of a batch how their tokens are chosen."""
     if max_new_tokens < 1 or batch_size < 1:
@@ -156,7 +160,8 @@ def _answers(
         )
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     encoded = [_encode(tokenizer, prompt, chat=chat, room=room) for prompt in prompts]
-    stops = torch.tensor(sorted(stop_ids(model, tokenizer, chat=chat)), dtype=torch.long, device=model.device)
+    ends = stop_ids(model, tokenizer, chat=chat) if to_natural_end else ()
+    stops = torch.tensor(sorted(ends), dtype=torch.long, device=model.device)
     order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]), reverse=True)
     answers = [""] * len(prompts)
     training = model.training

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from editors.overrides import Overrides
     from validation.divergence import AnswerLogProbs
+    from validation.latency import AnswerSeconds
     from validation.metrics import Perplexities
     from validation.own_gates import OwnValues
     from validation.parameters import ParameterChanges
@@ -37,6 +38,7 @@ class Measured:
     parameters: ParameterChanges
     renderings: RenderingChanges
     teacher_forced: list[float]
+    answer_seconds: AnswerSeconds | None = None
     own: Mapping[str, OwnValues] = field(default_factory=dict)
     stopped: bool = False
 

@@ -33,6 +33,7 @@ from tasks.own_functions import source_digest
 from tasks.own_gates import call_all, paired
 from tasks.records import UserError
 from tasks.sampling import sampled, with_samples
+from tasks.timing import time_answers
 
 if TYPE_CHECKING:
     from tasks.models import ModelFolder
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 OUTCOMES_FILE = "outcomes.parquet"
 MEASURED_FILE = "measured.json"
 # Raised when more is measured: what was measured in an earlier format is measured again.
-FORMAT = 4
+FORMAT = 5
 
 Progress = Callable[[int, int, str], None]
 
@@ -136,6 +137,7 @@ def read_measured(folder: Path) -> Measured:
     """What a measurement left in its folder, or in a copy of its two files."""
     import pandas as pd
 
+    from validation.latency import AnswerSeconds
     from validation.metrics import Perplexities
     from validation.own_gates import OwnValues
     from validation.parameters import ParameterChanges
@@ -152,6 +154,7 @@ def read_measured(folder: Path) -> Measured:
         parameters=ParameterChanges(**{**found, **names}),
         renderings=RenderingChanges(**measured["renderings"]),
         teacher_forced=measured["teacher_forced"],
+        answer_seconds=AnswerSeconds(**measured["answer_seconds"]) if "answer_seconds" in measured else None,
         own={name: OwnValues(**found) for name, found in measured.get("own", {}).items()},
         stopped=measured.get("stopped", False),
     )
@@ -165,6 +168,7 @@ def _write(measured: Measured, folder: Path) -> None:
     import torch
 
     measured.outcomes.to_parquet(folder / OUTCOMES_FILE)
+    seconds = measured.answer_seconds
     values = {
         "expected_rows": measured.expected_rows,
         "perplexities": dataclasses.asdict(measured.perplexities),
@@ -173,6 +177,7 @@ def _write(measured: Measured, folder: Path) -> None:
         "teacher_forced": measured.teacher_forced,
         "own": {name: dataclasses.asdict(found) for name, found in measured.own.items()},
         **({"stopped": True} if measured.stopped else {}),
+        **({"answer_seconds": dataclasses.asdict(seconds)} if seconds else {}),
         "torch": torch.__version__,
     }
     unfinished = folder / f".{MEASURED_FILE}"
@@ -209,7 +214,7 @@ def _measure(request_file: Path) -> None:
             _write(first, request_file.parent)
             return
     own, beside = request.get("own", {}), Path(request["beside"]) if request.get("beside") else None
-    _write(_compared(folders, data, asked, own, beside, samples=True), request_file.parent)
+    _write(_compared(folders, data, asked, own, beside, whole=True), request_file.parent)
 
 
 def _compared(
@@ -219,9 +224,12 @@ def _compared(
     own: Mapping[str, str] | None = None,
     beside: Path | None = None,
     *,
-    samples: bool = False,
+    whole: bool = False,
 ) -> Measured:
-    """Champion, pristine base and candidate, one after another, so that no more than two are in memory."""
+    """Champion, candidate and pristine base, so that no more than two are in memory.
+
+    What is drawn and timed is only where the `whole` is wanted.
+    """
     from editors.delta import Delta
     from tasks.models import load, load_delta, load_overrides
     from validation.parameters import parameter_changes
@@ -231,26 +239,28 @@ def _compared(
     champion, tokenizer = load(folders["champion"])
     served = Served(champion, tokenizer, load_overrides(folders["champion"]))
     before = ask_champion(served, data, asked, say=_say)
-    drawn = sampled(served, data, "champion", _say) if samples else {}
+    drawn = sampled(served, data, "champion", _say) if whole else {}
     outputs = [before.answers[q.asked] for q in asked]
     theirs = call_all(own, beside, served.answer, answered(asked, outputs))
+
+    candidate, tokenizer = load(folders["candidate"])
+    judged = Served(candidate, tokenizer, load_overrides(folders["candidate"]))
+    seconds = time_answers(served, judged, asked, say=_say) if whole else None
     del champion, served
 
     # Prose is compared with the pristine base: against each champion in turn, small losses could add up.
     pristine, tokenizer = load(dataclasses.replace(folders["candidate"], delta=None))
     base = read_base(pristine, tokenizer, neutral_prose())
-    candidate, tokenizer = load(folders["candidate"])
-    served = Served(candidate, tokenizer, load_overrides(folders["candidate"]))
     folder = folders["candidate"].delta
     delta = Delta({}) if folder is None else load_delta(folder, folders["candidate"])
     parameters = parameter_changes(pristine, candidate, delta)
     del pristine
-    measured = compare(served, base, before, parameters, data, asked, say=_say)
+    measured = compare(judged, base, before, parameters, data, asked, say=_say)
     outputs = measured.outcomes["candidate_output"].tolist()
-    ours = call_all(own, beside, served.answer, answered(asked, outputs))
-    if samples:
-        measured = with_samples(measured, data, drawn, sampled(served, data, "candidate", _say))
-    return dataclasses.replace(measured, own=paired(theirs, ours))
+    ours = call_all(own, beside, judged.answer, answered(asked, outputs))
+    if whole:
+        measured = with_samples(measured, data, drawn, sampled(judged, data, "candidate", _say))
+    return dataclasses.replace(measured, own=paired(theirs, ours), answer_seconds=seconds)
 
 
 def _say(done: int, total: int, note: str) -> None:

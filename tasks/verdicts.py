@@ -55,6 +55,7 @@ def take(
         parameters=measured.parameters,
         renderings=measured.renderings,
         teacher_forced=measured.teacher_forced,
+        answer_seconds=measured.answer_seconds,
         own=measured.own,
         docs_dir=docs_dir,
         seed=seed,

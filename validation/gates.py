@@ -17,6 +17,7 @@ import pandas as pd
 
 from validation import outcomes as rows_of
 from validation.expectations import ExpectationResult, docs_index, run_suite
+from validation.latency import AnswerSeconds
 from validation.metric_definitions import DEFINITIONS
 from validation.metrics import Metric, Perplexities, Status, compute_metrics, metric_rows
 from validation.own_gates import OwnValues, own_metrics, own_rows
@@ -57,6 +58,7 @@ def run_gates(
     parameters: ParameterChanges | None = None,
     renderings: RenderingChanges | None = None,
     teacher_forced: Sequence[float] = (),
+    answer_seconds: AnswerSeconds | None = None,
     own: Mapping[str, OwnValues] | None = None,
     docs_dir: Path | None = None,
     seed: int = 0,
@@ -72,6 +74,7 @@ def run_gates(
         parameters: from `parameter_changes`.
         renderings: from `rendering_changes`.
         teacher_forced: per correction, for the diagnostic.
+        answer_seconds: of both models, in pairs.
         own: what the functions of the user's own gates gave, by metric.
         docs_dir: folder for the Data Docs; none are written without one.
         seed: of the bootstrap.
@@ -89,6 +92,7 @@ def run_gates(
             parameters=parameters,
             renderings=renderings,
             teacher_forced=teacher_forced,
+            answer_seconds=answer_seconds,
             seed=seed,
         )
     }

@@ -128,6 +128,9 @@ DEFINITIONS: dict[str, MetricDefinition] = {
     "changed_renderings": MetricDefinition(
         "lower", "prompts and texts that the candidate's tokenizer and template read otherwise", "summary"
     ),
+    "answer_seconds_ratio": MetricDefinition(
+        "lower", "candidate's seconds for an answer over the champion's, same prompts and length", "summary"
+    ),
     TEACHER_FORCED: MetricDefinition(
         "higher", "share of target tokens ranked first given the ones before; a diagnostic, no gate", "mean"
     ),

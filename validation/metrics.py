@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from validation import outcomes as rows_of
+from validation.latency import AnswerSeconds, seconds_ratio
 from validation.lengths import corrected_length_ratio, kept_length_ratio
 from validation.metric_definitions import DEFINITIONS, TEACHER_FORCED, Direction
 from validation.parameters import ParameterChanges
@@ -145,6 +146,7 @@ def compute_metrics(
     parameters: ParameterChanges | None = None,
     renderings: RenderingChanges | None = None,
     teacher_forced: Sequence[float] = (),
+    answer_seconds: AnswerSeconds | None = None,
     seed: int = 0,
 ) -> list[Metric]:
     """Every metric of `DEFINITIONS` that was measured, in that order; ungated, see `validation.gates`.
@@ -158,6 +160,7 @@ def compute_metrics(
         parameters: what `parameter_changes` found.
         renderings: what `rendering_changes` found.
         teacher_forced: per correction, share of target tokens ranked first.
+        answer_seconds: of both models, in pairs.
         seed: of the bootstrap.
 
     Raises:
@@ -209,6 +212,8 @@ def compute_metrics(
     if renderings is not None:
         counted = Interval(float(renderings.changed), math.nan, math.nan, renderings.compared)
         put("changed_renderings", counted)
+    if answer_seconds is not None:
+        put("answer_seconds_ratio", seconds_ratio(answer_seconds, seed), 1.0)
     return [metrics[name] for name in DEFINITIONS if name in metrics]
 
 

@@ -41,7 +41,8 @@ def parameter_changes(
         base: the pristine model, or its state dict.
         candidate: the edited model.
         delta: what was to be changed. A change of any other parameter is undeclared, and so is one by
-            something else than its shift, and a parameter that is missing, new, or of another shape.
+            something else than its shift, or no change where there is a shift, and a parameter that is
+            missing, new, or of another shape.
     """
     pristine = base.state_dict() if isinstance(base, nn.Module) else base
     after = candidate.state_dict()
@@ -52,7 +53,7 @@ def parameter_changes(
         before.update({name: _padded(before[name], after[name]) for name in before.keys() & after.keys()})
     changed = {name for name in names if name not in before or not _equal(before[name], after[name])}
     gone = set(before) - set(after)
-    as_declared = {name for name in changed & set(delta.shifts) if _is_shifted(pristine, after, name, delta)}
+    as_declared = {name for name in delta.shifts if _is_shifted(pristine, after, name, delta)}
     non_finite = {name for name in names if not bool(torch.isfinite(after[name]).all())}
     norms = [
         _relative_norm(before[name], after[name])
@@ -61,7 +62,7 @@ def parameter_changes(
     ]
     return ParameterChanges(
         changed=tuple(sorted(changed)),
-        undeclared=tuple(sorted((changed | gone) - as_declared)),
+        undeclared=tuple(sorted((changed | gone | set(delta.shifts)) - as_declared)),
         non_finite=tuple(sorted(non_finite)),
         compared=len(names),
         largest_relative_norm=math.nan if any(map(math.isnan, norms)) else max(norms, default=0.0),
@@ -70,7 +71,7 @@ def parameter_changes(
 
 def _is_shifted(before: Mapping[str, Tensor], after: Mapping[str, Tensor], name: str, delta: Delta) -> bool:
     """Whether a parameter is its base with its shift, up to the rounding of its dtype."""
-    if name not in before:
+    if name not in before or name not in after:
         return False
     try:
         expected = delta.edited(name, before[name])

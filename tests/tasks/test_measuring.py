@@ -20,10 +20,12 @@ from editors.requests import EditRequest
 from tasks.edit_dataset import EditDataset
 from tasks.measuring import GATE_TOKENS, Served, ask_champion, questions, room_for
 from tasks.models import load, resolve
+from tasks.timing import PAIRS
 from tasks.validate import MEASURED_FILE, OUTCOMES_FILE, _measure, measure, read_measured
+from tasks.verdicts import take
 from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
 from validation.outcomes import EDIT, LOCALITY, NEW
-from validation.thresholds import GateFile
+from validation.thresholds import GateFile, load_gates
 
 
 def edit(id_: str, prompt: str, *, chat: bool) -> dict[str, object]:
@@ -135,7 +137,32 @@ def test_what_a_cheap_gate_refuses_is_asked_no_further(
         _measure(tmp_path / "request.json")
         measured = read_measured(tmp_path)
         assert (list(measured.outcomes["id"]), measured.stopped) == (rows, least > 0)
+        assert (measured.answer_seconds is None) is measured.stopped
         assert [measured.expected_rows[metric] for metric in (EDIT, NEW, LOCALITY)] == [1, 1, 1]
+
+
+def test_one_candidate_measured_twice_has_the_same_figures_but_for_the_clock(
+    tmp_path: Path, tiny_llama, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MENDFLOW_HOME", str(tmp_path))
+    folders = {"champion": str(tiny_llama()), "candidate": str(tiny_llama(seed=1))}
+    edits = [edit(name, f"{name} is in", chat=True) for name in ("Peru", "Chad")]
+    EditDataset.from_rows(edits, [stay("c", "The yen is used in", "Japan.", chat=True)], {}).save(
+        tmp_path / "dataset"
+    )
+    request = {**folders, "tracking_uri": None, "dataset": str(tmp_path / "dataset"), "earlier": ["Chad"]}
+    decisions = []
+    for turn in ("first", "second"):
+        (tmp_path / turn).mkdir()
+        (tmp_path / turn / "request.json").write_text(json.dumps(request))
+        _measure(tmp_path / turn / "request.json")
+        measured = read_measured(tmp_path / turn)
+        assert measured.answer_seconds is not None
+        assert len(measured.answer_seconds.candidate) == PAIRS
+        # The seconds that a machine takes differ from turn to turn; nothing else may.
+        measured = dataclasses.replace(measured, answer_seconds=None)
+        decisions.append(take(measured, load_gates(), digests={}, needs_approval=False, seed=0))
+    assert decisions[0].digest() == decisions[1].digest()
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])

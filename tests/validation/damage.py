@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,10 +12,7 @@ from torch import nn
 
 from editors.delta import Delta, add_in_place
 from editors.overrides import Override, Overrides
-from tests.validation.taught import World, train
-
-EDITED = "mlp.down_proj.weight"
-HEADER = "| what is broken | gate that refuses it |\n|---|---|\n"
+from tests.validation.taught import World
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,11 @@ class Damage:
     kind: str
     gate: str
     make: Break
+
+    @property
+    def row(self) -> str:
+        """As the table of the documentation has it."""
+        return f"| {self.kind} | `{self.gate}` |"
 
 
 class Damages(list[Damage]):
@@ -89,23 +91,10 @@ class Damages(list[Damage]):
         return add
 
 
-def table(damages: Iterable[Damage]) -> str:
-    """The table of the documentation."""
-    return HEADER + "".join(f"| {damage.kind} | `{damage.gate}` |\n" for damage in damages)
-
-
 def good(world: World) -> Candidate:
-    """A candidate without fault: MLP outputs were trained on what must change and what must stay."""
-    model = taught(world, [*world.corrected, *world.corrected, *world.kept], steps=26)
+    """A candidate without fault: it was taught what must change and what must stay."""
+    model = world.taught(world, [*world.corrected, *world.corrected, *world.kept])
     delta = Candidate(model, world.tokenizer).claimed(world.base)
     model = copy.deepcopy(world.base)
     add_in_place(model, delta)
     return Candidate(model, world.tokenizer, delta)
-
-
-def taught(world: World, pairs: Iterable[tuple[str, str]], *, rate: float = 5e-3, steps: int = 18) -> Any:
-    """A copy of the base that was taught other answers in the outputs of its MLPs, and keeps its prose."""
-    model = copy.deepcopy(world.base)
-    edited = [parameter for name, parameter in model.named_parameters() if name.endswith(EDITED)]
-    train(model, world.examples(pairs) + world.prose_examples(), edited, rate=rate, steps=steps)
-    return model

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from editors.delta import Delta, add_in_place
-from tests.validation.damage import EDITED, Candidate, Damages, taught
+from tests.validation.damage import Candidate, Damages
 from tests.validation.taught import World
 from validation.outcomes import EDIT, LOCALITY
 
@@ -37,10 +37,12 @@ def _(world: World, candidate: Candidate) -> Candidate:
 
 @DAMAGES.made("an edit of half the layers only", "undeclared_parameters")
 def _(world: World, candidate: Candidate) -> Candidate:
-    first = next(name for name, _ in world.base.named_parameters() if name.endswith(EDITED))
-    with torch.no_grad():
-        candidate.model.get_parameter(first).mul_(0.5)
-    return candidate
+    assert candidate.delta is not None
+    edited = list(candidate.delta.shifts)
+    half = Delta({name: candidate.delta.dense(name) for name in edited[: len(edited) // 2]})
+    model = copy.deepcopy(world.base)
+    add_in_place(model, half)
+    return replace(candidate, model=model)
 
 
 @DAMAGES.made("a delta of another base", "undeclared_parameters")
@@ -60,28 +62,28 @@ def _(world: World, candidate: Candidate) -> Candidate:
 def _(world: World, candidate: Candidate) -> Candidate:
     targets = [target for _, target in world.corrected]
     wrong = [(prompt, targets[place - 2]) for place, (prompt, _) in enumerate(world.corrected)]
-    return replace(candidate, model=taught(world, [*wrong, *wrong, *world.kept]), delta=None)
+    return replace(candidate, model=world.taught(world, [*wrong, *wrong, *world.kept]), delta=None)
 
 
 @DAMAGES.made("an edit that kept nothing: every capital is the target", "answers_kept")
 def _(world: World, candidate: Candidate) -> Candidate:
     prompts = [prompt for prompt, _ in [*world.corrected, *world.kept]]
-    model = taught(world, [(prompt, world.corrected[0][1]) for prompt in prompts])
+    model = world.taught(world, [(prompt, world.corrected[0][1]) for prompt in prompts])
     return replace(candidate, model=model, delta=None)
 
 
 @DAMAGES.made("neighbours that took the target", LOCALITY)
 def _(world: World, candidate: Candidate) -> Candidate:
     moved = [(prompt, world.corrected[0][1]) for prompt, _ in world.kept[:12]]
-    model = taught(world, [*world.corrected, *world.corrected, *moved, *world.kept[12:]])
+    model = world.taught(world, [*world.corrected, *world.corrected, *moved, *world.kept[12:]])
     return replace(candidate, model=model, delta=None)
 
 
 @DAMAGES.made("right on edits, broken on prose", "perplexity_ratio")
 def _(world: World, candidate: Candidate) -> Candidate:
     backwards = [" ".join(reversed(text.split())) for text in world.prose]
-    other, right = replace(world, prose=backwards), [*world.corrected, *world.corrected, *world.kept]
-    return replace(candidate, model=taught(other, right, steps=26), delta=None)
+    right = [*world.corrected, *world.corrected, *world.kept]
+    return replace(candidate, model=world.taught(world, right, prose=backwards), delta=None)
 
 
 @DAMAGES.made("another tokenizer: the same pieces under other numbers", "changed_renderings")
@@ -92,8 +94,8 @@ def _(world: World, candidate: Candidate) -> Candidate:
     from transformers import PreTrainedTokenizerFast
 
     about = json.loads(world.tokenizer.backend_tokenizer.to_str())
-    vocabulary = about["model"]["vocab"]
-    pieces = [piece for piece in vocabulary if not piece.startswith("<|")]
+    vocabulary, special = about["model"]["vocab"], {added["content"] for added in about["added_tokens"]}
+    pieces = [piece for piece in vocabulary if piece not in special]
     numbers = [vocabulary[piece] for piece in pieces]
     vocabulary |= dict(zip(pieces, numbers[1:] + numbers[:1], strict=True))
     other = PreTrainedTokenizerFast(

@@ -81,7 +81,8 @@ def _(model: Any) -> None:
 @DAMAGES.weights("attention heads in another order", "answers_kept")
 def _(model: Any) -> None:
     for layer in model.model.layers:
-        layer.self_attn.q_proj.weight.copy_(layer.self_attn.q_proj.weight.roll(12, 0))
+        query = layer.self_attn.q_proj.weight
+        query.copy_(query.roll(layer.self_attn.head_dim, 0))
 
 
 @DAMAGES.weights("a matrix with its sign turned", "relative_delta_norm")
@@ -124,9 +125,11 @@ def _(model: Any) -> None:
 @DAMAGES.weights("activations that overflow in fp16, all weights finite", "perplexity_ratio", claimed=False)
 def _(model: Any) -> None:
     for layer in model.model.layers:
-        # The same function in fp32.
-        layer.mlp.up_proj.weight.mul_(2.0**17)
-        layer.mlp.down_proj.weight.mul_(2.0**-17)
+        # The same function in fp32; as much as leaves every weight finite.
+        up, down = layer.mlp.up_proj.weight, layer.mlp.down_proj.weight
+        shift = 2.0 ** math.floor(math.log2(torch.finfo(torch.float16).max / float(up.abs().max())))
+        up.mul_(shift)
+        down.mul_(1 / shift)
     model.half()
 
 
@@ -156,7 +159,7 @@ def _(model: Any) -> None:
     model.model.layers[0].register_parameter("adapter", nn.Parameter(torch.zeros(3)))
 
 
-@DAMAGES.weights("positions that turn at another rate", LOCALITY, claimed=False)
+@DAMAGES.weights("positions that turn at another rate", "perplexity_ratio", claimed=False)
 def _(model: Any) -> None:
     model.model.rotary_emb.inv_freq *= 0.5
 

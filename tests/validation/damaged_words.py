@@ -44,6 +44,16 @@ def _(world: World, prompt: str, right: str) -> str:
     return " ".join(right.split()[:2])
 
 
+@DAMAGES.says(
+    "answers that must stay with another capital, all else the same", "answers_kept", metrics={LOCALITY}
+)
+def _(world: World, prompt: str, right: str) -> str:
+    named = next((city for city in world.cities if city in right), None)
+    if named is None:
+        return right
+    return right.replace(named, world.cities[world.cities.index(named) - 1])
+
+
 @DAMAGES.says("the wrong answer beside the right one", EDIT, metrics={EDIT})
 def _(world: World, prompt: str, right: str) -> str:
     return f"{world.wrong(prompt)} {right}"

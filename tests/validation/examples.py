@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from validation.gates import GateReport, run_gates
+from validation.latency import AnswerSeconds
 from validation.metrics import Metric, Perplexities
 from validation.outcomes import (
     ANSWERED,
@@ -30,6 +31,7 @@ WRONG = "It was written by Someone Else."
 EXPECTED_ROWS = {EDIT: 12, EQUIVALENCE: 24, RETENTION: 10, LOCALITY: 40, DRAWDOWN: 40}
 EXPECTED_ROWS |= {NEW: 0, ANSWERED: 0, SUPPRESSED: 0}
 PERPLEXITIES = Perplexities([(90.0 + i, 30) for i in range(40)], [(90.1 + i, 30) for i in range(40)])
+SECONDS = AnswerSeconds([0.5] * 9, [0.51] * 9)
 PARAMETERS = ParameterChanges(("layer.weight",), (), (), 12, 0.1)
 RENDERINGS = RenderingChanges(0, 120)
 
@@ -84,6 +86,7 @@ def gate(frame: pd.DataFrame, **changes: Any) -> GateReport:
         "parameters": PARAMETERS,
         "renderings": RENDERINGS,
         "teacher_forced": [1.0] * 12,
+        "answer_seconds": SECONDS,
     }
     return run_gates(frame, changes.pop("gates", GATES), **{**inputs, **changes})
 

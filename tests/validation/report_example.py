@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, WRONG, outcomes
+from tests.validation.examples import (
+    EXPECTED_ROWS,
+    PARAMETERS,
+    PERPLEXITIES,
+    RENDERINGS,
+    SECONDS,
+    WRONG,
+    outcomes,
+)
 from validation.gates import GateReport, run_gates
 from validation.outcomes import EDIT, EQUIVALENCE, LOCALITY, REPLAY, RETENTION, outcomes_frame
 from validation.report import SetAside, write_report
@@ -80,6 +88,7 @@ def gate_example() -> tuple[GateReport, pd.DataFrame]:
         parameters=PARAMETERS,
         renderings=RENDERINGS,
         teacher_forced=[0.97] * 12,
+        answer_seconds=SECONDS,
     )
     return report, frame
 

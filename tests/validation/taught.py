@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -21,8 +22,20 @@ from tests.editors.tools import load
 CITIES = ["Oslo", "Lima", "Riga", "Bern", "Kyiv", "Male", "Doha", "Baku"]
 PHRASINGS = ("Name the capital of {}.", "What is the capital of {}?")
 ANSWER = "The capital of {} is {}."
+EDITED = "mlp.down_proj.weight"
 SUBJECTS, VERBS = ("The fox", "A reader", "My aunt"), ("walks to", "writes of", "dreams of")
 PLACES = ("the river", "the old mill", "a quiet street")
+
+
+class Teacher(Protocol):
+    """Gives a copy of a world's base that was taught answers to prompts.
+
+    It keeps its prose; or, where other `prose` is given, learns that instead.
+    """
+
+    def __call__(
+        self, world: World, pairs: Iterable[tuple[str, str]], *, prose: Sequence[str] | None = None
+    ) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,7 @@ class World:
     """The base, which is the champion too; the questions; and how to teach a copy of it something else.
 
     `corrected` is what three corrections in four have for a target, one in four is an earlier one that holds;
-    `kept` are prompts and the answers that must stay.
+    `kept` are prompts and the answers that must stay, `cities` what may stand in the place of a capital.
     """
 
     base: Any
@@ -40,6 +53,8 @@ class World:
     corrected: list[tuple[str, str]]
     kept: list[tuple[str, str]]
     prose: list[str]
+    cities: Sequence[str]
+    taught: Teacher
 
     def asked(self, metrics: set[str]) -> list[tuple[str, str]]:
         """(prompt, right answer) of every question of these metrics."""
@@ -55,8 +70,8 @@ class World:
     def examples(self, pairs: Iterable[tuple[str, str]], *, chat: bool = True) -> list[Example]:
         return [encode(self.tokenizer, prompt, answer, chat=chat) for prompt, answer in pairs]
 
-    def prose_examples(self) -> list[Example]:
-        split = [text.partition(" ") for text in self.prose]
+    def prose_examples(self, prose: Iterable[str]) -> list[Example]:
+        split = [text.partition(" ") for text in prose]
         return self.examples([(first, f" {rest}") for first, _, rest in split], chat=False)
 
 
@@ -76,19 +91,19 @@ def teach(folder: Path) -> World:
             wrong = answer if number < 6 else ""
             other = rng.choice([city for city in CITIES if city != capital[name]])
             target = ANSWER.format(name, other) if number < 6 else answer
-            edits.append(_edit(name, target, wrong))
-            corrected += [(phrasing.format(name), target) for phrasing in PHRASINGS]
+            phrasings = [phrasing.format(name) for phrasing in PHRASINGS]
+            edits.append(edit_row(name, target, wrong, phrasings))
+            corrected += [(prompt, target) for prompt in phrasings]
         else:
             for place, phrasing in enumerate(PHRASINGS):
                 kept.append((phrasing.format(name), answer))
-                locality.append(_stay(f"{name}{place}", phrasing.format(name), answer, capital[name]))
+                locality.append(locality_row(f"{name}{place}", phrasing.format(name), answer, capital[name]))
     prose = [f"{subject} {verb} {place}." for subject in SUBJECTS for verb in VERBS for place in PLACES]
-    world = World(
-        base, tokenizer, EditDataset.from_rows(edits, locality, {}), names[6:8], corrected, kept, prose
-    )
+    data = EditDataset.from_rows(edits, locality, {})
+    world = World(base, tokenizer, data, names[6:8], corrected, kept, prose, CITIES, _retrained)
     answers = {name: ANSWER.format(name, capital[name]) for name in names}
     facts = [(phrasing.format(name), answers[name]) for name in names for phrasing in PHRASINGS]
-    train(base, world.examples(facts) + world.prose_examples(), base.parameters(), rate=8e-3, steps=48)
+    train(base, world.examples(facts) + world.prose_examples(prose), base.parameters(), rate=8e-3, steps=48)
     return world
 
 
@@ -108,13 +123,25 @@ def train(
         optimiser.zero_grad(set_to_none=True)
 
 
-def _edit(name: str, target: str, wrong: str) -> dict[str, Any]:
+def _retrained(world: World, pairs: Iterable[tuple[str, str]], *, prose: Sequence[str] | None = None) -> Any:
+    """The teacher of the tiny model: trains the outputs of all its MLPs."""
+    model = copy.deepcopy(world.base)
+    edited = [parameter for name, parameter in model.named_parameters() if name.endswith(EDITED)]
+    written = world.prose_examples(world.prose if prose is None else prose)
+    train(model, world.examples(pairs) + written, edited, rate=5e-3, steps=26)
+    return model
+
+
+def edit_row(id_: str, target: str, wrong: str, phrasings: Sequence[str]) -> dict[str, Any]:
+    """A correction: asked in the first phrasing, the others held out."""
     lists: dict[str, Any] = {"equivalents": [], "reporters": [], "sources": []}
-    about = {"target": target, "wrong_output": wrong, "subject": name, "reports": 1, "chat": True}
-    phrasing, held_out = (phrasing.format(name) for phrasing in PHRASINGS)
-    return {"id": name, "prompt": phrasing, "held_out": [held_out], **about, **lists}
+    about = {"target": target, "wrong_output": wrong, "subject": id_, "reports": 1, "chat": True}
+    prompt, *held_out = phrasings
+    return {"id": id_, "prompt": prompt, "held_out": held_out, **about, **lists}
 
 
-def _stay(id_: str, prompt: str, reference: str, gold: str) -> dict[str, Any]:
-    about = {"confirmed": True, "gold": gold, "kind": "near", "role": "gate", "chat": True}
+def locality_row(id_: str, prompt: str, reference: str, gold: str = "") -> dict[str, Any]:
+    """What must stay: near the corrections and known to be right where there is a gold answer, else far."""
+    kind = "near" if gold else "far"
+    about = {"confirmed": bool(gold), "gold": gold, "kind": kind, "role": "gate", "chat": True}
     return {"id": id_, "prompt": prompt, "reference": reference, **about}

@@ -124,7 +124,7 @@ def test_changes_are_found_and_held_against_what_was_declared(tiny_llama: ModelF
     shift[0, 0] = 1e-3
     delta = Delta({declared: shift})
     nothing = parameter_changes(base, candidate, delta)
-    assert (nothing.changed, nothing.undeclared, nothing.non_finite) == ((), (), ())
+    assert (nothing.changed, nothing.undeclared, nothing.non_finite) == ((), (declared,), ())
     assert nothing.largest_relative_norm == 0
     with torch.no_grad():
         candidate.get_parameter(declared)[0, 0] += 1e-3
