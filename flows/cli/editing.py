@@ -49,11 +49,14 @@ def edit(
     editor: AnyEditor = "malmen",
     n: Annotated[int | None, typer.Option("--n", min=1, help="Use the first N corrections only.")] = None,
     own_prompts: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, help="Prompts that the model writes and must answer as before, where the file names none."
+            min=0,
+            help="Prompts that the model writes and must answer as before, where the file names none; "
+            "not for an editor that takes no notice of any.",
+            show_default="32",
         ),
-    ] = 32,
+    ] = None,
     chat: Chat = False,
     home: Home = HOME,
     tracking: Tracking = "",
