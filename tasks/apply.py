@@ -16,7 +16,7 @@ import torch
 from editors.capture import answer_loss, frozen
 from editors.catalogue import EDITORS, is_trained, make, no_such
 from editors.delta import MANIFEST_FILE, Delta
-from editors.gather import encode_requests
+from editors.gather import batches, encode_requests
 from editors.protocol import Editor, EditorMismatchError, Kept, Progress, no_progress
 from editors.requests import EditRequest, Example, collate, pad_id, render_digest
 from editors.subject_editing import SubjectEditor
@@ -198,18 +198,20 @@ def clock(model: PreTrainedModel) -> float:
 
 
 def unit_seconds(model: PreTrainedModel, examples: Sequence[Example], pad: int) -> float:
-    """Seconds of a plain forward and backward pass over all examples, scaled from a sample by its tokens."""
+    """Seconds of a plain forward and backward pass over all examples, in batches of like length.
+
+    Scaled from a sample by what a model computes on: tokens, padding of the batches included.
+    """
     if not examples:
         return 0.0
     stride = max(len(examples) // UNIT_EXAMPLES, 1)
-    sample = list(examples[::stride][:UNIT_EXAMPLES])
-    batch = collate(sample, pad)
+    sample = collate(list(examples[::stride][:UNIT_EXAMPLES]), pad)
     with frozen(model):
         model.requires_grad_(True)
         started = clock(model)
-        answer_loss(model, batch).backward()
+        answer_loss(model, sample).backward()
         seconds = clock(model) - started
         model.zero_grad(set_to_none=True)
-    tokens = sum(len(e.prompt_ids) + len(e.target_ids) for e in examples)
-    sampled = sum(len(e.prompt_ids) + len(e.target_ids) for e in sample)
-    return seconds * tokens / sampled
+    # Examples of unlike length, as a sample has them, need more padding than the batches of an editor.
+    computed = sum(batch.input_ids.numel() for _, batch in batches(examples, pad))
+    return seconds * computed / sample.input_ids.numel()

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from editors.capture import answer_loss
+from editors.gather import batches
 from editors.protocol import Kept
-from editors.requests import EditRequest, render_digest
+from editors.requests import EditRequest, encode, render_digest
 from editors.ultraedit import UltraEdit
 from tasks import key_statistics
-from tasks.apply import apply, kind_warning, open_any_editor
+from tasks.apply import apply, kind_warning, open_any_editor, unit_seconds
 from tasks.ledger import LeaseLost
 from tasks.models import load, resolve
 from tasks.own_prompts import prompts_like
@@ -182,3 +184,26 @@ def test_two_that_want_the_same_key_statistics_gather_them_once(
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(lambda _: open_any_editor("rome", base, tmp_path).digest(), range(2)))
     assert len(written) == len(set(digests)) == 1
+
+
+def test_a_unit_is_a_pass_over_batches_of_like_length(
+    tiny_llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load(resolve(str(tiny_llama())))
+    prompts = [f"Where is {'very ' * (40 if number % 8 == 0 else number % 3)}Peru?" for number in range(200)]
+    examples = [encode(tokenizer, prompt, "yen", chat=False) for prompt in prompts]
+    # A second for every token that the model computes on.
+    computed = [0]
+
+    def counted(of_model: Any, batch: Any) -> Any:
+        computed[0] += batch.input_ids.numel()
+        return answer_loss(of_model, batch)
+
+    monkeypatch.setattr("tasks.apply.answer_loss", counted)
+    monkeypatch.setattr("tasks.apply.clock", lambda _: computed[0])
+    alike = sum(batch.input_ids.numel() for _, batch in batches(examples, 0))
+    assert unit_seconds(model, examples, 0) == pytest.approx(alike)
+    assert computed[0] < alike / 2
+    one = unit_seconds(model, examples[:1], 0)
+    assert one == len(examples[0].prompt_ids) + len(examples[0].target_ids) - 1
+    assert unit_seconds(model, [], 0) == 0
