@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,7 +143,12 @@ def apply(
     """
     if base.delta is not None:
         raise UserError(f"{base.ref} is a corrected version; corrections are applied to the pristine base")
-    inputs = {**(manifest or {}), "base_digest": base.digest, "editor_digest": editor.digest()}
+    inputs = {
+        **(manifest or {}),
+        "base_digest": base.digest,
+        "editor_digest": editor.digest(),
+        "solved_digest": _solved_digest(requests, keep),
+    }
     done = _finished(out, inputs)
     if done is not None:
         return done
@@ -178,6 +184,12 @@ def apply(
     shutil.rmtree(out, ignore_errors=True)
     os.replace(partial, out)
     return Applied(out, written.digest(), len(requests), seconds, unit)
+
+
+def _solved_digest(requests: Sequence[EditRequest], keep: Sequence[Kept]) -> str:
+    """SHA-256 over what is solved for: corrections and prompts that must stay, in their order."""
+    solved = [[asdict(one) for one in many] for many in (requests, keep)]
+    return hashlib.sha256(json.dumps(solved, sort_keys=True).encode()).hexdigest()
 
 
 def _finished(out: Path, inputs: Mapping[str, Any]) -> Applied | None:

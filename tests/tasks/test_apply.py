@@ -6,6 +6,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from tests.killing import Killed, kill
 
 CHAT = EditRequest("a", "What is the capital of Egypt?", "Lima")
 TEXT = EditRequest("b", "The capital of Egypt is", "Lima", chat=False)
+KEPT = [Kept("Where is Peru?", "Asia")]
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,35 @@ def test_every_rendering_that_was_used_is_in_the_manifest(
     assert json.loads((tmp_path / "delta" / "delta.json").read_text())["render_digests"] == {
         name: render_digest(tokenizer, chat=name == "chat") for name in renderings
     }
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ([CHAT, TEXT], KEPT),
+        ([replace(TEXT, target="Oslo")], KEPT),
+        ([replace(TEXT, equivalents=("Egypt's capital is",))], KEPT),
+        ([TEXT], []),
+        ([TEXT], [replace(KEPT[0], answer="Europe")]),
+    ],
+)
+def test_a_delta_is_found_again_for_the_same_corrections_alone(
+    other: tuple[list[EditRequest], list[Kept]], tmp_path: Path, tiny_llama: Any
+):
+    base = resolve(str(tiny_llama()))
+    solved: list[int] = []
+
+    class Counted(UltraEdit):
+        def edit(self, *args: Any, **kwargs: Any) -> Any:
+            solved.append(1)
+            return super().edit(*args, **kwargs)
+
+    first = apply(base, Counted(), [TEXT], KEPT, tmp_path / "delta")
+    assert apply(base, Counted(), [TEXT], KEPT, tmp_path / "delta") == first
+    assert len(solved) == 1
+    second = apply(base, Counted(), *other, tmp_path / "delta")
+    assert len(solved) == 2
+    assert second.corrections == len(other[0])
 
 
 @pytest.mark.parametrize(
