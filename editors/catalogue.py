@@ -16,7 +16,7 @@ class Entry:
     """One editor: its class as `module:Class`, imported when it is first used, and what it takes.
 
     `trained`: whether it is trained before it edits. `keeps`: whether its delta, at the defaults, depends on
-    the prompts that must stay.
+    the prompts that must stay. `without_kept`: the editor that it is the same as where there are none.
 
     A class that is not trained makes a ready editor when it is called without arguments. One that is has
     `untrained(model, config=None)`, is trained by `editors.training.fit`, and has `save` and `load`.
@@ -25,6 +25,7 @@ class Entry:
     where: str
     trained: bool = False
     keeps: bool = True
+    without_kept: str = ""
 
     def editor_class(self) -> Any:
         """The class itself."""
@@ -35,7 +36,7 @@ class Entry:
 # A line for each editor; its key is the class's `name`.
 EDITORS = {
     "alphaedit": Entry("editors.alphaedit:AlphaEdit"),
-    "finetune": Entry("editors.finetune:Finetune"),
+    "finetune": Entry("editors.finetune:Finetune", without_kept="finetune-m"),
     "finetune-linf": Entry("editors.finetune:BoundedFinetune", keeps=False),
     "finetune-m": Entry("editors.finetune:PlainFinetune", keeps=False),
     "lora": Entry("editors.lora:Lora"),

@@ -104,7 +104,8 @@ def bench(
     methods: Annotated[
         str,
         typer.Option(
-            help=f"Folders of editors, or some of {listed()}; all if empty.", callback=known_editors
+            help=f"Folders of editors, or some of {listed()}; if empty, all that differ.",
+            callback=known_editors,
         ),
     ] = "",
     sizes: Annotated[str, typer.Option(help="Numbers of corrections in one batch.")] = "1,10,100,1000",

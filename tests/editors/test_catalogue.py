@@ -65,3 +65,9 @@ def test_what_must_stay_counts_for_an_editor_that_is_said_to_keep_it(name: str, 
     kept = [Kept(p, answer, opening=answer.strip()[:1]) for p, answer in zip(PROMPTS, said, strict=True)]
     held, without = (editor.edit(*loaded, REQUESTS, keep) for keep in (kept, []))
     assert (held.digest() != without.digest()) == entry(name).keeps
+
+
+@pytest.mark.parametrize("name", [name for name, found in EDITORS.items() if found.without_kept])
+def test_an_editor_said_to_be_another_where_nothing_must_stay_is_that_one(name: str, loaded: Any) -> None:
+    one, other = (MAKE[which](loaded[0]) for which in (name, entry(name).without_kept))
+    assert one.edit(*loaded, REQUESTS).digest() == other.edit(*loaded, REQUESTS).digest()

@@ -17,6 +17,7 @@ from editors.capture import answer_loss
 from editors.gather import batches
 from editors.protocol import Kept
 from editors.requests import EditRequest, encode, render_digest
+from editors.subject_editing import SubjectEditor
 from editors.ultraedit import UltraEdit
 from tasks import key_statistics
 from tasks.apply import apply, kind_warning, open_any_editor, unit_seconds
@@ -166,12 +167,22 @@ def test_key_statistics_are_gathered_once_for_a_base(
 ) -> None:
     base, cache = resolve(str(tiny_llama())), tmp_path / "statistics"
     monkeypatch.setattr(key_statistics, "TOKENS", 8)
-    gathered = open_any_editor(name, base, cache).digest()
+    editor = open_any_editor(name, base, cache)
+    assert isinstance(editor, SubjectEditor)
+    assert editor.statistics is not None
+    seconds = editor.statistics.seconds
+    assert seconds
+    gathered = editor.digest()
     assert gathered != open_any_editor(name, base).digest()
     (file,) = cache.glob("*.safetensors")
     with monkeypatch.context() as patch:
         patch.setattr(key_statistics, "own_writing", None)
-        assert open_any_editor(name, base, cache).digest() == gathered
+        again = open_any_editor(name, base, cache)
+        assert again.digest() == gathered
+        # What it took to gather them is told of those that were gathered before, too.
+        assert isinstance(again, SubjectEditor)
+        assert again.statistics is not None
+        assert again.statistics.seconds == seconds
     # Another base has others, and what was cut short is not used.
     other = resolve(str(tiny_llama(seed=1)))
     assert open_any_editor(name, other, cache).digest() != gathered
