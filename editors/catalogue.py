@@ -1,4 +1,4 @@
-"""The editors by name: whether each is trained before it edits, and where it is written."""
+"""The editors by name: where each is written, and whether it is trained and holds what must stay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """One editor: its class as `module:Class`, imported when it is first used, and whether it is trained.
+    """One editor: its class as `module:Class`, imported when it is first used, and what it takes.
+
+    `trained`: whether it is trained before it edits. `keeps`: whether its delta, at the defaults, depends on
+    the prompts that must stay. `without_kept`: the editor that it is the same as where there are none.
 
     A class that is not trained makes a ready editor when it is called without arguments. One that is has
     `untrained(model, config=None)`, is trained by `editors.training.fit`, and has `save` and `load`.
@@ -21,6 +24,8 @@ class Entry:
 
     where: str
     trained: bool = False
+    keeps: bool = True
+    without_kept: str = ""
 
     def editor_class(self) -> Any:
         """The class itself."""
@@ -31,18 +36,18 @@ class Entry:
 # A line for each editor; its key is the class's `name`.
 EDITORS = {
     "alphaedit": Entry("editors.alphaedit:AlphaEdit"),
-    "finetune": Entry("editors.finetune:Finetune"),
-    "finetune-linf": Entry("editors.finetune:BoundedFinetune"),
-    "finetune-m": Entry("editors.finetune:PlainFinetune"),
+    "finetune": Entry("editors.finetune:Finetune", without_kept="finetune-m"),
+    "finetune-linf": Entry("editors.finetune:BoundedFinetune", keeps=False),
+    "finetune-m": Entry("editors.finetune:PlainFinetune", keeps=False),
     "lora": Entry("editors.lora:Lora"),
     "malmen": Entry("editors.malmen:Malmen", trained=True),
     "memit": Entry("editors.memit:Memit"),
     "memit-joint": Entry("editors.joint_memit:JointMemit"),
-    "mend": Entry("editors.mend:Mend", trained=True),
-    "override": Entry("editors.override:OverrideEditor"),
+    "mend": Entry("editors.mend:Mend", trained=True, keeps=False),
+    "override": Entry("editors.override:OverrideEditor", keeps=False),
     "patcher": Entry("editors.patcher:Patcher"),
     "rome": Entry("editors.rome:Rome"),
-    "ultraedit": Entry("editors.ultraedit:UltraEdit"),
+    "ultraedit": Entry("editors.ultraedit:UltraEdit", keeps=False),
 }
 
 

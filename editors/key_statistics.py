@@ -30,12 +30,13 @@ _MEAN = "#mean"
 class KeyStatistics:
     """Means of u u' (d_in, d_in) and of u (d_in,) over layer inputs u, fp32, by module name.
 
-    `tokens` is over how many.
+    `tokens` is over how many, `seconds` how long it took to gather them, where anybody looked.
     """
 
     moments: Mapping[str, Tensor]
     tokens: int
     means: Mapping[str, Tensor] = field(default_factory=dict)
+    seconds: float | None = field(default=None, compare=False)
 
     @classmethod
     def gather(
@@ -97,7 +98,10 @@ class KeyStatistics:
         """Write one safetensors file."""
         tensors = {name: tensor.contiguous() for name, tensor in self.moments.items()}
         tensors |= {f"{name}{_MEAN}": tensor.contiguous() for name, tensor in self.means.items()}
-        save_file(tensors, file, metadata={"tokens": str(self.tokens)})
+        metadata = {"tokens": str(self.tokens)}
+        if self.seconds is not None:
+            metadata["seconds"] = str(self.seconds)
+        save_file(tensors, file, metadata=metadata)
 
     @classmethod
     def load(cls, file: Path) -> KeyStatistics:
@@ -106,10 +110,12 @@ class KeyStatistics:
 
         try:
             with safe_open(file, framework="pt") as stored:
-                tokens = int((stored.metadata() or {})["tokens"])
+                metadata = stored.metadata() or {}
+            tokens = int(metadata["tokens"])
+            seconds = float(metadata["seconds"]) if "seconds" in metadata else None
             tensors = load_file(file)
             means = {n.removesuffix(_MEAN): tensors.pop(n) for n in list(tensors) if n.endswith(_MEAN)}
-            return cls(tensors, tokens, means)
+            return cls(tensors, tokens, means, seconds)
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{file} is damaged ({error}); gather the key statistics again") from error
 

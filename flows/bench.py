@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from editors.catalogue import EDITORS
 from flows.bench_plan import (
     BenchSettings,
     Method,
@@ -21,7 +20,9 @@ from flows.bench_plan import (
     device_of,
     draw_of,
     heading_of,
+    machine_of,
     method_of,
+    methods_of,
 )
 from flows.bench_report import Column, Row, describe, write_plot, write_tables
 from flows.console import Narrator
@@ -40,7 +41,8 @@ def bench(settings: CorrectSettings, what: BenchSettings) -> Path:
     """Measure every method at every size, each in a fresh process, and write tables and a plot.
 
     A bench that was killed goes on where it was: what `results.jsonl` holds for the same model, corrections,
-    method and device is not measured again. Failures and refusals are tried again.
+    method and machine is not measured again, nor what does not tell its machine. Failures and refusals are
+    tried again.
 
     Returns:
         The file with the tables.
@@ -55,17 +57,20 @@ def bench(settings: CorrectSettings, what: BenchSettings) -> Path:
         base = resolve(what.model, cache=settings.home / "models", tracking_uri=settings.tracking)
         cases = cases_of(what, base)
         chats = [what.chat] * len(cases)
-        methods = [method_of(name, base, settings.home, chats) for name in what.methods or sorted(EDITORS)]
+        named, left_out = methods_of(what.methods)
+        methods = [method_of(name, base, settings.home, chats) for name in named]
         if len({method.label for method in methods}) < len(methods):
             raise UserError("a method is named twice in --methods; name each once")
     for method in methods:
         if method.reason:
             narrator.say(f"{method.label} cannot: {method.reason}")
         narrator.warn(method.warning)
-    columns, notes = columns_of(what, len(cases))
-    kept = _Results(what.out / RESULTS_FILE)
+    columns, too_few = columns_of(what, len(cases))
+    notes = [*left_out, *too_few]
+    machine = machine_of(device)
+    kept = _Results(what.out / RESULTS_FILE, machine)
     rows = [Row(m.label, m.trained, m.training_seconds) for m in methods]
-    heading = heading_of(what, base, len(cases), device)
+    heading = heading_of(what, base, len(cases), machine)
     tables = what.out / TABLES_FILE
     draws = {
         column: tuple(
@@ -88,7 +93,10 @@ def bench(settings: CorrectSettings, what: BenchSettings) -> Path:
             if method.reason:
                 continue
             try:
-                open_any_editor(method.editor, base, settings.key_statistics, progress)
+                opened = open_any_editor(method.editor, base, settings.key_statistics, progress)
+                statistics = getattr(opened, "statistics", None)
+                if statistics is not None:
+                    rows[number].gathers, rows[number].statistics_seconds = True, statistics.seconds
             except UserError as error:
                 methods[number] = replace(method, reason=str(error))
                 narrator.say(f"{method.label} cannot: {error}")
@@ -143,22 +151,31 @@ def _cell(
         "chat": what.chat,
         "given_equivalents": what.give_equivalents,
         "device": trial.device,
+        "machine": kept.machine,
         "seed": what.seed,
     }
     return kept.add({**about, **outcome})
 
 
 class _Results:
-    """A file of JSON lines, one a cell; the last line of a cell counts, one cut short by a kill does not."""
+    """A file of JSON lines, one a cell; the last line of a cell counts, one cut short by a kill does not.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    A cell that was measured on another machine does not count; one that does not tell its machine does, where
+    there is no other.
+    """
+
+    def __init__(self, path: Path, machine: dict[str, Any]) -> None:
+        self.path, self.machine = path, machine
         self._known: dict[str, dict[str, Any]] = {}
+        self._of_unknown_machine: dict[str, dict[str, Any]] = {}
         whole = []
         for line in path.read_text().splitlines() if path.is_file() else ():
             try:
                 record = json.loads(line)
-                self._known[record["key"]] = record
+                if "machine" not in record:
+                    self._of_unknown_machine[record["key"]] = record
+                elif record["machine"] == machine:
+                    self._known[record["key"]] = record
                 whole.append(line)
             except (ValueError, KeyError, TypeError):
                 continue
@@ -169,9 +186,12 @@ class _Results:
 
     def of(self, key: str, minutes: float) -> dict[str, Any] | None:
         """The cell, if it was measured or had at least so many minutes."""
-        found = self._known.get(key, {"status": ""})
-        given_up = found["status"] == OVER_BUDGET and found["minutes"] >= minutes
-        return found if found["status"] == MEASURED or given_up else None
+        for known in (self._known, self._of_unknown_machine):
+            found = known.get(key, {"status": ""})
+            given_up = found["status"] == OVER_BUDGET and found["minutes"] >= minutes
+            if found["status"] == MEASURED or given_up:
+                return found
+        return None
 
     def add(self, record: dict[str, Any]) -> dict[str, Any]:
         with self.path.open("a") as file:
@@ -181,7 +201,7 @@ class _Results:
 
 
 def _key(trial: Trial, digest: str) -> str:
-    """SHA-256 (16 hex digits) over all that the figures follow from; size and seed are in the draws."""
+    """SHA-256 (16 hex digits) over what is measured, on any machine; size and seed are in the draws."""
     draws = [[asdict(case) for case in draw] for draw in trial.draws]
     inputs = [FORMAT, trial.base.digest, digest, trial.chained, trial.device, draws]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ class BenchSettings:
         model: any reference that `tasks.models.resolve` knows.
         data: edit data in any format of `tasks.formats`.
         out: folder for the results; what is there already is not measured again.
-        methods: names of editors, or folders of trained ones; none for all of the catalogue.
+        methods: names of editors, or folders of trained ones; none for all of the catalogue that differ.
         sizes: numbers of corrections in one batch.
         sequence: number of corrections one after another; 0 for none.
         repeats: disjoint draws that a batch of at most ten corrections is averaged over.
@@ -221,14 +222,44 @@ def method_of(name: str, base: ModelFolder, home: Path, chats: Collection[bool])
     )
 
 
-def heading_of(what: BenchSettings, base: ModelFolder, available: int, device: str) -> list[str]:
-    """What every table has to say about itself, a line each."""
+def methods_of(named: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The methods to measure, and a note on each that is left out.
+
+    Those that were named; without names all of the catalogue, less those that are the same as another one
+    where nothing is given that must stay, as nothing is here.
+    """
+    if named:
+        return list(named), []
+    same = {name: found.without_kept for name, found in sorted(EDITORS.items()) if found.without_kept}
+    notes = [f"{name}: left out, given nothing that must stay it is {other}" for name, other in same.items()]
+    return [name for name in sorted(EDITORS) if name not in same], notes
+
+
+def machine_of(device: str) -> dict[str, Any]:
+    """What the times depend on besides what is measured: the device's name, threads on a CPU, and torch."""
     import torch
 
     if device.startswith("cuda"):
-        where = torch.cuda.get_device_name(device)
-    else:
-        where = f"CPU, {torch.get_num_threads()} threads"
+        return {"name": torch.cuda.get_device_name(device), "threads": None, "torch": torch.__version__}
+    return {"name": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def _processor() -> str:
+    """The CPU's name as Linux tells it, or else what Python knows of it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def heading_of(
+    what: BenchSettings, base: ModelFolder, available: int, machine: Mapping[str, Any]
+) -> list[str]:
+    """What every table has to say about itself, a line each."""
+    count = machine["threads"]
+    threads = f", {count} thread{'s' if count > 1 else ''}" if count else ""
     given = f"{what.give_equivalents} equivalent phrasings given" if what.give_equivalents else ""
     # A folder by its own name: where it lies says something of one machine only.
     model = Path(what.model).name if Path(what.model).exists() else base.ref
@@ -236,5 +267,6 @@ def heading_of(what: BenchSettings, base: ModelFolder, available: int, device: s
         f"Model {model}, weights {base.digest[:12]}",
         f"{what.data.name}, {available} usable corrections, {'chat' if what.chat else 'text'}, "
         + (f"{given}, the others held out" if given else "no equivalent phrasing given, all held out"),
-        f"{where}; torch {torch.__version__}; seed {what.seed}; at most {what.minutes:g} minutes a cell",
+        f"{machine['name']}{threads}; torch {machine['torch']}; seed {what.seed}; "
+        f"at most {what.minutes:g} minutes a cell",
     ]

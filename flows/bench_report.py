@@ -19,7 +19,8 @@ _MARKERS = "osD^vP*Xh<>dp"
 _TELL = (
     "Harmonic mean of three shares (in brackets): corrections answered right, held-out phrasings answered "
     "right, and locality prompts whose first five tokens are the base's; all by free greedy generation. "
-    "Locality prompts and held-out phrasings are given to no method."
+    "Methods are given nothing but the corrections: no held-out phrasing, and no prompt that must stay, "
+    "neither those that are judged nor such as `mendflow edit` has the model write."
 )
 _TELL_SEQUENCE = (
     "In sequence, every correction is applied to the model that the last one left, and all are judged at the "
@@ -28,7 +29,8 @@ _TELL_SEQUENCE = (
 )
 _TELL_COST = (
     "Seconds for one correction; the same in E, a forward and a backward pass over the tokens given to the "
-    "method, measured beside it; the most memory during the edit above the loaded model's."
+    "method, measured beside it; the most memory during the edit above the loaded model's. What a method "
+    "needs once for a model is under `training`: its training, or its statistics of what the layers read."
 )
 
 
@@ -48,12 +50,17 @@ class Column:
 
 @dataclass
 class Row:
-    """A method and its cells so far; `training_seconds` is None where nobody recorded it."""
+    """A method and its cells so far; seconds are None where nobody recorded them.
+
+    `gathers`: whether it was given statistics of what the model's layers read.
+    """
 
     label: str
     trained: bool = False
     training_seconds: float | None = None
     cells: dict[Column, Cell] = field(default_factory=dict)
+    gathers: bool = False
+    statistics_seconds: float | None = None
 
 
 def describe(cell: Cell) -> str:
@@ -77,6 +84,7 @@ def write_tables(
         text = _shown(cell, _success)
         return f"**{text}**" if cell is not None and cell is best[column] else text
 
+    heading = [*heading, *_of_unknown_machine(rows)]
     lines = ["# Editing methods side by side", "", *(f"- {line}" for line in heading), ""]
     lines += ["## Success", "", _TELL, ""]
     if any(column.sequence for column in columns):
@@ -188,6 +196,9 @@ def _forced(cell: Cell) -> str:
 
 
 def _training(row: Row) -> str:
+    if row.gathers:
+        seconds = row.statistics_seconds
+        return "statistics, not recorded" if seconds is None else f"statistics {seconds:.3g} s"
     if not row.trained:
         return "none"
     return "not recorded" if row.training_seconds is None else f"{row.training_seconds / 60:.1f} min"
@@ -211,6 +222,17 @@ def _judged(rows: Sequence[Row], columns: Sequence[Column]) -> str:
                 told.append(f"{column.title}: {counts}{draws}")
                 break
     return "; ".join(told) or "nothing yet"
+
+
+def _of_unknown_machine(rows: Sequence[Row]) -> list[str]:
+    """A line on the cells that do not tell what they were measured on."""
+    titles: dict[str, list[str]] = {}
+    for row in rows:
+        for column, cell in row.cells.items():
+            if cell["status"] == MEASURED and "machine" not in cell:
+                titles.setdefault(row.label, []).append(column.title)
+    told = [f"{label} ({', '.join(which)})" for label, which in titles.items()]
+    return [f"Device, threads and torch unknown of: {'; '.join(told)}"] if told else []
 
 
 def _reasons(rows: Sequence[Row]) -> list[str]:

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from editors.catalogue import is_trained, listed
+from editors.catalogue import entry, is_trained, listed
 from editors.delta import OVERRIDES, Delta
 from editors.generation import generate_greedy
-from editors.override import OverrideEditor
 from editors.overrides import Overrides
 from editors.protocol import Kept
 from editors.requests import EditRequest
-from flows.console import Narrator
+from flows.console import Narrator, ReportProgress
 from flows.settings import CorrectSettings
 from tasks.apply import Applied, apply, kind_warning, open_any_editor
 from tasks.export import check_export, export_checkpoint
@@ -75,11 +74,12 @@ def edit_file(
     editor: str,
     n: int | None,
     chat: bool,
-    own_prompts: int = OWN_PROMPTS,
+    own_prompts: int | None = None,
 ) -> Edited:
     """Apply the corrections of a file to a model in one solve, write it, and ask what was written.
 
-    Where the file names no prompt that must stay, the model writes `own_prompts` like those of the file.
+    Where the file names no prompt that must stay, the model writes `own_prompts` like those of the file
+    (`OWN_PROMPTS` of them unless a number is given), for an editor that takes notice of them.
 
     Raises:
         UserError: model, data or editor cannot be used, or the file holds no usable correction.
@@ -111,36 +111,14 @@ def edit_file(
         named = editor_for(editor, base, settings.home, chat=chat)
         opened = open_any_editor(named, base, settings.key_statistics, progress)
     narrator.warn(kind_warning(opened, [request.chat for request in requests]))
-    with narrator.stage("locality", "Ask the model what must stay") as progress:
-        stay = list(dict.fromkeys(prompt for request in requests for prompt in request.locality))
-        own = own_prompts if not stay and opened.name != OverrideEditor.name else 0
-        keep: list[Kept] = []
-        if stay or own:
-            loaded, tokenizer = load(base)
-        if own:
-            written_by_itself = prompts_like(
-                loaded,
-                tokenizer,
-                [request.prompt for request in requests],
-                own,
-                # Held still, another wording of a correction would hold the answer that is wrong.
-                barred={wording(p.text) for r in requests for p in rephrase(r.prompt, chat=chat)},
-                restating=[text for request in requests for text in (request.prompt, *request.equivalents)],
-                progress=progress,
-            )
-            stay = [prompt for prompt in written_by_itself if not check.fault(prompt, chat=chat)]
-            own = len(stay)
-        if stay:
-            answers = generate_greedy(
-                loaded,
-                tokenizer,
-                stay,
-                chat=chat,
-                max_new_tokens=LOCALITY_TOKENS,
-                progress=lambda done, total: progress(done, total, ""),
-            )
-            keep = [Kept(p, a, chat) for p, a in zip(stay, answers, strict=True) if a]
-            del loaded
+    keep: list[Kept] = []
+    own = 0
+    if entry(opened.name).keeps:
+        wanted = OWN_PROMPTS if own_prompts is None else own_prompts
+        with narrator.stage("locality", "Ask the model what must stay") as progress:
+            keep, own = _to_hold(base, requests, check, wanted, chat, progress)
+    else:
+        narrator.warn(_not_held(opened.name, len(_named(requests)), own_prompts))
     with tempfile.TemporaryDirectory(prefix="mendflow-") as scratch:
         with narrator.stage("apply", f"Apply {len(requests)} corrections in one solve") as progress:
             folder = Path(scratch) / "delta"
@@ -167,6 +145,64 @@ def edit_file(
         outputs = overrides.answer([request.prompt for request in requests], generate, chat=chat)
     right = sum(matches(o, r.target, chat=chat) for o, r in zip(outputs, requests, strict=True))
     return Edited(applied, rejected, right, len(overrides), opened.name, own)
+
+
+def _to_hold(
+    base: ModelFolder,
+    requests: Sequence[EditRequest],
+    check: PromptCheck,
+    own_prompts: int,
+    chat: bool,
+    progress: ReportProgress,
+) -> tuple[list[Kept], int]:
+    """The prompts that must stay with the base's answers, and how many of them the model wrote itself.
+
+    It writes as many as are wanted, or as it can think of, where the requests name none.
+    """
+    stay = _named(requests)
+    if not stay and not own_prompts:
+        return [], 0
+    own = 0
+    loaded, tokenizer = load(base)
+    if not stay:
+        written = prompts_like(
+            loaded,
+            tokenizer,
+            [request.prompt for request in requests],
+            own_prompts,
+            # Held still, another wording of a correction would hold the answer that is wrong.
+            barred={wording(p.text) for r in requests for p in rephrase(r.prompt, chat=chat)},
+            restating=[text for request in requests for text in (request.prompt, *request.equivalents)],
+            progress=progress,
+        )
+        stay = [prompt for prompt in written if not check.fault(prompt, chat=chat)]
+        own = len(stay)
+    answers = generate_greedy(
+        loaded,
+        tokenizer,
+        stay,
+        chat=chat,
+        max_new_tokens=LOCALITY_TOKENS,
+        progress=lambda done, total: progress(done, total, ""),
+    )
+    return [Kept(p, a, chat) for p, a in zip(stay, answers, strict=True) if a], own
+
+
+def _named(requests: Sequence[EditRequest]) -> list[str]:
+    """The prompts that the requests name as ones that must stay."""
+    return list(dict.fromkeys(prompt for request in requests for prompt in request.locality))
+
+
+def _not_held(editor: str, named: int, own_prompts: int | None) -> str:
+    """That the editor does nothing with what the user asked to be held; empty where nobody asked."""
+    asked = [f"the {named} of the column `locality`"] if named else []
+    asked += ["what --own-prompts asks for"] if own_prompts else []
+    if not asked:
+        return ""
+    return (
+        f"{editor} takes no notice of prompts that must stay, so {' and '.join(asked)} "
+        "did nothing: name another editor to have them held"
+    )
 
 
 def askable(

@@ -11,6 +11,8 @@ import time
 import traceback
 from typing import Any
 
+import torch
+
 from flows.console import ReportProgress
 from tasks.records import UserError
 from tasks.trial import Trial, measure
@@ -37,7 +39,7 @@ def run_trial(trial: Trial, *, minutes: float, report: ReportProgress) -> dict[s
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(_PRELOADED))
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(trial, sender), daemon=True)
+    process = context.Process(target=_measure, args=(trial, torch.get_num_threads(), sender), daemon=True)
     deadline = time.monotonic() + 60 * minutes
     process.start()
     sender.close()
@@ -61,7 +63,9 @@ def run_trial(trial: Trial, *, minutes: float, report: ReportProgress) -> dict[s
         process.join()
 
 
-def _measure(trial: Trial, sender: multiprocessing.connection.Connection) -> None:
+def _measure(trial: Trial, threads: int, sender: multiprocessing.connection.Connection) -> None:
+    # As many as the process has that tells of it.
+    torch.set_num_threads(threads)
     # Whoever interrupts the bench ends this process through it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

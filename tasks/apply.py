@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import torch
 from editors.capture import answer_loss, frozen
 from editors.catalogue import EDITORS, is_trained, make, no_such
 from editors.delta import MANIFEST_FILE, Delta
-from editors.gather import encode_requests
+from editors.gather import batches, encode_requests
 from editors.protocol import Editor, EditorMismatchError, Kept, Progress, no_progress
 from editors.requests import EditRequest, Example, collate, pad_id, render_digest
 from editors.subject_editing import SubjectEditor
@@ -142,7 +143,12 @@ def apply(
     """
     if base.delta is not None:
         raise UserError(f"{base.ref} is a corrected version; corrections are applied to the pristine base")
-    inputs = {**(manifest or {}), "base_digest": base.digest, "editor_digest": editor.digest()}
+    inputs = {
+        **(manifest or {}),
+        "base_digest": base.digest,
+        "editor_digest": editor.digest(),
+        "solved_digest": _solved_digest(requests, keep),
+    }
     done = _finished(out, inputs)
     if done is not None:
         return done
@@ -180,6 +186,12 @@ def apply(
     return Applied(out, written.digest(), len(requests), seconds, unit)
 
 
+def _solved_digest(requests: Sequence[EditRequest], keep: Sequence[Kept]) -> str:
+    """SHA-256 over what is solved for: corrections and prompts that must stay, in their order."""
+    solved = [[asdict(one) for one in many] for many in (requests, keep)]
+    return hashlib.sha256(json.dumps(solved, sort_keys=True).encode()).hexdigest()
+
+
 def _finished(out: Path, inputs: Mapping[str, Any]) -> Applied | None:
     if not (out / MANIFEST_FILE).is_file():
         return None
@@ -198,18 +210,20 @@ def clock(model: PreTrainedModel) -> float:
 
 
 def unit_seconds(model: PreTrainedModel, examples: Sequence[Example], pad: int) -> float:
-    """Seconds of a plain forward and backward pass over all examples, scaled from a sample by its tokens."""
+    """Seconds of a plain forward and backward pass over all examples, in batches of like length.
+
+    Scaled from a sample by what a model computes on: tokens, padding of the batches included.
+    """
     if not examples:
         return 0.0
     stride = max(len(examples) // UNIT_EXAMPLES, 1)
-    sample = list(examples[::stride][:UNIT_EXAMPLES])
-    batch = collate(sample, pad)
+    sample = collate(list(examples[::stride][:UNIT_EXAMPLES]), pad)
     with frozen(model):
         model.requires_grad_(True)
         started = clock(model)
-        answer_loss(model, batch).backward()
+        answer_loss(model, sample).backward()
         seconds = clock(model) - started
         model.zero_grad(set_to_none=True)
-    tokens = sum(len(e.prompt_ids) + len(e.target_ids) for e in examples)
-    sampled = sum(len(e.prompt_ids) + len(e.target_ids) for e in sample)
-    return seconds * tokens / sampled
+    # Examples of unlike length, as a sample has them, need more padding than the batches of an editor.
+    computed = sum(batch.input_ids.numel() for _, batch in batches(examples, pad))
+    return seconds * computed / sample.input_ids.numel()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +46,12 @@ def key_statistics(
             # What a full disk left of it is gathered again.
             with suppress(ValueError):
                 return KeyStatistics.load(file)
+        started = time.perf_counter()
         progress(0, 2, "key statistics: the model writes text")
         text = own_writing(model, tokenizer, passages=PASSAGES, tokens=TOKENS)
         progress(1, 2, "key statistics: reading it")
-        statistics = KeyStatistics.gather(model, tokenizer, modules, text)
+        gathered = KeyStatistics.gather(model, tokenizer, modules, text)
+        statistics = replace(gathered, seconds=time.perf_counter() - started)
         # Of one name for all, so that what a kill left is written over.
         partial = file.with_suffix(".partial")
         statistics.save(partial)

@@ -16,10 +16,18 @@ from typing import TypeVar
 
 from editors.requests import EditRequest
 from tasks.formats import read_requests
+from tasks.neighbours import restated, tfidf_search
 from tasks.records import TrafficRecord, UserError, correction_id, normalise_prompt
 from tasks.rephrase import rephrase
+from validation.matching import normalise_answer, same_meaning
 
 RELATIONS_FOLDER = "pararel/tuples"
+# So many exchanged answers fill the largest batch of a training, and its validation.
+ENOUGH_EXCHANGED = 80
+# Other prompts that are looked at for an answer to borrow.
+LENDERS = 32
+# Of at most so many words, an answer without a full stop is whole: no limit on its length cut it short.
+BARE_ANSWER = 8
 
 
 Item = TypeVar("Item")
@@ -181,21 +189,55 @@ def corrections_from_traffic(
     """Corrections to practise on made from unlabelled traffic, and prompts whose answers must stay.
 
     A prompt's target is the answer to another prompt that differs from it in one run of words, with those
-    words exchanged: "The capital of Chad is Cairo." for Chad, from what was answered for Egypt. Half of the
-    prompts become corrections, the other half must stay.
+    words exchanged: "The capital of Chad is Cairo." for Chad, from what was answered for Egypt. Where fewer
+    than `ENOUGH_EXCHANGED` have such a one, the others take the answer to the prompt most like them as it is.
+    Half of the prompts become corrections, the other half must stay.
     """
     rng = random.Random(seed)
     records = list({normalise_prompt(r.prompt): r for r in traffic if r.output}.values())
     rng.shuffle(records)
     half = len(records) // 2
-    requests = []
+    requests, without = [], []
     for record in records[:half][:limit]:
         others = at_most(40, records, rng)
         target = next((t for o in others if (t := exchanged(record.prompt, o.prompt, o.output))), None)
         if target is None or target in record.output:
-            continue
-        requests.append(_request(record.prompt, target, rng, chat=record.chat))
+            without.append(record)
+        else:
+            requests.append(_request(record.prompt, target, rng, chat=record.chat))
+    if len(requests) < ENOUGH_EXCHANGED:
+        for record, target in zip(without, borrowed(without, records), strict=True):
+            if target is not None:
+                requests.append(_request(record.prompt, target, rng, chat=record.chat))
     return requests, [record.prompt for record in records[half:]]
+
+
+def borrowed(asked: Sequence[TrafficRecord], traffic: Sequence[TrafficRecord]) -> list[str | None]:
+    """For each record the answer to another prompt, the most similar first, that says another thing.
+
+    None where no prompt that is at all like it was answered otherwise, or all of them at length.
+    """
+    whole = [(record, answer) for record in traffic if (answer := _whole_answer(record.output))]
+    hits = tfidf_search([r.prompt for r in asked], [r.prompt for r, _ in whole], LENDERS)
+
+    def target_of(record: TrafficRecord, nearest: Sequence[int]) -> str | None:
+        own = (record.output, _whole_answer(record.output))
+        for other, answer in (whole[index] for index in nearest if index >= 0):
+            # What asks the same has the same answer, whatever its words are.
+            if restated([record.prompt], [other.prompt]):
+                continue
+            if not any(same_meaning(answer, said) for said in own if said):
+                return answer
+        return None
+
+    return [target_of(record, nearest) for record, nearest in zip(asked, hits.nearest.tolist(), strict=True)]
+
+
+def _whole_answer(answer: str) -> str:
+    """The first sentence of an answer, or an answer of a few words as it is; "" if it may be cut short."""
+    short = answer.strip()
+    bare = "\n" not in short and len(normalise_answer(short).split()) <= BARE_ANSWER
+    return first_sentence(answer) or (short if bare else "")
 
 
 def exchanged(prompt: str, other: str, answer: str) -> str | None:

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONVERSION_FILE = "mendflow.json"
+_OTHER_TASKS = (
+    "SEQ_TO_SEQ_CAUSAL_LM",
+    "MASKED_LM",
+    "SEQUENCE_CLASSIFICATION",
+    "TOKEN_CLASSIFICATION",
+    "QUESTION_ANSWERING",
+)
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 
 
@@ -73,11 +80,13 @@ def read_model(folder: Path, ref: str, dtype: torch.dtype) -> tuple[PreTrainedMo
     """The model in evaluation mode and its tokenizer, from safetensors and JSON only, without the network.
 
     Raises:
-        UserError: files are missing or damaged, or the weights are not all there.
+        UserError: files are missing or damaged, the weights are not all there, or they are no decoder-only
+            language model's.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     check_safetensors(folder, ref)
+    _check_kind(folder, ref)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -100,6 +109,25 @@ def read_model(folder: Path, ref: str, dtype: torch.dtype) -> tuple[PreTrainedMo
             "fetch its files again"
         )
     return model.eval(), tokenizer
+
+
+def _check_kind(folder: Path, ref: str) -> None:
+    """Refuse what was saved for another task: its weights may be whole, and still not be read here."""
+    from transformers.models.auto import modeling_auto
+
+    try:
+        saved_as = json.loads((folder / "config.json").read_text()).get("architectures") or []
+    except (OSError, ValueError, AttributeError):
+        return  # Transformers says what is wrong with it.
+    causal = set(modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    for task in _OTHER_TASKS:
+        others = set(getattr(modeling_auto, f"MODEL_FOR_{task}_MAPPING_NAMES").values()) - causal
+        found = next((name for name in saved_as if name in others), None)
+        if found:
+            raise UserError(
+                f"{ref} is a {found}; mendflow's commands edit decoder-only language models alone: "
+                "name one of those"
+            )
 
 
 def weights_digest(folder: Path, ref: str, cache: Path) -> str:

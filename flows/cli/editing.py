@@ -49,11 +49,14 @@ def edit(
     editor: AnyEditor = "malmen",
     n: Annotated[int | None, typer.Option("--n", min=1, help="Use the first N corrections only.")] = None,
     own_prompts: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=0, help="Prompts that the model writes and must answer as before, where the file names none."
+            min=0,
+            help="Prompts that the model writes and must answer as before, where the file names none; "
+            "not for an editor that takes no notice of any.",
+            show_default="32",
         ),
-    ] = 32,
+    ] = None,
     chat: Chat = False,
     home: Home = HOME,
     tracking: Tracking = "",
@@ -101,7 +104,8 @@ def bench(
     methods: Annotated[
         str,
         typer.Option(
-            help=f"Folders of editors, or some of {listed()}; all if empty.", callback=known_editors
+            help=f"Folders of editors, or some of {listed()}; if empty, all that differ.",
+            callback=known_editors,
         ),
     ] = "",
     sizes: Annotated[str, typer.Option(help="Numbers of corrections in one batch.")] = "1,10,100,1000",

@@ -232,3 +232,33 @@ def test_where_nothing_is_named_that_must_stay_the_model_writes_it(
     assert (none, some, of_user) == (0, 3, 0)
     assert asked == [["What is the capital of Chad?"]]
     assert len({alone, held, named}) == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "more", "says"),
+    [
+        ({}, {}, ""),
+        ({"locality": ["Where is Peru?"]}, {}, "so the 1 of the column `locality` did nothing"),
+        ({}, {"own_prompts": 3}, "so what --own-prompts asks for did nothing"),
+        ({"locality": ["Where is Peru?"]}, {"own_prompts": 0}, "so the 1 of the column `locality` did"),
+    ],
+)
+def test_nothing_is_asked_for_an_editor_that_takes_no_notice_of_what_must_stay(
+    settings: CorrectSettings,
+    tmp_path: Path,
+    tiny_llama,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    row: dict[str, Any],
+    more: dict[str, Any],
+    says: str,
+):
+    data, model = tmp_path / "edits.jsonl", str(tiny_llama())
+    data.write_text(json.dumps({"prompt": "What is the capital of Chad?", "target": "Lima"} | row))
+    monkeypatch.setattr("flows.edit.prompts_like", None)
+    done = edit_file(settings, model, data, tmp_path / "out", editor="ultraedit", n=None, chat=True, **more)
+    told = " ".join(capsys.readouterr().out.split())
+    assert done.own_prompts == 0
+    assert "Ask the model what must stay" not in told
+    assert ("ultraedit takes no notice of prompts that must stay" in told) == bool(says)
+    assert says in told

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from editors.catalogue import EDITORS
 from flows import bench as benching
 from flows.bench import bench
-from flows.bench_plan import BenchSettings, cases_of, draw_of
+from flows.bench_plan import BenchSettings, cases_of, draw_of, methods_of
 from flows.bench_report import Column, Row, write_plot, write_tables
 from flows.cli import app
-from flows.fresh_process import FAILED, MEASURED, OVER_BUDGET, run_trial
+from flows.fresh_process import FAILED, MEASURED, OVER_BUDGET, _measure, run_trial
 from flows.settings import CorrectSettings
 from tasks.models import ModelFolder, resolve
 from tasks.records import UserError
@@ -139,6 +141,59 @@ def test_a_killed_bench_goes_on(
     assert len(started) == 4
 
 
+def test_a_cell_counts_on_its_own_machine_and_where_it_tells_of_none(
+    base, file: Path, home: CorrectSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    measured: list[int] = []
+
+    def trial(*_: Any, **__: Any) -> dict[str, Any]:
+        measured.append(1)
+        return {"status": OVER_BUDGET, "minutes": 99.0}
+
+    monkeypatch.setattr(benching, "run_trial", trial)
+    what = settings(base, file, tmp_path, sizes=(1,), repeats=1)
+
+    def done(threads: int) -> int:
+        machine = {"name": "abacus", "threads": threads, "torch": "2"}
+        monkeypatch.setattr(benching, "machine_of", lambda _: machine)
+        text = bench(home, what).read_text()
+        assert f"abacus, {threads} thread{'s' if threads > 1 else ''}; torch 2" in text
+        return len(measured)
+
+    assert [done(1), done(2), done(1), done(2)] == [1, 2, 2, 2]
+    assert [record["machine"]["threads"] for record in records(tmp_path)] == [1, 2]
+    # One that does not tell counts for all, where there is no other.
+    known = [{key: value for key, value in records(tmp_path)[0].items() if key != "machine"}]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in known))
+    assert [done(1), done(3)] == [2, 2]
+    assert records(tmp_path) == known
+
+
+def test_a_trial_has_the_threads_that_are_told(monkeypatch: pytest.MonkeyPatch):
+    told: list[Any] = []
+    monkeypatch.setattr("flows.fresh_process.measure", lambda *_: {"threads": torch.get_num_threads()})
+    before = torch.get_num_threads()
+
+    class Sender:
+        def send(self, message: Any) -> None:
+            told.append(message)
+
+    monkeypatch.setattr("flows.fresh_process.signal.signal", lambda *_: None)
+    monkeypatch.setattr("flows.fresh_process.threading.Thread.start", lambda _: None)
+    try:
+        _measure(None, before + 1, Sender())  # type: ignore[arg-type]
+    finally:
+        torch.set_num_threads(before)
+    assert told == [("outcome", {"status": MEASURED, "threads": before + 1})]
+
+
+def test_all_methods_are_those_that_differ_where_nothing_must_stay():
+    names, notes = methods_of(())
+    assert set(EDITORS) - set(names) == {"finetune"}
+    assert notes == ["finetune: left out, given nothing that must stay it is finetune-m"]
+    assert methods_of(("finetune", "mend")) == (["finetune", "mend"], [])
+
+
 def test_what_takes_too_long_is_said_to(
     base, file: Path, home: CorrectSettings, tmp_path: Path, started: list[Any]
 ):
@@ -200,7 +255,8 @@ def example() -> tuple[list[Row], list[Column]]:
         shares = {name: {"value": mean, "n": n} for name, n in ((EDIT, 3), (EQUIVALENCE, 6), (LOCALITY, 9))}
         return {
             "status": MEASURED, **shares, HARMONIC_MEAN: mean, TEACHER_FORCED: 0.9,
-            "seconds_per_edit": 0.01234, "cost_in_units": 1.25, "peak_bytes": peak * 2**20, **changes,
+            "seconds_per_edit": 0.01234, "cost_in_units": 1.25, "peak_bytes": peak * 2**20,
+            "machine": {"name": "abacus"}, **changes,
         }  # fmt: skip
 
     one, many, row = Column(1, 3), Column(100, 1), Column(100, 1, sequence=True)
@@ -211,7 +267,11 @@ def example() -> tuple[list[Row], list[Column]]:
             "learnt", True, 90.0, {one: cell(0.75, 20), many: cell(0.25, 30, **no_phrasings), row: cell(0, 1)}
         ),
         Row("picky", True, None, {one: {"status": "cannot", "reason": "no subject"}}),
+        Row("reading", cells={one: cell(0.25, 5)}, gathers=True, statistics_seconds=12.34),
+        Row("read", cells={one: cell(0.25, 5), many: cell(0.125, 5)}, gathers=True),
     ]
+    for unknown in rows[-1].cells.values():
+        unknown.pop("machine")  # type: ignore[attr-defined]
     return rows, [one, many, row]
 
 
@@ -233,24 +293,31 @@ GOLDEN = """
 # Editing methods side by side
 - Model m
 - file f
+- Device, threads and torch unknown of: read (1, 100)
 ## Success
 | method | 1 | 100 | 100 in sequence |
 | --- | --- | --- | --- |
 | slow | 0.50 (0.50 / 0.50 / 0.50) | over 2 min |  |
 | learnt | **0.75 (0.75 / 0.75 / 0.75)** | – (0.25 / – / 0.25) | 0.00 (0.00 / 0.00 / 0.00) |
 | picky | cannot |  |  |
+| reading | 0.25 (0.25 / 0.25 / 0.25) |  |  |
+| read | 0.25 (0.25 / 0.25 / 0.25) | **0.12 (0.12 / 0.12 / 0.12)** |  |
 ## Cost
 | method | training | 1 | 100 | 100 in sequence |
 | --- | --- | --- | --- | --- |
 | slow | none | 0.0123 s, 1.25 E, 10 MiB | over 2 min |  |
 | learnt | 1.5 min | 0.0123 s, 1.25 E, 20 MiB | 0.0123 s, 1.25 E, 30 MiB | 0.0123 s, 1.25 E, 1 MiB |
 | picky | not recorded | cannot |  |  |
+| reading | statistics 12.3 s | 0.0123 s, 1.25 E, 5 MiB |  |  |
+| read | statistics, not recorded | 0.0123 s, 1.25 E, 5 MiB | 0.0123 s, 1.25 E, 5 MiB |  |
 ## Diagnostic
 | method | 1 | 100 | 100 in sequence |
 | --- | --- | --- | --- |
 | slow | 0.90 | over 2 min |  |
 | learnt | 0.90 | 0.90 | 0.90 |
 | picky | cannot |  |  |
+| reading | 0.90 |  |  |
+| read | 0.90 | 0.90 |  |
 ## Not measured
 - 1000: left out
 - picky, 1: cannot: no subject

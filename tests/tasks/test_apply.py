@@ -6,17 +6,21 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from editors.capture import answer_loss
+from editors.gather import batches
 from editors.protocol import Kept
-from editors.requests import EditRequest, render_digest
+from editors.requests import EditRequest, encode, render_digest
+from editors.subject_editing import SubjectEditor
 from editors.ultraedit import UltraEdit
 from tasks import key_statistics
-from tasks.apply import apply, kind_warning, open_any_editor
+from tasks.apply import apply, kind_warning, open_any_editor, unit_seconds
 from tasks.ledger import LeaseLost
 from tasks.models import load, resolve
 from tasks.own_prompts import prompts_like
@@ -28,6 +32,7 @@ from tests.killing import Killed, kill
 
 CHAT = EditRequest("a", "What is the capital of Egypt?", "Lima")
 TEXT = EditRequest("b", "The capital of Egypt is", "Lima", chat=False)
+KEPT = [Kept("Where is Peru?", "Asia")]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +54,35 @@ def test_every_rendering_that_was_used_is_in_the_manifest(
     assert json.loads((tmp_path / "delta" / "delta.json").read_text())["render_digests"] == {
         name: render_digest(tokenizer, chat=name == "chat") for name in renderings
     }
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ([CHAT, TEXT], KEPT),
+        ([replace(TEXT, target="Oslo")], KEPT),
+        ([replace(TEXT, equivalents=("Egypt's capital is",))], KEPT),
+        ([TEXT], []),
+        ([TEXT], [replace(KEPT[0], answer="Europe")]),
+    ],
+)
+def test_a_delta_is_found_again_for_the_same_corrections_alone(
+    other: tuple[list[EditRequest], list[Kept]], tmp_path: Path, tiny_llama: Any
+):
+    base = resolve(str(tiny_llama()))
+    solved: list[int] = []
+
+    class Counted(UltraEdit):
+        def edit(self, *args: Any, **kwargs: Any) -> Any:
+            solved.append(1)
+            return super().edit(*args, **kwargs)
+
+    first = apply(base, Counted(), [TEXT], KEPT, tmp_path / "delta")
+    assert apply(base, Counted(), [TEXT], KEPT, tmp_path / "delta") == first
+    assert len(solved) == 1
+    second = apply(base, Counted(), *other, tmp_path / "delta")
+    assert len(solved) == 2
+    assert second.corrections == len(other[0])
 
 
 @pytest.mark.parametrize(
@@ -133,12 +167,22 @@ def test_key_statistics_are_gathered_once_for_a_base(
 ) -> None:
     base, cache = resolve(str(tiny_llama())), tmp_path / "statistics"
     monkeypatch.setattr(key_statistics, "TOKENS", 8)
-    gathered = open_any_editor(name, base, cache).digest()
+    editor = open_any_editor(name, base, cache)
+    assert isinstance(editor, SubjectEditor)
+    assert editor.statistics is not None
+    seconds = editor.statistics.seconds
+    assert seconds
+    gathered = editor.digest()
     assert gathered != open_any_editor(name, base).digest()
     (file,) = cache.glob("*.safetensors")
     with monkeypatch.context() as patch:
         patch.setattr(key_statistics, "own_writing", None)
-        assert open_any_editor(name, base, cache).digest() == gathered
+        again = open_any_editor(name, base, cache)
+        assert again.digest() == gathered
+        # What it took to gather them is told of those that were gathered before, too.
+        assert isinstance(again, SubjectEditor)
+        assert again.statistics is not None
+        assert again.statistics.seconds == seconds
     # Another base has others, and what was cut short is not used.
     other = resolve(str(tiny_llama(seed=1)))
     assert open_any_editor(name, other, cache).digest() != gathered
@@ -182,3 +226,26 @@ def test_two_that_want_the_same_key_statistics_gather_them_once(
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(lambda _: open_any_editor("rome", base, tmp_path).digest(), range(2)))
     assert len(written) == len(set(digests)) == 1
+
+
+def test_a_unit_is_a_pass_over_batches_of_like_length(
+    tiny_llama: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = load(resolve(str(tiny_llama())))
+    prompts = [f"Where is {'very ' * (40 if number % 8 == 0 else number % 3)}Peru?" for number in range(200)]
+    examples = [encode(tokenizer, prompt, "yen", chat=False) for prompt in prompts]
+    # A second for every token that the model computes on.
+    computed = [0]
+
+    def counted(of_model: Any, batch: Any) -> Any:
+        computed[0] += batch.input_ids.numel()
+        return answer_loss(of_model, batch)
+
+    monkeypatch.setattr("tasks.apply.answer_loss", counted)
+    monkeypatch.setattr("tasks.apply.clock", lambda _: computed[0])
+    alike = sum(batch.input_ids.numel() for _, batch in batches(examples, 0))
+    assert unit_seconds(model, examples, 0) == pytest.approx(alike)
+    assert computed[0] < alike / 2
+    one = unit_seconds(model, examples[:1], 0)
+    assert one == len(examples[0].prompt_ids) + len(examples[0].target_ids) - 1
+    assert unit_seconds(model, [], 0) == 0

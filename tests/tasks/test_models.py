@@ -17,7 +17,7 @@ from tasks import models, weights
 from tasks.models import DamagedVersionError, ModelFolder, load, resolve
 from tasks.records import UserError
 from tests.conftest import ModelFactory
-from tests.tiny_models import CHAT_TEMPLATE, build_tokenizer
+from tests.tiny_models import CHAT_TEMPLATE, build, build_tokenizer
 
 
 @pytest.fixture
@@ -222,6 +222,19 @@ def test_pickled_weights_are_never_loaded(tiny_llama: ModelFactory, cache: Path,
     (folder / "pytorch_model.bin").write_bytes(b"cos\n_exit\n(I1\ntR.")
     with pytest.raises(UserError, match=r"pytorch_model\.bin, which is never unpickled; save"):
         resolve(str(folder), cache=cache)
+
+
+@pytest.mark.parametrize(
+    "kind", ["T5ForConditionalGeneration", "BertForSequenceClassification", "BertForMaskedLM"]
+)
+def test_a_model_of_another_kind_is_named_as_what_it_is(kind: str, cache: Path, tmp_path: Path) -> None:
+    build(tmp_path, "t5" if kind.startswith("T5") else "bert")
+    about = json.loads((tmp_path / "config.json").read_text())
+    # A masked language model's weights would be read as one that continues a text.
+    (tmp_path / "config.json").write_text(json.dumps({**about, "architectures": [kind]}))
+    with pytest.raises(UserError, match=f"is a {kind}; mendflow's commands edit decoder-only") as caught:
+        resolve(str(tmp_path), cache=cache)
+    assert "fetch" not in str(caught.value)
 
 
 def test_missing_weights_are_not_made_up(tiny_llama: ModelFactory, cache: Path, tmp_path: Path) -> None:
