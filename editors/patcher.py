@@ -187,7 +187,7 @@ def _read(job: Job, mlps: Sequence[Mlp]) -> list[Reading]:
         with (
             torch.no_grad(),
             job.cache.replayed(batch),
-            traced(job.model, names) as (inputs, outputs),
+            traced(job.model, names, batch) as (inputs, outputs),
             run_ends_at(job.model, mlps[-1].output.name),
         ):
             batch.kind.read(job.model, batch)

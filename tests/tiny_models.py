@@ -75,6 +75,21 @@ def _gpt2(settings: dict[str, Any]) -> Any:
     return GPT2LMHeadModel(GPT2Config(**{**sizes, **settings}))
 
 
+def _opt(settings: dict[str, Any]) -> Any:
+    from transformers import OPTConfig, OPTForCausalLM
+
+    sizes = {"hidden_size": 48, "word_embed_proj_dim": 48, "ffn_dim": 96, "num_hidden_layers": 3}
+    sizes |= {"num_attention_heads": 4, "max_position_embeddings": 256, "init_std": 0.2}
+    return OPTForCausalLM(OPTConfig(**{**sizes, **settings}))
+
+
+def _falcon(settings: dict[str, Any]) -> Any:
+    from transformers import FalconConfig, FalconForCausalLM
+
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "initializer_range": 0.2}
+    return FalconForCausalLM(FalconConfig(**{**sizes, **settings}))
+
+
 def _t5(settings: dict[str, Any]) -> Any:
     from transformers import T5Config, T5ForConditionalGeneration
 
@@ -107,7 +122,15 @@ def _bert(settings: dict[str, Any]) -> Any:
     return BertForSequenceClassification(BertConfig(**{**sizes, "id2label": labels, **settings}))
 
 
-MODELS = {"llama": _llama, "gpt2": _gpt2, "t5": _t5, "bart": _bart, "bert": _bert}
+MODELS = {
+    "llama": _llama,
+    "gpt2": _gpt2,
+    "opt": _opt,
+    "falcon": _falcon,
+    "t5": _t5,
+    "bart": _bart,
+    "bert": _bert,
+}
 
 
 def build_tokenizer(*, chat: bool = True) -> Any:
