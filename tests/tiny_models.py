@@ -90,6 +90,20 @@ def _falcon(settings: dict[str, Any]) -> Any:
     return FalconForCausalLM(FalconConfig(**{**sizes, **settings}))
 
 
+def _bloom(settings: dict[str, Any]) -> Any:
+    from transformers import BloomConfig, BloomForCausalLM
+
+    sizes = {"hidden_size": 48, "n_layer": 3, "n_head": 4, "initializer_range": 0.2}
+    return BloomForCausalLM(BloomConfig(**{**sizes, **settings}))
+
+
+def _mpt(settings: dict[str, Any]) -> Any:
+    from transformers import MptConfig, MptForCausalLM
+
+    sizes = {"d_model": 48, "n_layers": 3, "n_heads": 4, "max_seq_len": 256, "initializer_range": 0.2}
+    return MptForCausalLM(MptConfig(**{**sizes, **settings}))
+
+
 def _t5(settings: dict[str, Any]) -> Any:
     from transformers import T5Config, T5ForConditionalGeneration
 
@@ -127,6 +141,8 @@ MODELS = {
     "gpt2": _gpt2,
     "opt": _opt,
     "falcon": _falcon,
+    "bloom": _bloom,
+    "mpt": _mpt,
     "t5": _t5,
     "bart": _bart,
     "bert": _bert,
