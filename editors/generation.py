@@ -238,11 +238,8 @@ def _generate(
 def _read_shared_prefix(model: PreTrainedModel, prompts: list[list[int]]) -> tuple[int, Any] | None:
     """What all prompts begin with (a chat template's system turn), read once: (tokens, key-value cache).
 
-    None where it would not pay, or where a gap between the prefix and a padded prompt would count: layers
-    that attend to a sliding window, or carry a recurrent state.
+    None where it would not pay, or where a gap between the prefix and a padded prompt would count.
     """
-    from transformers.cache_utils import DynamicLayer
-
     if len(prompts) < 2:
         return None
     first, last = min(prompts), max(prompts)
@@ -253,9 +250,17 @@ def _read_shared_prefix(model: PreTrainedModel, prompts: list[list[int]]) -> tup
         return None
     prefix = torch.tensor([first[:length]], device=model.device)
     cache = model(input_ids=prefix, use_cache=True, **last_logits_only(model)).past_key_values
-    if not all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None])):
-        return None
-    return length, cache
+    return (length, cache) if keeps_all(cache) else None
+
+
+def keeps_all(cache: Any) -> bool:
+    """Whether what a model keeps of tokens is the keys and values of each, of all layers.
+
+    Not so with layers that attend to a sliding window, or carry a recurrent state.
+    """
+    from transformers.cache_utils import DynamicLayer
+
+    return all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None]))
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool, room: int | None) -> list[int]:

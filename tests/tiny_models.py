@@ -104,6 +104,23 @@ def _mpt(settings: dict[str, Any]) -> Any:
     return MptForCausalLM(MptConfig(**{**sizes, **settings}))
 
 
+def _mistral(settings: dict[str, Any]) -> Any:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "sliding_window": 8, "initializer_range": 0.2}
+    return MistralForCausalLM(MistralConfig(**{**sizes, **settings}))
+
+
+def _gemma3(settings: dict[str, Any]) -> Any:
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "head_dim": 12, "sliding_window": 8, "initializer_range": 0.2}
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    return Gemma3ForCausalLM(Gemma3TextConfig(**{**sizes, "layer_types": kinds, **settings}))
+
+
 def _t5(settings: dict[str, Any]) -> Any:
     from transformers import T5Config, T5ForConditionalGeneration
 
@@ -143,6 +160,8 @@ MODELS = {
     "falcon": _falcon,
     "bloom": _bloom,
     "mpt": _mpt,
+    "mistral": _mistral,
+    "gemma3": _gemma3,
     "t5": _t5,
     "bart": _bart,
     "bert": _bert,
