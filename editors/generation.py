@@ -217,7 +217,7 @@ def _generate(
             use_cache=True,
             **keep,
         )
-        cache = output.past_key_values
+        cache = getattr(output, "past_key_values", None)
         chosen = choose(output.logits[:, -1], alive, step)
         going = ~torch.isin(chosen, stops)
         for row, token, goes in zip(alive.tolist(), chosen.tolist(), going.tolist(), strict=True):
@@ -227,9 +227,12 @@ def _generate(
             break
         if not going.all():
             kept = going.nonzero().squeeze(-1)
-            cache.batch_select_indices(kept)
+            if cache is not None:
+                cache.batch_select_indices(kept)
             alive, chosen, attention_mask = alive[kept], chosen[kept], attention_mask[kept]
-        input_ids = chosen[:, None]
+            input_ids = input_ids[kept]
+        # A model that keeps nothing of what it has read is given it again.
+        input_ids = chosen[:, None] if cache is not None else torch.cat([input_ids, chosen[:, None]], -1)
         attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=-1)
     return answers
 
@@ -249,7 +252,8 @@ def _read_shared_prefix(model: PreTrainedModel, prompts: list[list[int]]) -> tup
     if length < _SHORTEST_SHARED_PREFIX:
         return None
     prefix = torch.tensor([first[:length]], device=model.device)
-    cache = model(input_ids=prefix, use_cache=True, **last_logits_only(model)).past_key_values
+    output = model(input_ids=prefix, use_cache=True, **last_logits_only(model))
+    cache = getattr(output, "past_key_values", None)
     return (length, cache) if keeps_all(cache) else None
 
 

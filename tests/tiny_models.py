@@ -121,6 +121,13 @@ def _gemma3(settings: dict[str, Any]) -> Any:
     return Gemma3ForCausalLM(Gemma3TextConfig(**{**sizes, "layer_types": kinds, **settings}))
 
 
+def _mamba(settings: dict[str, Any]) -> Any:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "state_size": 8, "initializer_range": 0.5}
+    return MambaForCausalLM(MambaConfig(**{**sizes, **settings}))
+
+
 def _t5(settings: dict[str, Any]) -> Any:
     from transformers import T5Config, T5ForConditionalGeneration
 
@@ -162,6 +169,7 @@ MODELS = {
     "mpt": _mpt,
     "mistral": _mistral,
     "gemma3": _gemma3,
+    "mamba": _mamba,
     "t5": _t5,
     "bart": _bart,
     "bert": _bert,
