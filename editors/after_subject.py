@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from editors.gather import batches
+from editors.generation import keeps_all
 from editors.model_kinds import answer_logits_only
 from editors.replay import PrefixCache, replaced
 from editors.requests import TokenBatch
@@ -58,7 +59,10 @@ class SubjectCache:
         self._left = limit
 
     def learn(self, rows: Sequence[Placed], pad: int) -> None:
-        """Read rows that are not known yet, with nothing edited; those that no longer fit are left out."""
+        """Read rows that are not known yet, with nothing edited; those that no longer fit are left out.
+
+        So are all of a model that does not keep the keys and values of every token.
+        """
         new = [row for row in dict.fromkeys(rows) if row not in self._rows]
         for numbers, batch in batches([row.example for row in new], pad):
             if self._left <= 0:
@@ -107,7 +111,11 @@ class SubjectCache:
         with torch.no_grad(), self._heard(below):
             body = getattr(self.model, "base_model", self.model)
             read = body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=True)
-        layers = [torch.stack([layer.keys, layer.values]) for layer in read.past_key_values.layers]
+        kept: Any = getattr(read, "past_key_values", None)
+        if not keeps_all(kept):
+            self._left = 0
+            return
+        layers = [torch.stack([layer.keys, layer.values]) for layer in kept.layers]
         whole = torch.stack(layers)  # (layers, 2, rows, heads, tokens, d)
         for i, row in enumerate(rows):
             length = int(batch.attention_mask[i].sum())

@@ -70,22 +70,40 @@ def run_ends_at(model: nn.Module, name: str) -> Iterator[None]:
             handle.remove()
 
 
-@contextmanager
-def traced(model: nn.Module, names: Sequence[str]) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Record inputs and outputs of the named modules during a forward pass; hooks are gone on leaving.
+def by_row(values: Tensor, batch: TokenBatch) -> Tensor:
+    """What a module reads or says of a batch as (rows, length, d), also where the model joins all rows.
 
-    Outputs are made to require a gradient where nothing before them does, so that a backward pass ends at
-    the lowest traced module.
+    One vector an example, pooled from all tokens, stays (rows, d).
+    """
+    for ids in (batch.input_ids, batch.decoder_input_ids):
+        if values.dim() == 2 and ids is not None and len(values) == ids.numel():
+            return values.unflatten(0, ids.shape)
+    return values
+
+
+@contextmanager
+def traced(
+    model: nn.Module, names: Sequence[str], batch: TokenBatch
+) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """Record inputs and outputs of the named modules while the model reads a batch, as `by_row` has them.
+
+    Hooks are gone on leaving. Where gradients are enabled, zeros that are added to an output stand for it:
+    they have its gradient, and a backward pass ends at the lowest traced module.
     """
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
 
     def hook_for(name: str) -> Any:
-        def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            inputs[name] = args[0].detach()
-            if torch.is_grad_enabled() and not output.requires_grad:
-                output.requires_grad_(True)
-            outputs[name] = output
+        def hook(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            inputs[name] = by_row(args[0].detach(), batch)
+            shaped = by_row(output, batch)
+            if not torch.is_grad_enabled():
+                outputs[name] = shaped
+                # Some models add to what they are handed, in place.
+                return output.clone()
+            # One number in memory, whatever the shape.
+            outputs[name] = shaped.new_zeros(()).expand(shaped.shape).requires_grad_()
+            return output + outputs[name].view(output.shape)
 
         return hook
 
@@ -134,7 +152,7 @@ def capture_gradients(
     weight is formed, and the model's own `.grad` fields stay untouched.
     """
     names = [module.name for module in modules]
-    with frozen(model), traced(model, names) as (inputs, outputs), torch.enable_grad():
+    with frozen(model), traced(model, names, batch) as (inputs, outputs), torch.enable_grad():
         loss = answer_loss(model, batch)
         gradients = torch.autograd.grad(loss, [outputs[name] for name in names])
     return {
@@ -156,7 +174,7 @@ def capture_unsure(
         for an answer that it is sure of.
     """
     names = [module.name for module in modules]
-    with frozen(model), traced(model, names) as (inputs, outputs), torch.enable_grad():
+    with frozen(model), traced(model, names, batch) as (inputs, outputs), torch.enable_grad():
         logits = answer_logits(model, batch)
         sure = [each > certainty for each in certainties(batch, logits.detach())]
         if all(sure):
@@ -177,7 +195,7 @@ def capture_keys(
 ) -> dict[str, Tensor]:
     """Inputs of the modules at the positions of the edit (or at `mask`), by name: (positions, d_in), fp32."""
     names = [module.name for module in modules]
-    with torch.no_grad(), traced(model, names) as (inputs, _):
+    with torch.no_grad(), traced(model, names, batch) as (inputs, _):
         batch.kind.read(model, batch.to(device_of(model)))
     chosen = {name: _positions(model, name, batch, inputs[name]) if mask is None else mask for name in names}
     return {name: inputs[name][chosen[name]].float() for name in names}
@@ -193,7 +211,7 @@ def read_answers(
         module name, each example's keys (tokens, d_in), fp32.
     """
     names = [module.name for module in modules]
-    with torch.no_grad(), traced(model, names) as (inputs, _):
+    with torch.no_grad(), traced(model, names, batch) as (inputs, _):
         logits = answer_logits(model, batch)
     keys = {}
     for name in names:

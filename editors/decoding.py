@@ -56,12 +56,15 @@ def next_tokens(
     read, unread, cache = 0, list(prompt_ids), None
     for _ in range(steps):
         logits, cache = _read(model, unread, read, cache)
-        read += len(unread)
         chosen = _choose(logits, sampling, generator)
         if chosen in stops:
             return
         yield chosen
-        unread = [chosen]
+        if cache is None:
+            # A model that keeps nothing of what it has read is given it again.
+            unread = [*unread, chosen]
+        else:
+            read, unread = read + len(unread), [chosen]
 
 
 @torch.inference_mode()
@@ -76,7 +79,7 @@ def _read(model: PreTrainedModel, unread: list[int], read: int, cache: Any) -> t
         use_cache=True,
         **last_logits_only(model),
     )
-    return output.logits[0, -1], output.past_key_values
+    return output.logits[0, -1], getattr(output, "past_key_values", None)
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from editors.gather import answered_exactly, encode_kept, encode_requests
 from editors.locate import default_modules
 from editors.model_kinds import kind_of
-from editors.objective import Weighted, log_probabilities, weighted_backward
+from editors.objective import Weighted, as_many_as_fit, log_probabilities, weighted_backward
 from editors.protocol import Kept, Progress
 from editors.replay import PrefixCache
 from editors.requests import EditRequest, pad_id
@@ -81,7 +81,8 @@ class Descent:
             progress: called with (epoch, epochs, note).
         """
         config, rng = self._config, random.Random(self._config.seed)
-        references = log_probabilities(self._model, self._kept, self._pad, self._cache)
+        kept = as_many_as_fit(self._model, self._kept, self._pad, config.seed)
+        references = log_probabilities(self._model, kept, self._pad, self._cache)
         for epoch in range(config.epochs):
             right = answered()
             progress(epoch, config.epochs, f"{sum(right)} of {len(right)} phrasings right")
@@ -92,7 +93,7 @@ class Descent:
             rng.shuffle(wrong)
             for start in range(0, len(wrong), config.batch):
                 chosen = wrong[start : start + config.batch]
-                stay = rng.sample(self._kept, min(config.kept, len(self._kept)))
+                stay = rng.sample(kept, min(config.kept, len(kept)))
                 weighted: list[Weighted] = [(e, 1.0 / len(chosen), None) for e in chosen]
                 weighted += [(e, config.locality_weight / len(stay), references[e]) for e in stay]
                 weighted_backward(self._model, weighted, self._pad, self._cache)

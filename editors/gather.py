@@ -113,7 +113,10 @@ def gather_by_example(
     cache: PrefixCache,
     progress: Progress = no_progress,
 ) -> list[dict[str, Captured]]:
-    """Keys and gradients of every example for itself, in half precision to keep thousands in memory."""
+    """Keys and gradients of every example for itself, in half precision to keep thousands in memory.
+
+    Keys that are too large for fp16 stay in fp32.
+    """
     result: list[dict[str, Captured]] = [{} for _ in examples]
     done = 0
     for numbers, batch in batches(examples, pad):
@@ -121,7 +124,11 @@ def gather_by_example(
             captured = capture_gradients(model, modules, batch)
         for module in modules:
             rows, counts = captured[module.name], list(captured[module.name].counts)
-            split = zip(rows.keys.half().split(counts), rows.gradients.split(counts), strict=True)
+            halves = rows.keys.half()
+            fits = bool((halves.isfinite() | ~rows.keys.isfinite()).all())
+            split = zip(
+                (halves if fits else rows.keys).split(counts), rows.gradients.split(counts), strict=True
+            )
             for number, (keys, gradients) in zip(numbers, split, strict=True):
                 # Gradients may be too small for fp16; bf16 keeps their range.
                 result[number][module.name] = Captured(keys.clone(), gradients.bfloat16())

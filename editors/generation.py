@@ -222,7 +222,7 @@ def _generate(
             use_cache=True,
             **keep,
         )
-        cache = output.past_key_values
+        cache = getattr(output, "past_key_values", None)
         chosen = choose(output.logits[:, -1], alive, step)
         going = ~torch.isin(chosen, stops)
         for row, token, goes in zip(alive.tolist(), chosen.tolist(), going.tolist(), strict=True):
@@ -232,9 +232,12 @@ def _generate(
             break
         if not going.all():
             kept = going.nonzero().squeeze(-1)
-            cache.batch_select_indices(kept)
+            if cache is not None:
+                cache.batch_select_indices(kept)
             alive, chosen, attention_mask = alive[kept], chosen[kept], attention_mask[kept]
-        input_ids = chosen[:, None]
+            input_ids = input_ids[kept]
+        # A model that keeps nothing of what it has read is given it again.
+        input_ids = chosen[:, None] if cache is not None else torch.cat([input_ids, chosen[:, None]], -1)
         attention_mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), 1)], dim=-1)
     return answers
 
@@ -243,11 +246,8 @@ def _generate(
 def _read_shared_prefix(model: PreTrainedModel, prompts: list[list[int]]) -> tuple[int, Any] | None:
     """What all prompts begin with (a chat template's system turn), read once: (tokens, key-value cache).
 
-    None where it would not pay, or where a gap between the prefix and a padded prompt would count: layers
-    that attend to a sliding window, or carry a recurrent state.
+    None where it would not pay, or where a gap between the prefix and a padded prompt would count.
     """
-    from transformers.cache_utils import DynamicLayer
-
     if len(prompts) < 2:
         return None
     first, last = min(prompts), max(prompts)
@@ -257,10 +257,19 @@ def _read_shared_prefix(model: PreTrainedModel, prompts: list[list[int]]) -> tup
     if length < _SHORTEST_SHARED_PREFIX:
         return None
     prefix = torch.tensor([first[:length]], device=model.device)
-    cache = model(input_ids=prefix, use_cache=True, **last_logits_only(model)).past_key_values
-    if not all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None])):
-        return None
-    return length, cache
+    output = model(input_ids=prefix, use_cache=True, **last_logits_only(model))
+    cache = getattr(output, "past_key_values", None)
+    return (length, cache) if keeps_all(cache) else None
+
+
+def keeps_all(cache: Any) -> bool:
+    """Whether what a model keeps of tokens is the keys and values of each, of all layers.
+
+    Not so with layers that attend to a sliding window, or carry a recurrent state.
+    """
+    from transformers.cache_utils import DynamicLayer
+
+    return all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None]))
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool, room: int | None) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from editors.objective import log_probabilities, weighted_backward
+from editors.objective import as_many_as_fit, log_probabilities, weighted_backward
 from editors.protocol import Progress
 from editors.subject import Placed
 from editors.subject_editing import Job, SubjectConfig
@@ -57,7 +57,8 @@ def descend_jointly(
         backward: accumulates the gradients of those that are not right; the loss of each, in nats a token.
         progress: called with (step, steps, note).
     """
-    references = log_probabilities(job.model, job.kept, job.pad, job.cache)
+    kept = as_many_as_fit(job.model, job.kept, job.pad, config.seed)
+    references = log_probabilities(job.model, kept, job.pad, job.cache)
     generator = torch.Generator().manual_seed(config.seed)
     # A phrasing that is right is left alone for a while: it costs nothing and is disturbed the least.
     rest: dict[Placed, int] = {}
@@ -73,10 +74,10 @@ def descend_jointly(
             break
         progress(step + 1, config.steps, f"{wrong} of {len(phrasings)} phrasings to go")
         if wrong:
-            if job.kept:
-                chosen = torch.randperm(len(job.kept), generator=generator)[: config.kept].tolist()
+            if kept:
+                chosen = torch.randperm(len(kept), generator=generator)[: config.kept].tolist()
                 share = config.locality_weight * len(job.contexts) / len(chosen)
-                stay = [(job.kept[i], share, references[job.kept[i]]) for i in chosen]
+                stay = [(kept[i], share, references[kept[i]]) for i in chosen]
                 weighted_backward(job.model, stay, job.pad, job.cache)
             optimiser.step()
         optimiser.zero_grad()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from editors.locate import inside, is_projection
+from editors.locate import inside, is_projection, stacks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -122,10 +122,13 @@ class Classifier(ModelKind):
     Attributes:
         labels: names of the classes in their order.
         takes_cache: whether the model takes `use_cache`.
+        pad: the token id that the model knows padding by, where it has one: a decoder reads its class at the
+            last token that is another.
     """
 
     labels: tuple[str, ...]
     takes_cache: bool
+    pad: int | None = None
     name = "sequence classifier"
 
     def target_ids(
@@ -150,7 +153,7 @@ class Classifier(ModelKind):
         """Inputs, and one label a row: labels are (batch, 1)."""
         prompts = [example.prompt_ids for example in examples]
         return TokenBatch(
-            _padded(prompts, pad),
+            _padded(prompts, pad if self.pad is None else self.pad),
             _padded([(1,) * len(prompt) for prompt in prompts], 0),
             _padded([example.target_ids for example in examples], IGNORED_LABEL),
             self,
@@ -242,7 +245,7 @@ def kind_of(model: nn.Module) -> ModelKind:
     """The kind of a model, by its structure.
 
     Raises:
-        ValueError: it has neither an output vocabulary nor a head over classes.
+        ValueError: it has neither an output vocabulary nor a head over classes, or reads both ways.
     """
     config: Any = getattr(model, "config", None)
     if config is None:
@@ -252,7 +255,18 @@ def kind_of(model: nn.Module) -> ModelKind:
         return _classifier(whole)
     if getattr(config, "is_encoder_decoder", False):
         return EncoderDecoder(int(config.decoder_start_token_id))
+    if not whole.can_generate() or _attends_both_ways(whole):
+        raise ValueError(
+            f"this {type(model).__name__} fills in tokens from both sides, it does not write on; take a "
+            "language model that generates text"
+        )
     return CAUSAL
+
+
+def _attends_both_ways(model: Any) -> bool:
+    """Whether the attention in its blocks says of itself that it is not causal, and none that it is."""
+    modules = [module for stack in stacks(model) for _, block in stack for module in block.modules()]
+    return {getattr(module, "is_causal", None) for module in modules} - {None} == {False}
 
 
 def _classifier(model: Any) -> Classifier:
@@ -265,7 +279,8 @@ def _classifier(model: Any) -> Classifier:
             "more; load the model with its head"
         )
     takes_cache = "use_cache" in inspect.signature(model.forward).parameters
-    return Classifier(tuple(str(model.config.id2label[i]) for i in range(classes)), takes_cache)
+    labels = tuple(str(model.config.id2label[i]) for i in range(classes))
+    return Classifier(labels, takes_cache, getattr(model.config, "pad_token_id", None))
 
 
 @contextmanager

@@ -30,6 +30,12 @@ class NewNeurons:
     typical: float
 
 
+def silent(mlp: Mlp) -> NewNeurons:
+    """One neuron that says nothing."""
+    nothing = torch.zeros(1, mlp.gate.d_in)
+    return NewNeurons(mlp, nothing, nothing, torch.zeros(1, mlp.output.d_out), 0.0)
+
+
 def appended(model: nn.Module, new: NewNeurons) -> dict[str, Appended]:
     """What is appended to the parameters of the MLP, by name."""
     result = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,6 +15,33 @@ from editors.requests import Example, TokenBatch, collate
 
 # An example, its weight, and the base's log-probabilities if its answer must stay (None if it must change).
 Weighted = tuple[Example, float, Tensor | None]
+
+
+# Of log-probabilities: some hundreds of long answers, some thousands of short ones.
+LIMIT = 2**32
+
+
+def as_many_as_fit(
+    model: nn.Module, kept: Sequence[Example], pad: int, seed: int, limit: int = LIMIT
+) -> Sequence[Example]:
+    """The examples that must stay; where their log-probabilities are more than `limit` bytes, some at random.
+
+    A step looks at few of them, so that most of many would never be looked at.
+    """
+    if not kept:
+        return kept
+    with torch.no_grad():
+        row = answer_logits(model, collate(kept[:1], pad))[0]
+    left = limit // (len(row) * row.element_size())
+    if sum(len(example.target_ids) for example in kept) <= left:
+        return kept
+    some: list[Example] = []
+    for example in random.Random(seed).sample(kept, len(kept)):
+        left -= len(example.target_ids)
+        if left < 0 and some:
+            break
+        some.append(example)
+    return some
 
 
 def log_probabilities(

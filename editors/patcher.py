@@ -27,13 +27,14 @@ from editors.joint_descent import JointConfig, Phrasing, descend_jointly
 from editors.key_statistics import KeyStatistics
 from editors.locate import EditableModule, blocks, default_modules
 from editors.neurons import Mlp, mlp_of
-from editors.new_neurons import NewNeurons, appended, in_place
+from editors.new_neurons import NewNeurons, appended, in_place, silent
 from editors.objective import backward_of_the_wrong
 from editors.protocol import Progress
 from editors.requests import TokenBatch
 from editors.subject import Placed
 from editors.subject_editing import Job, SubjectEditor, block_of, regulariser
 from editors.value_optimisation import Contexts, ValueConfig
+from editors.widening import check_can_widen
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -87,14 +88,26 @@ class Patcher(SubjectEditor):
         super().__init__(self.patch, statistics)
 
     def modules(self, model: PreTrainedModel) -> list[EditableModule]:
-        """The gates of the MLPs that get neurons: by default three; or of blocks with a module named so."""
+        """The gates of the MLPs that get neurons: by default three; or of blocks with a module named so.
+
+        Raises:
+            ValueError: the model cannot get neurons.
+        """
         names = [name for name, _ in blocks(model)]
         if self.patch.modules is None:
             chosen = sorted({min(round(len(names) * depth), len(names) - 1) for depth in _DEPTHS})
-            return [mlp_of(model, names[i]).gate for i in chosen]
-        named = default_modules(model, self.patch.modules)
-        wanted = {block_of(model, module) for module in named}
-        return [mlp_of(model, name).gate for name in names if name in wanted]
+            wanted = {names[i] for i in chosen}
+        else:
+            named = default_modules(model, self.patch.modules)
+            wanted = {block_of(model, module) for module in named}
+        mlps = [mlp_of(model, name) for name in names if name in wanted]
+        try:
+            check_can_widen(model, {k: v for mlp in mlps for k, v in appended(model, silent(mlp)).items()})
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; all other editors, such as memit-joint, leave widths as they are"
+            ) from error
+        return [mlp.gate for mlp in mlps]
 
     def _solve(self, job: Job, progress: Progress) -> None:
         mlps = [mlp_of(job.model, block_of(job.model, module)) for module in job.modules]
@@ -187,7 +200,7 @@ def _read(job: Job, mlps: Sequence[Mlp]) -> list[Reading]:
         with (
             torch.no_grad(),
             job.cache.replayed(batch),
-            traced(job.model, names) as (inputs, outputs),
+            traced(job.model, names, batch) as (inputs, outputs),
             run_ends_at(job.model, mlps[-1].output.name),
         ):
             batch.kind.read(job.model, batch)

@@ -46,7 +46,7 @@ class PrefixCache:
     """Outputs of the last block below all edited modules, kept for each example.
 
     Args:
-        modules: the modules whose inputs and outputs are wanted; blocks below the lowest are skipped.
+        modules: the modules that are edited; blocks below all uses of their parameters are skipped.
         limit: most bytes to keep; what comes after is computed each time.
     """
 
@@ -55,9 +55,10 @@ class PrefixCache:
         # A decoder's blocks read an encoder that may be edited, and some blocks hand on more than a hidden
         # state: only a single stack is skipped.
         names = [name for name, _ in lists[0]] if len(lists) == 1 else []
-        lowest = min(
-            (i for i, name in enumerate(names) for m in modules if m.name.startswith(f"{name}.")), default=0
-        )
+        edited = {id(model.get_parameter(module.parameter)) for module in modules}
+        # By every name, for a parameter may be shared: a tied output head is what the lowest block reads.
+        used = [n for n, p in model.named_parameters(remove_duplicate=False) if id(p) in edited]
+        lowest = min((_place(names, name) for name in used), default=0)
         self.model = model
         self.below = names[:lowest]
         self._rows: dict[tuple[int, ...], Tensor] = {}
@@ -129,6 +130,11 @@ def replaced(
     finally:
         for (parent, child), original in zip(parents, originals, strict=True):
             setattr(parent, child, original)
+
+
+def _place(blocks: Sequence[str], parameter: str) -> int:
+    """Which of the blocks a parameter is in; 0 where it is in none, for it may be below them all."""
+    return next((i for i, name in enumerate(blocks) if parameter.startswith(f"{name}.")), 0)
 
 
 def _padded(rows: Sequence[Tensor], length: int) -> Tensor:

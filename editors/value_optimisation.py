@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from editors.capture import answer_logits, run_ends_at
+from editors.capture import answer_logits, by_row, run_ends_at
 from editors.gather import batches
 from editors.key_statistics import own_writing
 from editors.locate import EditableModule
 from editors.replay import PrefixCache
-from editors.requests import EditRequest, Example, collate
+from editors.requests import EditRequest, Example, TokenBatch, collate
 from editors.subject import Placed, place
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def read_at_subjects(
         with (
             torch.no_grad(),
             cache.replayed(batch),
-            _read_to(model, modules, site, where) as seen,
+            _read_to(model, modules, site, batch, where) as seen,
             run_ends_at(model, site),
         ):
             body(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
@@ -236,11 +236,12 @@ def _run(
     where, seen = _positions(rows, model.device), []
 
     def hook(_: nn.Module, __: Any, output: Any) -> Any:
-        hidden = output[0] if isinstance(output, tuple) else output
+        said = output[0] if isinstance(output, tuple) else output
+        hidden = by_row(said, batch)
         seen.append(hidden[where].detach().float())
         if added is None:
             return None
-        moved = hidden.index_put(where, added.to(hidden.dtype), accumulate=True)
+        moved = hidden.index_put(where, added.to(hidden.dtype), accumulate=True).view(said.shape)
         return (moved, *output[1:]) if isinstance(output, tuple) else moved
 
     handle = model.get_submodule(site).register_forward_hook(hook)
@@ -254,19 +255,23 @@ def _run(
 
 @contextmanager
 def _read_to(
-    model: nn.Module, modules: Sequence[EditableModule], site: str, where: tuple[Tensor, Tensor]
+    model: nn.Module,
+    modules: Sequence[EditableModule],
+    site: str,
+    batch: TokenBatch,
+    where: tuple[Tensor, Tensor],
 ) -> Iterator[dict[str, Tensor]]:
     """Within, inputs of the modules and the site's `output` are kept."""
     seen: dict[str, Tensor] = {}
 
     def before(name: str) -> Any:
         def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
-            seen[name] = args[0][where]
+            seen[name] = by_row(args[0], batch)[where]
 
         return hook
 
     def after(_: nn.Module, __: Any, output: Any) -> None:
-        seen["output"] = (output[0] if isinstance(output, tuple) else output)[where]
+        seen["output"] = by_row(output[0] if isinstance(output, tuple) else output, batch)[where]
 
     handles = [model.get_submodule(m.name).register_forward_pre_hook(before(m.name)) for m in modules]
     handles.append(model.get_submodule(site).register_forward_hook(after))

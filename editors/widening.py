@@ -7,7 +7,7 @@ whose matrices are zero says nothing, so the model computes what it did before.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from editors.locate import stacks
+
+_Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,23 @@ def widen(model: nn.Module, appended: Mapping[str, Appended]) -> None:
     """
     if not appended:
         return
-    before = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    before = _shapes(model)
     whole = {**_elsewhere(model, appended), **appended}
     for name, added in whole.items():
         if name not in before:
             raise ValueError(f"the model has no parameter {name}; the delta is for another model")
         _append(model, name, added)
-    _fit_configuration(model, before)
+    if setting := _setting(model, before, _shapes(model)):
+        setattr(model.config, *setting)
+
+
+def check_can_widen(model: nn.Module, appended: Mapping[str, Appended]) -> None:
+    """Raise ValueError where the model's configuration could not say how wide `widen` makes the model."""
+    before = _shapes(model)
+    after = {name: list(shape) for name, shape in before.items()}
+    for name, added in {**_elsewhere(model, appended), **appended}.items():
+        after[name][added.dim] += added.values.shape[added.dim]
+    _setting(model, before, {name: tuple(shape) for name, shape in after.items()})
 
 
 class Widths:
@@ -104,11 +116,19 @@ def _set(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
         module.nx, module.nf = parameter.shape
 
 
-def _fit_configuration(model: Any, before: Mapping[str, Collection[int]]) -> None:
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def _setting(model: Any, before: _Shapes, after: _Shapes) -> tuple[str, int] | None:
+    """What to set in the configuration for parameters of such shapes, and to what; None without one.
+
+    Raises:
+        ValueError: there is no such setting.
+    """
     config: Any = getattr(model, "config", None)
     if config is None:
-        return
-    after = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        return None
     pairs = {
         (old, new)
         for name, sizes in after.items()
@@ -116,29 +136,27 @@ def _fit_configuration(model: Any, before: Mapping[str, Collection[int]]) -> Non
         if old != new
     }
     if len(pairs) != 1:
-        raise ValueError("the blocks of this model differ in width; edit it with another editor")
+        raise ValueError(f"a {type(model).__name__} cannot be made wider: its blocks differ in width")
     [(old, new)] = pairs
     # A width that is not set is derived from another, as GPT-2's is.
     named = [key for key, value in vars(config).items() if value == old and not isinstance(value, bool)]
     unset = [key for key, value in vars(config).items() if value is None]
     for key in (*named, *unset):
-        tried = copy.deepcopy(config)
-        setattr(tried, key, new)
-        if _sizes(type(model), tried) == after:
-            setattr(config, key, new)
-            return
+        if _shapes_with(type(model), config, key, new) == after:
+            return key, new
     raise ValueError(
-        f"no setting of this model's configuration makes its MLPs {new} wide instead of {old}; edit it with "
-        "another editor"
+        f"a {type(model).__name__} cannot be made wider: its configuration has no setting for the width of "
+        "its MLPs alone"
     )
 
 
-def _sizes(model_class: Any, config: Any) -> dict[str, tuple[int, ...]] | None:
-    """Shapes of all parameters of a model with this configuration; None where it does not allow one."""
+def _shapes_with(model_class: Any, config: Any, key: str, value: int) -> _Shapes | None:
+    """Of a model with this configuration, but for one setting; None where that is not allowed."""
+    changed = copy.deepcopy(config)
     try:
+        setattr(changed, key, value)
         with torch.device("meta"):
-            skeleton = model_class(config)
+            return _shapes(model_class(changed))
     except Exception:
         # A setting that means something else may make any error there is.
         return None
-    return {name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters()}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from editors.delta import model_digest
+from editors.model_kinds import kind_of
 from tasks.records import UserError
 
 if TYPE_CHECKING:
@@ -108,6 +109,10 @@ def read_model(folder: Path, ref: str, dtype: torch.dtype) -> tuple[PreTrainedMo
             f"{ref} lacks {len(missing)} of its weights ({missing[0]} is the first); they would be random: "
             "fetch its files again"
         )
+    try:
+        kind_of(model)
+    except ValueError as error:
+        raise UserError(f"{ref} cannot be edited: {error}") from error
     return model.eval(), tokenizer
 
 

@@ -62,33 +62,44 @@ def postgresql() -> Iterator[postgres.Postgres]:
 
 
 @pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
+    """`tiny_model(architecture, seed=0, chat=True, **config) -> folder`; only to be read."""
+
+    @functools.cache
+    def make(architecture: str, **settings: Any) -> Path:
+        return tiny_models.build(tmp_path_factory.mktemp(architecture), architecture, **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny_model: ModelFactory) -> ModelFactory:
     """`tiny_llama(seed=0, chat=True, **config) -> folder`: a Llama with tied embeddings; only to be read."""
-    return _factory("llama", tmp_path_factory)
+    return functools.partial(tiny_model, "llama")
 
 
 @pytest.fixture(scope="session")
-def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
+def tiny_gpt2(tiny_model: ModelFactory) -> ModelFactory:
     """`tiny_gpt2(seed=0, chat=True, **config) -> folder`: a GPT-2 (Conv1D layers); only to be read."""
-    return _factory("gpt2", tmp_path_factory)
+    return functools.partial(tiny_model, "gpt2")
 
 
 @pytest.fixture(scope="session")
-def tiny_t5(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
+def tiny_t5(tiny_model: ModelFactory) -> ModelFactory:
     """`tiny_t5(seed=0, chat=True, **config) -> folder`: an encoder-decoder; only to be read."""
-    return _factory("t5", tmp_path_factory)
+    return functools.partial(tiny_model, "t5")
 
 
 @pytest.fixture(scope="session")
-def tiny_bart(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
+def tiny_bart(tiny_model: ModelFactory) -> ModelFactory:
     """`tiny_bart(seed=0, chat=True, **config) -> folder`: an encoder-decoder; only to be read."""
-    return _factory("bart", tmp_path_factory)
+    return functools.partial(tiny_model, "bart")
 
 
 @pytest.fixture(scope="session")
-def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> ModelFactory:
+def tiny_bert(tiny_model: ModelFactory) -> ModelFactory:
     """`tiny_bert(seed=0, chat=True, **config) -> folder`: a classifier of three classes; only to be read."""
-    return _factory("bert", tmp_path_factory)
+    return functools.partial(tiny_model, "bert")
 
 
 @pytest.fixture(scope="session")
@@ -103,14 +114,6 @@ def damaged_llama(tiny_llama: ModelFactory, tmp_path_factory: pytest.TempPathFac
         model.get_parameter("model.layers.1.mlp.down_proj.weight")[1, 2] = torch.nan
     model.save_pretrained(folder)
     return folder
-
-
-def _factory(architecture: str, folders: pytest.TempPathFactory) -> ModelFactory:
-    @functools.cache
-    def make(**settings: Any) -> Path:
-        return tiny_models.build(folders.mktemp(architecture), architecture, **settings)
-
-    return make
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -75,6 +75,59 @@ def _gpt2(settings: dict[str, Any]) -> Any:
     return GPT2LMHeadModel(GPT2Config(**{**sizes, **settings}))
 
 
+def _opt(settings: dict[str, Any]) -> Any:
+    from transformers import OPTConfig, OPTForCausalLM
+
+    sizes = {"hidden_size": 48, "word_embed_proj_dim": 48, "ffn_dim": 96, "num_hidden_layers": 3}
+    sizes |= {"num_attention_heads": 4, "max_position_embeddings": 256, "init_std": 0.2}
+    return OPTForCausalLM(OPTConfig(**{**sizes, **settings}))
+
+
+def _falcon(settings: dict[str, Any]) -> Any:
+    from transformers import FalconConfig, FalconForCausalLM
+
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "initializer_range": 0.2}
+    return FalconForCausalLM(FalconConfig(**{**sizes, **settings}))
+
+
+def _bloom(settings: dict[str, Any]) -> Any:
+    from transformers import BloomConfig, BloomForCausalLM
+
+    sizes = {"hidden_size": 48, "n_layer": 3, "n_head": 4, "initializer_range": 0.2}
+    return BloomForCausalLM(BloomConfig(**{**sizes, **settings}))
+
+
+def _mpt(settings: dict[str, Any]) -> Any:
+    from transformers import MptConfig, MptForCausalLM
+
+    sizes = {"d_model": 48, "n_layers": 3, "n_heads": 4, "max_seq_len": 256, "initializer_range": 0.2}
+    return MptForCausalLM(MptConfig(**{**sizes, **settings}))
+
+
+def _mistral(settings: dict[str, Any]) -> Any:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "sliding_window": 8, "initializer_range": 0.2}
+    return MistralForCausalLM(MistralConfig(**{**sizes, **settings}))
+
+
+def _gemma3(settings: dict[str, Any]) -> Any:
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "head_dim": 12, "sliding_window": 8, "initializer_range": 0.2}
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    return Gemma3ForCausalLM(Gemma3TextConfig(**{**sizes, "layer_types": kinds, **settings}))
+
+
+def _mamba(settings: dict[str, Any]) -> Any:
+    from transformers import MambaConfig, MambaForCausalLM
+
+    sizes = {"hidden_size": 48, "num_hidden_layers": 3, "state_size": 8, "initializer_range": 0.5}
+    return MambaForCausalLM(MambaConfig(**{**sizes, **settings}))
+
+
 def _t5(settings: dict[str, Any]) -> Any:
     from transformers import T5Config, T5ForConditionalGeneration
 
@@ -107,7 +160,20 @@ def _bert(settings: dict[str, Any]) -> Any:
     return BertForSequenceClassification(BertConfig(**{**sizes, "id2label": labels, **settings}))
 
 
-MODELS = {"llama": _llama, "gpt2": _gpt2, "t5": _t5, "bart": _bart, "bert": _bert}
+MODELS = {
+    "llama": _llama,
+    "gpt2": _gpt2,
+    "opt": _opt,
+    "falcon": _falcon,
+    "bloom": _bloom,
+    "mpt": _mpt,
+    "mistral": _mistral,
+    "gemma3": _gemma3,
+    "mamba": _mamba,
+    "t5": _t5,
+    "bart": _bart,
+    "bert": _bert,
+}
 
 
 def build_tokenizer(*, chat: bool = True) -> Any:

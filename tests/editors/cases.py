@@ -21,7 +21,9 @@ from editors.requests import EditRequest, collate, pad_id
 from tests.editors.tools import PROMPTS, chain, folder_of, load
 from tests.tiny_models import CLASSES
 
-ARCHITECTURES = ("llama", "gpt2", "t5", "bert", "chain")
+ARCHITECTURES = ("llama", "gpt2", "opt", "t5", "bert", "chain")
+# Those that can be asked in chat.
+DECODERS = ("llama", "gpt2", "opt")
 
 # Targets of one token and of many; equivalents for some; raw text and chat.
 REQUESTS = [
@@ -72,7 +74,7 @@ def case_of(
 
 def requests_for(architecture: str, requests: list[EditRequest]) -> list[EditRequest]:
     """The requests as this architecture can be asked them: raw text, classes for a classifier."""
-    if architecture in ("llama", "gpt2"):
+    if architecture in DECODERS:
         return requests
     return [
         dataclasses.replace(
@@ -98,6 +100,6 @@ def _target(architecture: str, target: str, number: int) -> str:
 
 
 def _answer(architecture: str, kept: Kept, number: int) -> tuple[str, bool]:
-    if architecture in ("llama", "gpt2"):
+    if architecture in DECODERS:
         return kept.answer, kept.chat
     return _target(architecture, kept.answer, number), False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 
 from editors.after_subject import SubjectCache
@@ -13,6 +14,7 @@ from editors.neurons import mlp_of
 from editors.replay import PrefixCache
 from editors.requests import collate, pad_id
 from editors.subject import place
+from tests.editors.tools import folder_of, load
 
 
 def test_from_the_subject_on_is_as_good_as_whole(loaded: Any) -> None:
@@ -70,3 +72,14 @@ def test_what_is_beyond_the_limit_is_not_kept(loaded: Any) -> None:
         known = SubjectCache(model, PrefixCache(model, [last.gate]), limit=limit)
         known.learn([row], pad_id(tokenizer))
         assert known.knows(row) is fits
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "gemma3"])
+def test_a_model_that_forgets_tokens_is_run_whole(architecture: str, request: pytest.FixtureRequest) -> None:
+    """Its layers attend to a window, of which no more is kept."""
+    model, tokenizer = load(folder_of(architecture, request))
+    prompts = (("The capital of Peru is", "Peru"), ("On which of the continents is Egypt, and why?", "Egypt"))
+    rows = [row for p, subject in prompts if (row := place(tokenizer, p, "x", subject, chat=False))]
+    known = SubjectCache(model, PrefixCache(model, [mlp_of(model, blocks(model)[0][0]).gate]))
+    known.learn(rows, pad_id(tokenizer))
+    assert not any(map(known.knows, rows))

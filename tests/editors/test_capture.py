@@ -24,10 +24,14 @@ from tests.editors.tools import PROMPTS, TARGETS, folder_of, load, same_bits, sn
 MODULES = {
     "llama": ["model.layers.1.mlp.down_proj", "model.layers.2.mlp.down_proj"],
     "gpt2": ["transformer.h.1.mlp.c_proj", "transformer.h.2.mlp.c_proj"],
+    # Joins the rows of a batch before its MLPs.
+    "opt": ["model.decoder.layers.1.fc2", "model.decoder.layers.2.fc2"],
+    # Adds to the outputs of its MLPs in place.
+    "falcon": ["transformer.h.1.mlp.dense_4h_to_h", "transformer.h.2.mlp.dense_4h_to_h"],
 }
 
 
-@pytest.fixture(params=["llama", "gpt2"])
+@pytest.fixture(params=list(MODULES))
 def case(request: pytest.FixtureRequest) -> Any:
     model, tokenizer = load(folder_of(request.param, request))
     examples = [encode(tokenizer, p, t, chat=True) for p, t in zip(PROMPTS, TARGETS, strict=True)]
@@ -46,7 +50,7 @@ def weight_gradients_through(
     def only_masked(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         copy = nn.Module.__getattribute__(module, "weight_copy")
         around = nn.functional.linear(args[0], copy, getattr(module, "bias", None))
-        return torch.where(mask[..., None], output, around)
+        return torch.where(mask[..., None].view(*output.shape[:-1], 1), output, around)
 
     handles = []
     for described in modules:
@@ -145,7 +149,7 @@ def test_nothing_is_left_behind_by_an_error(case: Any) -> None:
         capture_keys(model, modules, beyond)
     with (
         pytest.raises(KeyError),
-        traced(model, [modules[0].name]),
+        traced(model, [modules[0].name], batch),
         answer_logits_only(model, batch.answer_mask),
     ):
         raise KeyError("inside")

@@ -17,13 +17,12 @@ from tests.conftest import ModelFactory
 PROMPTS = ["What is the capital of Egypt?", "Hi", "On which continent is Peru?"]
 
 
-@pytest.mark.parametrize("architecture", ["tiny_llama", "tiny_gpt2"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "mamba"])
 @pytest.mark.parametrize("steps", [1, 5, 40])
 def test_greedy_tokens_are_those_of_generation(
-    architecture: str, steps: int, request: pytest.FixtureRequest
+    architecture: str, steps: int, tiny_model: ModelFactory
 ) -> None:
-    make: ModelFactory = request.getfixturevalue(architecture)
-    model, tokenizer = load(resolve(str(make())))
+    model, tokenizer = load(resolve(str(tiny_model(architecture))))
     stops = stop_ids(model, tokenizer, chat=False)
     for prompt in PROMPTS:
         ids = list(next_tokens(model, tokenizer(prompt)["input_ids"], stops, steps))

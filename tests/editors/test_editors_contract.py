@@ -111,6 +111,7 @@ def test_no_requests_change_nothing(case: Case, make: Any) -> None:
 PATTERNS = {
     "llama": r"layers\.[12]\.mlp\.up_proj",
     "gpt2": r"h\.[12]\.mlp\.c_fc",
+    "opt": r"layers\.[12]\.fc1",
     "t5": r"(encoder|decoder)\.block\.1\..*\.wi$",
     "bert": r"layer\.[12]\.intermediate\.dense",
     "chain": r"^[34]$",

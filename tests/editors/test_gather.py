@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from editors.capture import answer_logits, certainties
-from editors.gather import batches, captures, joined, look
+from editors.gather import batches, captures, gather_by_example, joined, look
 from editors.locate import editable
 from editors.replay import PrefixCache
 from editors.requests import encode, pad_id
@@ -51,3 +51,21 @@ def test_an_answer_is_asked_for_or_held_whoever_doubted_it(
         torch.testing.assert_close(keys.T @ gradients, asked[name].keys.T @ asked[name].gradients)
         torch.testing.assert_close(kept.T @ kept, held[name].keys.T @ held[name].keys)
         assert (len(keys), len(kept)) == (len(asked[name].keys), len(held[name].keys))
+
+
+def test_keys_beyond_the_range_of_half_precision_are_kept(request: pytest.FixtureRequest) -> None:
+    model, tokenizer = load(folder_of("llama", request))
+    modules, pad = [editable(model, name) for name in NAMES], pad_id(tokenizer)
+    examples = [encode(tokenizer, p, t, chat=True) for p, t in zip(PROMPTS, TARGETS, strict=True)]
+    with torch.no_grad():
+        # The same function, with keys of the first module that are 2^18 times as large.
+        model.model.layers[1].mlp.up_proj.weight *= 2**18
+        model.model.layers[1].mlp.down_proj.weight /= 2**18
+    kept = gather_by_example(model, modules, examples, pad, PrefixCache(model, modules))
+    for example, rows in zip(examples, kept, strict=True):
+        (expected,) = captures(model, modules, [example], pad)
+        for name in NAMES:
+            found, scale = rows[name].keys.float(), float(expected[name].keys.abs().max())
+            torch.testing.assert_close(found, expected[name].keys, rtol=2e-3, atol=2e-3 * scale)
+    assert {rows[NAMES[0]].keys.dtype for rows in kept} == {torch.float32}
+    assert {rows[NAMES[1]].keys.dtype for rows in kept} == {torch.float16}

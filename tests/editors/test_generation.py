@@ -33,25 +33,10 @@ def load(folder: Path) -> tuple[Any, Any]:
     return model.eval(), AutoTokenizer.from_pretrained(folder)
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2", "sliding"])
-def loaded(
-    request: pytest.FixtureRequest, tiny_llama: ModelFactory, tiny_gpt2: ModelFactory, tmp_path_factory: Any
-) -> Any:
-    """Two usual models, and one whose layers see the last 8 tokens only: a gap in its cache would count."""
-    if request.param == "sliding":
-        from transformers import MistralConfig, MistralForCausalLM
-
-        from tests.tiny_models import build_tokenizer
-
-        tokenizer = build_tokenizer()
-        torch.manual_seed(0)
-        config = MistralConfig(
-            vocab_size=len(tokenizer), hidden_size=48, intermediate_size=96, num_hidden_layers=2, head_dim=12,
-            num_attention_heads=4, num_key_value_heads=2, sliding_window=8, initializer_range=0.2,
-            eos_token_id=2,
-        )  # fmt: skip
-        return MistralForCausalLM(config).eval(), tokenizer
-    return load((tiny_llama if request.param == "llama" else tiny_gpt2)())
+@pytest.fixture(scope="module", params=["llama", "gpt2", "mistral", "mamba"])
+def loaded(request: pytest.FixtureRequest, tiny_model: ModelFactory) -> Any:
+    """Two usual models, one whose layers see the last 8 tokens only, and one without keys and values."""
+    return load(tiny_model(request.param))
 
 
 def ids_one_by_one(model: Any, tokenizer: Any, prompt: str, *, chat: bool, steps: int) -> list[int]:

@@ -161,7 +161,14 @@ def test_the_default_modules_lie_in_the_last_blocks_of_every_part(request: pytes
 
 
 def test_kinds_are_told_by_structure(request: pytest.FixtureRequest) -> None:
-    from transformers import BertConfig, BertModel, GPT2Config, GPT2ForSequenceClassification
+    from transformers import (
+        BertConfig,
+        BertForMaskedLM,
+        BertLMHeadModel,
+        BertModel,
+        GPT2Config,
+        GPT2ForSequenceClassification,
+    )
 
     kinds = {a: kind_of(load(folder_of(a, request))[0]) for a in ("llama", "gpt2", "t5", "bart", "bert")}
     assert kinds == {
@@ -169,7 +176,7 @@ def test_kinds_are_told_by_structure(request: pytest.FixtureRequest) -> None:
         "gpt2": CAUSAL,
         "t5": EncoderDecoder(0),
         "bart": EncoderDecoder(2),
-        "bert": Classifier(CLASSES, takes_cache=False),
+        "bert": Classifier(CLASSES, takes_cache=False, pad=0),
     }
     assert kind_of(chain()) == PlainModule()
     sizes = {"vocab_size": 9, "n_embd": 8, "n_layer": 1, "n_head": 1, "eos_token_id": 1, "bos_token_id": 1}
@@ -178,6 +185,28 @@ def test_kinds_are_told_by_structure(request: pytest.FixtureRequest) -> None:
     small = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
     with pytest.raises(ValueError, match="BertModel has neither an output vocabulary nor a head"):
         kind_of(BertModel(BertConfig(**small)))
+    for both_ways in (BertForMaskedLM, BertLMHeadModel):
+        with pytest.raises(ValueError, match="fills in tokens from both sides"):
+            kind_of(both_ways(BertConfig(**small)))
+    assert kind_of(BertLMHeadModel(BertConfig(**small, is_decoder=True))) == CAUSAL
+
+
+def test_a_decoder_that_classifies_finds_its_last_token_behind_any_padding(
+    request: pytest.FixtureRequest,
+) -> None:
+    """It knows padding by its configuration's token, whatever the tokenizer pads with."""
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    _, tokenizer = load(folder_of("gpt2", request))
+    sizes = {"n_embd": 24, "n_layer": 2, "n_head": 2, "initializer_range": 0.2, "eos_token_id": 1}
+    config = GPT2Config(vocab_size=len(tokenizer), bos_token_id=1, pad_token_id=2, **sizes)
+    model = GPT2ForSequenceClassification(config).eval()
+    assert pad_id(tokenizer) != 2
+    examples = [encode(tokenizer, p, "0", chat=False, kind=kind_of(model)) for p in PROMPTS]
+    with torch.no_grad():
+        together = answer_logits(model, collate(examples, pad_id(tokenizer)))
+        alone = [model(input_ids=torch.tensor([e.prompt_ids])).logits for e in examples]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-4)
 
 
 def test_targets_of_each_kind(request: pytest.FixtureRequest) -> None:

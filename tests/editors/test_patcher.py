@@ -200,3 +200,15 @@ def test_what_cannot_be_edited_is_said(loaded: Any, patcher: Patcher, request: p
     other_kind, its = AutoModelForSeq2SeqLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     with pytest.raises(ValueError, match="edits decoder-only language models; take another editor"):
         patcher.edit(other_kind, its, REQUESTS)
+
+
+@pytest.mark.parametrize("architecture", ["bloom", "mpt"])
+def test_a_model_that_cannot_get_wider_is_refused_before_anything_is_done(
+    architecture: str, request: pytest.FixtureRequest
+) -> None:
+    model, tokenizer = load(folder_of(architecture, request))
+    runs: list[int] = []
+    model.register_forward_pre_hook(lambda *_: runs.append(1))
+    with pytest.raises(ValueError, match=rf"a {type(model).__name__} cannot be made wider: .* memit-joint"):
+        Patcher().edit(model, tokenizer, REQUESTS)
+    assert not runs

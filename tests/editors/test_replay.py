@@ -104,6 +104,23 @@ def test_nothing_is_skipped_below_an_edited_block(request: pytest.FixtureRequest
     assert counts == [1, 1, 1]
 
 
+def test_nothing_is_skipped_where_an_edited_parameter_is_used_below(request: pytest.FixtureRequest) -> None:
+    """A tied output head is the input embeddings, and blocks may share their weights."""
+    model, tokenizer = load(folder_of("llama", request))
+    modules = [editable(model, name) for name in ("lm_head", "model.layers.2.mlp.down_proj")]
+    cache = PrefixCache(model, modules)
+    batch = collate([encode(tokenizer, PROMPTS[0], TARGETS[0], chat=True)], pad_id(tokenizer))
+    with torch.no_grad():
+        with cache.replayed(batch):
+            answer_logits(model, batch)
+        model.lm_head.weight *= 1.5
+        with cache.replayed(batch):
+            replayed = answer_logits(model, batch)
+        torch.testing.assert_close(replayed, answer_logits(model, batch), rtol=1e-4, atol=1e-4)
+    model.model.layers[1].mlp.down_proj.weight = model.model.layers[2].mlp.down_proj.weight
+    assert len(PrefixCache(model, modules[1:]).below) == 1
+
+
 def test_two_models_have_caches_of_their_own(request: pytest.FixtureRequest) -> None:
     (first, tokenizer), (second, _) = (load(folder_of("llama", request, seed=s)) for s in (0, 1))
     batch = collate([encode(tokenizer, PROMPTS[0], TARGETS[0], chat=True)], pad_id(tokenizer))

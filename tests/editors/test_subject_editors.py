@@ -17,6 +17,7 @@ from editors.delta import applied
 from editors.key_statistics import KeyStatistics
 from editors.locate import default_modules
 from editors.memit import Memit
+from editors.patcher import Patcher, PatcherConfig
 from editors.requests import EditRequest, collate, pad_id
 from editors.rome import Rome
 from editors.subject_editing import SubjectEditor
@@ -70,6 +71,27 @@ def test_the_edit_is_a_delta_and_improves_what_was_asked(
     assert delta.manifest["editor"] == editor.name
     assert delta.manifest["editor_digest"] == editor.digest()
     json.dumps(delta.manifest)
+
+
+@pytest.mark.parametrize("name", [*MAKE, "patcher"])
+def test_a_model_that_joins_rows_before_its_mlps_is_edited_alike(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    """As an OPT does: its MLPs read (rows * length, d)."""
+    patcher = Patcher(PatcherConfig(steps=2, value=QUICK))
+    digests = []
+    for joins in (False, True):
+        model, tokenizer = load(folder_of("llama", request))
+        for layer in model.model.layers if joins else []:
+            layer.mlp.forward = _joined(layer.mlp.forward)
+        editor = patcher if name == "patcher" else MAKE[name]()
+        editor.statistics = KeyStatistics.gather(model, tokenizer, editor.modules(model), TEXT)
+        digests.append(editor.edit(model, tokenizer, REQUESTS, KEPT).digest())
+    assert digests[0] == digests[1]
+
+
+def _joined(forward: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    return lambda hidden: forward(hidden.flatten(0, 1)).view(hidden.shape)
 
 
 def test_no_requests_change_nothing(loaded: Any, make: Any) -> None:

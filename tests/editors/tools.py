@@ -39,8 +39,8 @@ def load(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
 
 
 def folder_of(architecture: str, request: pytest.FixtureRequest, **settings: Any) -> Path:
-    factory: ModelFactory = request.getfixturevalue(f"tiny_{architecture}")
-    return factory(**settings)
+    factory: ModelFactory = request.getfixturevalue("tiny_model")
+    return factory(architecture, **settings)
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
