@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import HOME, Home, LedgerUrl, Name, Tracking, settings_of
-from flows.cli.versions import registered, require_known
+from flows.cli.versions import registered, require_known, require_stores
 
 
 def clean(
@@ -35,6 +35,7 @@ def clean(
     from tasks.ledger import Ledger
 
     settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    require_stores(settings, home, named=bool(tracking))
     with Ledger(settings.ledger) as book:
         known = any(book.counts(name).values()) or (home / "runs" / name).is_dir()
     require_known(name, home, known or registered(settings, named=bool(tracking)).versions)

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.options import HOME, Home, LedgerUrl, Name, Tracking, settings_of, typed
-from flows.cli.versions import registered, require_known
+from flows.cli.versions import registered, require_known, require_stores
 from tasks import approval
 from tasks.records import State
 
@@ -34,6 +34,7 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
     from tasks.verdicts import REASON_TAG, VERDICT_TAG
 
     settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    require_stores(settings, home, named=bool(tracking))
     console = Console()
     with Ledger(settings.ledger) as book:
         model = registered(settings, named=bool(tracking))

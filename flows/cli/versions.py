@@ -55,6 +55,7 @@ def explain(
     from tasks.tracking import has_store
 
     settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    require_stores(settings, home, named=bool(tracking))
     with Ledger(settings.ledger) as book:
         corrections = book.corrections(name)
     require_known(name, home, corrections or registered(settings, named=bool(tracking)).versions)
@@ -214,6 +215,14 @@ def registered(settings: CorrectSettings, *, named: bool) -> RegisteredModel:
     if named or has_store(settings.tracking):
         return describe(settings.model_name, tracking_uri=settings.tracking)
     return RegisteredModel(settings.model_name)
+
+
+def require_stores(settings: CorrectSettings, home: Path, *, named: bool) -> None:
+    """Refuse a home with neither a ledger nor the model: who only looks must not make an empty ledger."""
+    from tasks.tracking import has_store
+
+    if not has_store(settings.ledger):
+        require_known(settings.model_name, home, registered(settings, named=named).versions)
 
 
 def require_known(name: str, home: Path, anything: object) -> None:

@@ -126,6 +126,7 @@ def test_a_misspelt_model_or_home_is_named_and_not_said_to_have_no_corrections(s
         failure = misspelt.run(*command).exception
         assert isinstance(failure, UserError), command
         assert f"nothing is known of a model 'my-model' in {misspelt.home}" in str(failure)
+    assert not misspelt.home.exists() or not any(misspelt.home.iterdir())
 
 
 def test_the_beginning_of_an_id_is_enough_where_no_other_begins_so(shell: Shell):

