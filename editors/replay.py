@@ -19,7 +19,7 @@ from editors.locate import EditableModule, stacks
 from editors.requests import TokenBatch
 
 # Some thousands of short prompts; batches of more corrections must not need more memory.
-LIMIT = 2**29
+LIMIT = 2**28
 
 
 class _Replay(nn.Module):

@@ -35,9 +35,11 @@ def clean(
     from tasks.ledger import Ledger
 
     settings = settings_of(name, home, tracking=tracking, ledger=ledger)
-    require_stores(settings, home, named=bool(tracking))
-    with Ledger(settings.ledger) as book:
-        known = any(book.counts(name).values()) or (home / "runs" / name).is_dir()
+    known = (home / "runs" / name).is_dir()
+    if not known:
+        require_stores(settings, home, named=bool(tracking))
+        with Ledger(settings.ledger) as book:
+            known = any(book.counts(name).values())
     require_known(name, home, known or registered(settings, named=bool(tracking)).versions)
     found = clean_up(settings, keep=keep, days=days, remove_them=remove)
     table = Table("what", "last changed (UTC)", "size", title=name)

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tasks.rephrase import rephrase, split_by_form, wording
+from tasks.rephrase import families_to_hold_out, rephrase, split_by_form, wording
 from tasks.rewording.prompts import Prompt
 
 GERMAN = """
@@ -86,8 +86,10 @@ def test_english_with_names_and_code_in_it_is_english(prompt):
 
 @pytest.mark.parametrize("prompt", FOREIGN)
 def test_three_forms_of_any_chat_prompt_can_be_held_out_and_others_taught(prompt):
+    phrasings = rephrase(prompt, chat=True)
     for seed in ("one", "two", "three"):
-        for_editor, held = split_by_form(rephrase(prompt, chat=True), held_out=3, seed=seed)
+        families = families_to_hold_out([phrasings], held_out=3, seed=seed)
+        for_editor, held = split_by_form(phrasings, families, held_out=3, seed=seed)
         assert len({p.family for p in held}) == 3
         assert all(wording(p.text) != wording(prompt) for p in held)
         assert len({p.family for p in for_editor}) >= 3

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, outcomes
+from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, SECONDS, outcomes
 from validation.metric_definitions import DEFINITIONS
 from validation.metrics import Metric, Perplexities, compute_metrics, metrics_frame
 from validation.outcomes import (
@@ -57,6 +57,7 @@ def test_every_metric_is_computed_and_in_order() -> None:
         parameters=PARAMETERS,
         renderings=RENDERINGS,
         teacher_forced=[1.0, 0.5],
+        answer_seconds=SECONDS,
     )
     assert [metric.name for metric in metrics] == list(DEFINITIONS)
     rows = {**EXPECTED_ROWS, NEW: 1, ANSWERED: 1, SUPPRESSED: 1}

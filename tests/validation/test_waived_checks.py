@@ -189,7 +189,7 @@ def test_a_rule_that_makes_an_order_of_a_question_costs_the_phrasing_alone(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = [Phrasing(ORDER, "casual/order"), Phrasing("Peru's capital?", "casual/short")]
-    monkeypatch.setattr("tasks.build.rephrase", lambda prompt, chat: made)
+    monkeypatch.setattr("tasks.roles.rephrase", lambda prompt, chat: made)
     ledger.record([report(PERU, "Lima")])
     (row,) = run(ledger, tmp_path).edits.to_dict("records")
     assert [*row["equivalents"], *row["held_out"]] == ["Peru's capital?"]
