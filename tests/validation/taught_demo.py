@@ -129,5 +129,5 @@ def _edited(
     add_in_place(model, editor.edit(model, world.tokenizer, requests, keep))
     if prose is not None:
         learnt = [parameter for name, parameter in model.named_parameters() if name.endswith(LAST)]
-        train(model, world.prose_examples(prose), learnt, rate=3e-3, steps=4)
+        train(model, world.prose_examples(prose), learnt, rate=3e-3, steps=12)
     return model
