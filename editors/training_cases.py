@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from editors.capture import Captured
@@ -12,10 +13,15 @@ from editors.hypereditor import HyperEditor, Rows
 from editors.model_kinds import kind_of
 from editors.protocol import Kept, Progress
 from editors.replay import PrefixCache
-from editors.requests import EditRequest, encode, pad_id
+from editors.requests import EditRequest, Example, encode, pad_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# So many answers that end are validation enough of what must stay.
+ENOUGH_WHOLE = 12
+# Tokens of an answer without an end that have to stay; as many as the field compares.
+OPENING = 5
 
 
 class Cases:
@@ -44,9 +50,7 @@ class Cases:
         # learned holds for prompts the solve was not told of.
         half, held = len(kept) // 2, max(len(kept) // 5, 1)
         self.kept_known, self.kept_unseen = kept[:half], kept[half:-held]
-        # An answer that was cut short is not one the base gives exactly, and would count as moved.
-        whole = answered_exactly(model, kept[-held:], self.pad, self.cache)
-        self.kept_validation = [e for e, exact in zip(kept[-held:], whole, strict=True) if exact][:64]
+        self.kept_validation = self._given_exactly(kept[-held:])[:64]
         if not self.kept_validation:
             raise ValueError(
                 f"none of {held} prompts to keep has the answer the base gives; take their answers from it"
@@ -60,6 +64,25 @@ class Cases:
         if not editor.all_tokens:
             rows = iter(gather_by_example(model, editor.modules_edited, flat, self.pad, self.cache, progress))
             self.captured = [[next(rows) for _ in phrasings] for phrasings in self.phrasings]
+
+    def _given_exactly(self, kept: Sequence[Example]) -> list[Example]:
+        """Those whose answer the base gives, to its end; where they are few, openings of the others too.
+
+        An answer that was cut short does not end where the base goes on, and would count as moved. Of raw
+        text hardly any ends.
+        """
+        whole = answered_exactly(self.model, kept, self.pad, self.cache)
+        given = [example for example, exact in zip(kept, whole, strict=True) if exact]
+        if len(given) >= ENOUGH_WHOLE:
+            return given
+        others = [example for example, exact in zip(kept, whole, strict=True) if not exact]
+        openings = [
+            replace(example, target_ids=example.target_ids[:OPENING])
+            for example in others
+            if len(example.target_ids) > OPENING
+        ]
+        begun = answered_exactly(self.model, openings, self.pad, self.cache)
+        return given + [opening for opening, exact in zip(openings, begun, strict=True) if exact]
 
     def rows(self, given: Mapping[int, int]) -> Rows:
         """Captured rows of the first `given[case]` phrasings of the cases."""

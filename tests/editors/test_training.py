@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from editors.gather import answered_exactly
+from editors.generation import generate_greedy
 from editors.locate import default_modules
 from editors.malmen import Malmen, MalmenConfig
-from editors.protocol import Kept
+from editors.protocol import Kept, no_progress
 from editors.replay import PrefixCache
 from editors.requests import encode, pad_id
 from editors.training import TrainingConfig, TrainingResult, _prose, _step, fit
-from editors.training_cases import Cases
+from editors.training_cases import OPENING, Cases
 from tests.conftest import ModelFactory
 from tests.editors.facts import Facts, learnt
 from tests.editors.tools import same_bits, snapshot, structure_of
@@ -267,6 +268,28 @@ def test_what_is_too_little_is_refused(facts: Facts) -> None:
     foreign = [Kept(kept.prompt, "Cairo and Paris", chat=False) for kept in facts.keep]
     with pytest.raises(ValueError, match=r"none of .* has the answer the base gives"):
         run(dataclasses.replace(facts, keep=foreign))
+
+
+def test_answers_without_an_end_are_kept_by_their_openings(facts: Facts) -> None:
+    """As those of raw text are, which goes on and on."""
+    prompts = [text[:length] for text in facts.text for length in range(4, 14)]
+    begun = generate_greedy(facts.model, facts.tokenizer, prompts, chat=False, max_new_tokens=8)
+    keep = [Kept(prompt, answer, False) for prompt, answer in zip(prompts, begun, strict=True)]
+    examples = [encode(facts.tokenizer, k.prompt, k.answer, chat=False) for k in keep]
+    cache = PrefixCache(facts.model, default_modules(facts.model))
+    endless = [not exact for exact in answered_exactly(facts.model, examples, 0, cache)]
+    keep = [kept for kept, left in zip(keep, endless, strict=True) if left]
+    assert len(keep) >= 12
+
+    def cases(keep: list[Kept]) -> Cases:
+        editor = Malmen.untrained(facts.model, CONFIG)
+        return Cases(facts.model, facts.tokenizer, editor, facts.requests, keep, 0, no_progress)
+
+    openings = cases(keep).kept_validation
+    assert {len(example.target_ids) for example in openings} == {OPENING}
+    assert all(answered_exactly(facts.model, openings, 0, cache))
+    with pytest.raises(ValueError, match="none of"):
+        cases([Kept(kept.prompt, f"No {kept.answer}", False) for kept in keep])
 
 
 def test_requests_without_equivalents_train_too(facts: Facts) -> None:
