@@ -71,6 +71,8 @@ class HyperEditor(nn.Module, ABC):
     config_class: ClassVar[type[HyperConfig]]
     # Parts of the names of tensors that are kept in fp16 on disk.
     fp16_parts: ClassVar[tuple[str, ...]] = ("networks.",)
+    # Factors on the initial rate of which a training takes the best to begin with.
+    rates_tried: ClassVar[tuple[float, ...]] = (1.0,)
 
     def __init__(self, config: HyperConfig, modules: Sequence[EditableModule]) -> None:
         super().__init__()

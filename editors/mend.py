@@ -60,6 +60,7 @@ class Mend(HyperEditor):
     name = "mend"
     config: MendConfig
     config_class = MendConfig
+    rates_tried = (1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0, 4.0)
     modules_for = staticmethod(mlp_matrices)
 
     @property

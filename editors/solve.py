@@ -11,6 +11,10 @@ from torch import Tensor
 from editors.second_moment import LowRank
 
 
+class UnsolvableError(ValueError):
+    """A least-squares system is singular or not finite."""
+
+
 @dataclass(frozen=True)
 class Regulariser:
     """A symmetric positive definite `matrix` C (d_in, d_in), with its inverse when it is first needed."""
@@ -148,7 +152,7 @@ class NormalEquations:
 def _cholesky(system: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(system)
     if int(failed) or not torch.isfinite(factor).all():
-        raise ValueError(
+        raise UnsolvableError(
             "the least-squares system is singular or not finite: are the model's weights finite?"
         )
     return factor

@@ -22,11 +22,12 @@ from editors.capture import answer_labels, answer_logits, evaluating, frozen
 from editors.catalogue import entry
 from editors.delta import Delta, applied
 from editors.gather import answered_exactly, restored, set_weight
-from editors.hypereditor import HyperConfig, HyperEditor
+from editors.hypereditor import HyperConfig, HyperEditor, batch_feature
 from editors.model_kinds import CAUSAL, ModelKind, kind_of
 from editors.objective import Weighted, log_probabilities, weighted_backward
 from editors.protocol import Kept, Progress, no_progress
 from editors.requests import EditRequest, Example, collate, pad_id
+from editors.solve import UnsolvableError
 from editors.training_cases import Cases
 from editors.training_state import load_checkpoint, save_checkpoint
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 # Corrections whose captured rows are looked at together.
 OBSERVED = 16
+# Corrections made together when the rate for several is looked for.
+RATES_FOUND_AT = 16
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,13 @@ def _descend(
         if step % training.validate_every == 0 or step == training.steps or late:
             # A resumed run begins at a step that was validated, but not yet taken.
             if not result.history or result.history[-1]["step"] != step:
-                row = {"step": step, **_validate(cases)}
+                try:
+                    row = {"step": step, **_validate(cases)}
+                except UnsolvableError:
+                    if not result.history:
+                        raise
+                    # Its steps have led nowhere: the best editor so far is what there is.
+                    break
                 if not result.history or row["score"] > max(r["score"] for r in result.history):
                     best = {name: tensor.clone() for name, tensor in editor.state_dict().items()}
                 result.history.append(row)
@@ -169,13 +178,20 @@ def _descend(
                 break
         if step == training.steps:
             break
+        if step == 0 and len(editor.rates_tried) > 1:
+            _find_rates(cases, training, progress)
         share = step / training.steps
         if training.minutes is not None:
             share = max(share, (time.monotonic() - started) / (60 * training.minutes))
         for group in optimiser.param_groups:
             schedule = min((step + 1) / 10, 0.5 * (1 + math.cos(math.pi * share)))
             group["lr"] = training.learning_rate * group["factor"] * schedule
-        loss = _step(cases, training, random.Random(f"{training.seed}-{step}"))
+        rng = random.Random(f"{training.seed}-{step}")
+        n = min(rng.choice(training.batch_sizes), len(cases.training))
+        try:
+            loss = _step(cases, training, n, rng)
+        except UnsolvableError:
+            break
         nn.utils.clip_grad_norm_(editor.parameters(), 1.0)
         if all(p.grad is None or torch.isfinite(p.grad).all() for p in editor.parameters()):
             optimiser.step()
@@ -185,10 +201,35 @@ def _descend(
     return result
 
 
-def _step(cases: Cases, training: TrainingConfig, rng: random.Random) -> float:
-    """Accumulate the gradient of one meta-loss into the editor's parameters; return the loss."""
+def _find_rates(cases: Cases, training: TrainingConfig, progress: Progress) -> None:
+    """Begin with the rates, for one correction and for several, at which the meta-loss is least.
+
+    What a sum of rank-one products does to a model depends on how alike its keys are, which no width tells.
+    Adam would take hundreds of steps to mend a rate that is wrong by orders of magnitude.
+    """
+    editor, several = cases.editor, min(RATES_FOUND_AT, len(cases.training))
+    tried = [(n, factor) for n in (1, several) for factor in editor.rates_tried]
+    losses: dict[tuple[int, float], float] = {}
+    with torch.no_grad():
+        start = editor.log_rate.clone()
+    for done, (n, factor) in enumerate(tried, 1):
+        with torch.no_grad():
+            editor.log_rate.copy_(start + math.log(factor))
+        draws = [random.Random(f"{training.seed}-rate-{i}") for i in range(max(several // (4 * n), 1))]
+        loss = sum(_step(cases, training, n, rng) for rng in draws) / len(draws)
+        losses[n, factor] = loss if math.isfinite(loss) else math.inf
+        progress(done, len(tried), "finding rates")
+    editor.zero_grad()
+    one, many = (min(editor.rates_tried, key=lambda factor: losses[n, factor]) for n in (1, several))
+    with torch.no_grad():
+        editor.log_rate.copy_(start + math.log(one))
+        if several > 1:
+            editor.rate_slope.add_(math.log(many / one) / batch_feature(several))
+
+
+def _step(cases: Cases, training: TrainingConfig, n: int, rng: random.Random) -> float:
+    """Accumulate the gradient of the meta-loss of `n` corrections in the editor's parameters; the loss."""
     editor, model = cases.editor, cases.model
-    n = min(rng.choice(training.batch_sizes), len(cases.training))
     chosen = rng.sample(cases.training, n)
     # Sometimes only the prompt is given, sometimes equivalents with it; one phrasing is always kept unseen.
     given = {c: rng.randint(1, max(len(cases.phrasings[c]) - 1, 1)) for c in chosen}

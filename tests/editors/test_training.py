@@ -17,6 +17,7 @@ from editors.gather import answered_exactly
 from editors.generation import generate_greedy
 from editors.locate import default_modules
 from editors.malmen import Malmen, MalmenConfig
+from editors.mend import MendConfig
 from editors.protocol import Kept, no_progress
 from editors.replay import PrefixCache
 from editors.requests import encode, pad_id
@@ -26,7 +27,8 @@ from tests.conftest import ModelFactory
 from tests.editors.facts import Facts, learnt
 from tests.editors.tools import same_bits, snapshot, structure_of
 
-CONFIG = MalmenConfig(rank=16, rate=0.5, kept_weight=10.0)
+# Untrained it does next to nothing, whatever rounding the machine has.
+CONFIG = MalmenConfig(rank=16, rate=1.0, kept_weight=10.0)
 TRAINING = TrainingConfig(
     steps=30, validate_every=10, learning_rate=1e-2, locality_weight=1.0, batch_sizes=(1, 4, 8)
 )
@@ -78,14 +80,24 @@ def test_training_that_learns_nothing_says_so(facts: Facts) -> None:
 
 def test_the_best_editor_is_the_one_returned(facts: Facts) -> None:
     """Steps that are far too large ruin the editor; what is returned is what scored best."""
-    wild = run(facts, training=dataclasses.replace(TRAINING, learning_rate=3.0, patience=2))
+    large = dataclasses.replace(CONFIG, rate=2.0)
+    wild = run(facts, config=large, training=dataclasses.replace(TRAINING, learning_rate=3.0, patience=2))
     scores = [row["score"] for row in wild.history]
     assert scores[-1] < max(scores)
     assert len(scores) - 1 - scores.index(max(scores)) <= 2
     steps = wild.history[scores.index(max(scores))]["step"]
     if steps == 0:
-        untrained = run(facts, training=dataclasses.replace(TRAINING, learning_rate=0.0))
+        untrained = run(facts, config=large, training=dataclasses.replace(TRAINING, learning_rate=0.0))
         assert wild.editor.digest() == untrained.editor.digest()
+
+
+def test_a_rate_that_is_far_off_is_found_before_the_first_step(facts: Facts) -> None:
+    """At the rate that it is given, one sum of products ruins the model."""
+    still = dataclasses.replace(TRAINING, steps=1, learning_rate=0.0)
+    config = MendConfig(rank=8, rate=3.0)
+    before, after = run(facts, editor="mend", config=config, training=still).history
+    assert before["locality"] < 0.5 < after["locality"]
+    assert after["edit"] > 0
 
 
 def test_same_seed_same_bytes(facts: Facts) -> None:
@@ -192,8 +204,7 @@ def stage(facts: Facts) -> tuple[Cases, Callable[[], float]]:
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
         editor.rate_slope += 0.1
         editor.strength_slope -= 0.1
-    training = dataclasses.replace(TRAINING, batch_sizes=(6,))
-    return cases, lambda: _step(cases, training, random.Random(3))
+    return cases, lambda: _step(cases, TRAINING, 6, random.Random(3))
 
 
 def slope(function: Callable[[], float], parameter: torch.Tensor, direction: torch.Tensor, h: float) -> float:
