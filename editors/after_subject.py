@@ -56,6 +56,8 @@ class SubjectCache:
     ) -> None:
         self.model, self.cache = model, cache
         self._rows: dict[Placed, _Remembered] = {}
+        # Many examples begin alike: with an opening that all requests are read behind, or with nothing.
+        self._beginnings: dict[tuple[int, ...], Tensor] = {}
         self._left = limit
 
     def learn(self, rows: Sequence[Placed], pad: int) -> None:
@@ -119,13 +121,16 @@ class SubjectCache:
         whole = torch.stack(layers)  # (layers, 2, rows, heads, tokens, d)
         for i, row in enumerate(rows):
             length = int(batch.attention_mask[i].sum())
-            before = whole[:, :, i, :, : row.position].clone()
+            beginning = tuple(batch.input_ids[i, : row.position].tolist())
+            known = self._beginnings.get(beginning)
+            before = whole[:, :, i, :, : row.position].clone() if known is None else known
             hidden = below[0][i, row.position : length].clone() if below else None
-            size = before.nbytes + (0 if hidden is None else hidden.nbytes)
+            size = (before.nbytes if known is None else 0) + (0 if hidden is None else hidden.nbytes)
             if size > self._left:
                 self._left = 0
                 return
             self._left -= size
+            self._beginnings[beginning] = before
             self._rows[row] = _Remembered(before, hidden)
 
     @contextmanager

@@ -33,9 +33,10 @@ def generate_greedy(
     max_new_tokens: int = 48,
     batch_size: int = 64,
     to_natural_end: bool = True,
+    strip: bool = True,
     progress: Progress | None = None,
 ) -> list[str]:
-    """The model's own answer to every prompt: text after the prompt, up to its natural end, stripped.
+    """The model's own answer to every prompt: text after the prompt, up to its natural end.
 
     The most probable token is taken at every step, whatever sampling the model's configuration asks for. A
     prompt's answer does not depend on its neighbours in the batch, beyond floating-point rounding.
@@ -48,6 +49,7 @@ def generate_greedy(
         max_new_tokens: longest answer, in tokens.
         batch_size: prompts in one forward pass; the longest come first, so that memory is tested at once.
         to_natural_end: stop at it; else every answer has `max_new_tokens`, for timing.
+        strip: without the white space around it, which an answer needs to be given again token by token.
         progress: called with (prompts done, prompts in all) after every batch.
 
     Raises:
@@ -67,6 +69,7 @@ def generate_greedy(
         batch_size=batch_size,
         progress=progress,
         to_natural_end=to_natural_end,
+        strip=strip,
     )
 
 
@@ -152,6 +155,7 @@ def _answers(
     batch_size: int,
     progress: Progress | None,
     to_natural_end: bool = True,
+    strip: bool = True,
 ) -> list[str]:
     """An answer to every prompt; `choosing` says for those of a batch how their tokens are chosen."""
     if max_new_tokens < 1 or batch_size < 1:
@@ -181,7 +185,8 @@ def _answers(
                 choosing(rows),
             )
             for row, ids in zip(rows, generated, strict=True):
-                answers[row] = str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+                text = str(tokenizer.decode(ids, skip_special_tokens=True))
+                answers[row] = text.strip() if strip else text
             if progress is not None:
                 progress(first + len(rows), len(order))
     finally:

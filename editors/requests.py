@@ -84,7 +84,13 @@ def encode(
     if not prompt_ids:
         raise ValueError(f"the prompt {prompt!r} has no tokens; give the model something to continue")
     joint = "" if chat or prompt[-1:].isspace() or target[:1].isspace() else " "
-    target_ids = kind.target_ids(tokenizer, target, joint, end_of_turn_ids(tokenizer, chat=chat))
+    ending = end_of_turn_ids(tokenizer, chat=chat)
+    if not chat and kind == CAUSAL:
+        # Read together where the prompt's tokens stay what they are: some tokenizers begin every text alike.
+        together = _ids(tokenizer, f"{prompt}{joint}{target}", special=True)
+        if together[: len(prompt_ids)] == prompt_ids:
+            return Example(prompt_ids, together[len(prompt_ids) :] + ending, kind)
+    target_ids = kind.target_ids(tokenizer, target, joint, ending)
     return Example(prompt_ids, target_ids, kind)
 
 

@@ -38,5 +38,5 @@ def practice_from_traffic(
             progress=progress,
         )
         answered = answers_to_keep(model, tokenizer, written, chat=chat, progress=progress)
-        records += [TrafficRecord(prompt=k.prompt, output=k.answer, chat=chat) for k in answered]
+        records += [TrafficRecord(prompt=k.prompt, output=k.answer.strip(), chat=chat) for k in answered]
     return corrections_from_traffic(records, seed=seed)

@@ -99,7 +99,7 @@ def _practice(
         loaded, tokenizer = load(base)
         asked = at_most(2 * limit, questions, rng)
         answered = answers_to_keep(loaded, tokenizer, asked, chat=chat, progress=progress)
-        records = [TrafficRecord(prompt=k.prompt, output=k.answer, chat=chat) for k in answered]
+        records = [TrafficRecord(prompt=k.prompt, output=k.answer.strip(), chat=chat) for k in answered]
         requests, stay = corrections_from_traffic(records, limit=limit, seed=seed)
         if relations:
             stated, prompts = practice_statements(data, chat=chat, seed=seed)

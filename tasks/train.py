@@ -182,20 +182,29 @@ def answers_to_keep(
     chat: bool,
     progress: Progress = no_progress,
 ) -> list[Kept]:
-    """The model's own short answers to prompts that must keep them; empty answers are left out."""
+    """The model's own short answers to prompts that must keep them; empty answers are left out.
+
+    Those of raw text have the white space that they begin with: without it they are not what the model says.
+    """
 
     def report(done: int, total: int) -> None:
         progress(done, total, "answering what must stay")
 
     try:
         answers = generate_greedy(
-            model, tokenizer, prompts, chat=chat, max_new_tokens=ANSWER_TOKENS, progress=report
+            model,
+            tokenizer,
+            prompts,
+            chat=chat,
+            max_new_tokens=ANSWER_TOKENS,
+            strip=chat,
+            progress=report,
         )
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"the model cannot be asked what must stay: {error}") from error
-    return [Kept(p, a, chat) for p, a in zip(prompts, answers, strict=True) if a]
+    return [Kept(p, a, chat) for p, a in zip(prompts, answers, strict=True) if a.strip()]
 
 
 def _versions() -> dict[str, Any]:

@@ -74,6 +74,20 @@ def test_what_is_beyond_the_limit_is_not_kept(loaded: Any) -> None:
         assert known.knows(row) is fits
 
 
+def test_what_examples_begin_with_is_kept_once(loaded: Any) -> None:
+    model, tokenizer = loaded
+    rows = [
+        row
+        for subject in ("Peru", "Japan")
+        if (row := place(tokenizer, f"A long opening before {subject} is", "x", subject, chat=False))
+    ]
+    known = SubjectCache(model, PrefixCache(model, [mlp_of(model, blocks(model)[1][0]).gate]))
+    known.learn(rows, pad_id(tokenizer))
+    first, second = (known._rows[row] for row in rows)
+    assert first.before is second.before
+    assert first.hidden is not second.hidden
+
+
 @pytest.mark.parametrize("architecture", ["mistral", "gemma3"])
 def test_a_model_that_forgets_tokens_is_run_whole(architecture: str, request: pytest.FixtureRequest) -> None:
     """Its layers attend to a window, of which no more is kept."""

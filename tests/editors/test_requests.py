@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from editors.requests import (
     IGNORED_LABEL,
@@ -55,6 +57,20 @@ def test_chat_answers_end_with_the_turn(tokenizer: Any, prompt: str) -> None:
     assert text == f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n{TARGETS[0]}<|im_end|>"
     assert example.target_ids[-1] == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert tokenizer.decode(example.prompt_ids) == render(tokenizer, prompt, chat=True)
+
+
+def test_no_token_comes_between_a_raw_prompt_and_its_target() -> None:
+    """A tokenizer that marks the beginning of every text marks that of the prompt alone."""
+    words = ["<unk>", "</s>", "▁The", "▁capital", "▁is", "▁Paris", "▁", "."]
+    vocabulary = {word: i for i, word in enumerate(words)}
+    built = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    built.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    built.pre_tokenizer = pre_tokenizers.Split(Regex("▁[A-Za-z]*|[.]"), "isolated")
+    marking = PreTrainedTokenizerFast(tokenizer_object=built, unk_token="<unk>", eos_token="</s>")
+    for prompt, target in (("The capital is", "Paris."), ("The capital is", " Paris.")):
+        example = encode(marking, prompt, target, chat=False)
+        assert marking.convert_ids_to_tokens(example.prompt_ids) == ["▁The", "▁capital", "▁is"]
+        assert marking.convert_ids_to_tokens(example.target_ids) == ["▁Paris", ".", "</s>"]
 
 
 def test_the_end_of_a_turn_is_the_templates_own(tokenizer: Any) -> None:
