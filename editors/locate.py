@@ -117,20 +117,19 @@ def mlp_output(model: nn.Module, block_name: str) -> EditableModule | None:
 
 
 def mlp_input(model: nn.Module, block_name: str) -> EditableModule | None:
-    """The map that reads the residual stream into a block's MLP: the last one before its output map.
+    """The map that reads the residual stream into a block's MLP.
 
-    In a gated MLP that is the map that is gated, not the gate.
+    In a gated MLP that is the gate, as MEND edits T5's wi_0 and not its wi_1.
     """
     block, output = model.get_submodule(block_name), mlp_output(model, block_name)
     width = _hidden_size(model)
-    found = None
     for name, module in block.named_modules():
         if output is not None and f"{block_name}.{name}" == output.name:
-            return found
+            return None
         if is_projection(module) and "attn" not in name.lower() and "attention" not in name.lower():
             described = editable(model, f"{block_name}.{name}")
             if described.d_in == width:
-                found = described
+                return described
     return None
 
 

@@ -27,14 +27,14 @@ REQUESTS = [
 
 def test_default_modules_are_both_matrices_of_the_last_three_blocks(request: pytest.FixtureRequest) -> None:
     for architecture, names in (
-        ("llama", ["model.layers.{}.mlp.up_proj", "model.layers.{}.mlp.down_proj"]),
+        ("llama", ["model.layers.{}.mlp.gate_proj", "model.layers.{}.mlp.down_proj"]),
         ("gpt2", ["transformer.h.{}.mlp.c_fc", "transformer.h.{}.mlp.c_proj"]),
     ):
         depth = {"llama": "num_hidden_layers", "gpt2": "n_layer"}[architecture]
         model, _ = load(folder_of(architecture, request, **{depth: 4}))
         expected = [name.format(block) for block in (1, 2, 3) for name in names]
         assert [module.name for module in mlp_matrices(model)] == expected
-        assert [module.name for module in mlp_matrices(model, r"1\.mlp\.(up|c_fc)")] == expected[:1]
+        assert [module.name for module in mlp_matrices(model, r"1\.mlp\.(gate|c_fc)")] == expected[:1]
 
 
 def test_before_training_it_is_a_step_of_gradient_descent(loaded: Any) -> None:
