@@ -6,6 +6,7 @@ import copy
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
 _SHORTEST_SHARED_PREFIX = 8
 
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer, how many tokens it took, how many it could have had, and whether the model ended it."""
+
+    text: str
+    tokens: int
+    room: int
+    ended: bool
+
+
 # (logits of rows, which rows they are, step) to a token id a row.
 _Choose = Callable[[Tensor, Tensor, int], Tensor]
 
@@ -55,22 +68,46 @@ def generate_greedy(
     Raises:
         ValueError: a prompt has no tokens or more than the model's positions; a chat turn without a template.
     """
-
-    def most_probable(logits: Tensor, rows: Tensor, step: int) -> Tensor:  # noqa: ARG001
-        return logits.argmax(-1)
-
-    return _answers(
+    answers = _answers(
         model,
         tokenizer,
         prompts,
-        lambda _: most_probable,
+        lambda _: _most_probable,
         chat=chat,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         progress=progress,
         to_natural_end=to_natural_end,
-        strip=strip,
     )
+    return [answer.text.strip() if strip else answer.text for answer in answers]
+
+
+def generate_to_end(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    chat: bool,
+    max_new_tokens: int = 48,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> list[Answer]:
+    """What `generate_greedy` answers, stripped, and whether the model ended each answer itself."""
+    answers = _answers(
+        model,
+        tokenizer,
+        prompts,
+        lambda _: _most_probable,
+        chat=chat,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return [replace(answer, text=answer.text.strip()) for answer in answers]
+
+
+def _most_probable(logits: Tensor, rows: Tensor, step: int) -> Tensor:  # noqa: ARG001
+    return logits.argmax(-1)
 
 
 def generate_sampled(
@@ -134,7 +171,8 @@ def generate_sampled(
         batch_size=batch_size,
         progress=progress,
     )
-    return [answers[first : first + samples] for first in range(0, len(answers), samples)]
+    texts = [answer.text.strip() for answer in answers]
+    return [texts[first : first + samples] for first in range(0, len(texts), samples)]
 
 
 def _uniform(seed: int, prompt: str, number: int, steps: int) -> Tensor:
@@ -155,8 +193,7 @@ def _answers(
     batch_size: int,
     progress: Progress | None,
     to_natural_end: bool = True,
-    strip: bool = True,
-) -> list[str]:
+) -> list[Answer]:
     """An answer to every prompt; `choosing` says for those of a batch how their tokens are chosen."""
     if max_new_tokens < 1 or batch_size < 1:
         raise ValueError(
@@ -167,7 +204,7 @@ def _answers(
     ends = stop_ids(model, tokenizer, chat=chat) if to_natural_end else ()
     stops = torch.tensor(sorted(ends), dtype=torch.long, device=model.device)
     order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]), reverse=True)
-    answers = [""] * len(prompts)
+    answers: dict[int, Answer] = {}
     training = model.training
     model.eval()
     try:
@@ -186,12 +223,13 @@ def _answers(
             )
             for row, ids in zip(rows, generated, strict=True):
                 text = str(tokenizer.decode(ids, skip_special_tokens=True))
-                answers[row] = text.strip() if strip else text
+                # Whatever is not cut off was ended.
+                answers[row] = Answer(text, len(ids), steps, len(ids) < steps)
             if progress is not None:
                 progress(first + len(rows), len(order))
     finally:
         model.train(training)
-    return answers
+    return [answers[row] for row in range(len(prompts))]
 
 
 @torch.inference_mode()
