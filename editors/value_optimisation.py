@@ -94,7 +94,7 @@ def read_contexts(
         essence = placed(f"{subject} is a")
         if not bare or essence is None:
             raise ValueError(
-                f"the subject {subject!r} of request {request.id!r} is not in its rendered prompt"
+                f"the subject {subject!r} is not in the prompt {request.prompt[:80]!r} as it is rendered"
             )
         # Only the next token counts there.
         essence = Placed(

@@ -180,7 +180,7 @@ def test_the_gate_is_found_by_what_it_does(loaded: Any, architecture: str) -> No
 
 def test_what_cannot_be_edited_is_said(loaded: Any, patcher: Patcher, request: pytest.FixtureRequest) -> None:
     model, tokenizer = loaded
-    with pytest.raises(ValueError, match="request 'nameless': give its `subject`"):
+    with pytest.raises(ValueError, match="prompt 'what is it called\\?': give its `subject`"):
         patcher.edit(model, tokenizer, [EditRequest("nameless", "what is it called?", "x")])
     statistics = KeyStatistics.gather(model, tokenizer, patcher.modules(model), PROMPTS)
     with pytest.raises(ValueError, match=r"have no mean for .*; gather them again"):

@@ -172,7 +172,7 @@ def test_what_cannot_be_edited_is_said_by_name(
     model, tokenizer = loaded
     before = snapshot(model)
     nameless = EditRequest("nameless", "what is it called?", "x")
-    with pytest.raises(ValueError, match="request 'nameless': give its `subject`"):
+    with pytest.raises(ValueError, match="prompt 'what is it called\\?': give its `subject`"):
         make().edit(model, tokenizer, [nameless])
     if make is MAKE["rome"]:
         with pytest.raises(ValueError, match="ROME edits one module, `modules` names 2"):
