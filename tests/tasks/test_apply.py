@@ -215,7 +215,7 @@ def test_two_that_want_the_same_key_statistics_gather_them_once(
 ) -> None:
     base, written = resolve(str(tiny_llama())), []
     loaded = load(base)
-    monkeypatch.setattr(key_statistics, "load", lambda _: loaded)
+    monkeypatch.setattr(key_statistics, "load", lambda *_: loaded)
 
     def writing(*_: Any, **__: Any) -> list[str]:
         written.append(1)
