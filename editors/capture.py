@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from editors.locate import EditableModule
 from editors.requests import TokenBatch
 
+# Why a result is not finite where the weights are, for a person to read.
+OVERFLOWS = "the model's weights are finite and what it computes overflows; float32 has the most room"
+
 
 @dataclass(frozen=True)
 class Captured:
@@ -141,6 +144,30 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
         for parameter, gradient in gradients:
             parameter.grad = gradient
+
+
+@contextmanager
+def editing(model: nn.Module) -> Iterator[None]:
+    """As `evaluating`, of a model that an edit can be made of.
+
+    Raises:
+        ValueError: a parameter is not finite; it is named before any work is spent on the model.
+    """
+    check_finite(model)
+    with evaluating(model):
+        yield
+
+
+def check_finite(model: nn.Module) -> None:
+    """Raise ValueError naming the model's first parameter that is not finite; one reading of the weights."""
+    for name, parameter in model.named_parameters():
+        # A sum has no mask to write, which would take longer than an edit; a finite one hides nothing.
+        if torch.isfinite(parameter.detach().sum(dtype=torch.float32)):
+            continue
+        if not torch.isfinite(parameter).all():
+            raise ValueError(
+                f"{name} of the model is not finite: its weights are damaged; fetch or train the model again"
+            )
 
 
 def capture_gradients(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ class Entry:
 
     `trained`: whether it is trained before it edits. `keeps`: whether its delta, at the defaults, depends on
     the prompts that must stay. `without_kept`: the editor that it is the same as where there are none.
+    `between_edits`: what its published form keeps from one edit to the next, and this one, which solves all
+    corrections together, does not.
 
     A class that is not trained makes a ready editor when it is called without arguments. One that is has
     `untrained(model, config=None)`, is trained by `editors.training.fit`, and has `save` and `load`.
@@ -26,6 +28,7 @@ class Entry:
     trained: bool = False
     keeps: bool = True
     without_kept: str = ""
+    between_edits: str = ""
 
     def editor_class(self) -> Any:
         """The class itself."""
@@ -35,7 +38,7 @@ class Entry:
 
 # A line for each editor; its key is the class's `name`.
 EDITORS = {
-    "alphaedit": Entry("editors.alphaedit:AlphaEdit"),
+    "alphaedit": Entry("editors.alphaedit:AlphaEdit", between_edits="the keys of earlier edits (K_p)"),
     "finetune": Entry("editors.finetune:Finetune", without_kept="finetune-m"),
     "finetune-linf": Entry("editors.finetune:BoundedFinetune", keeps=False),
     "finetune-m": Entry("editors.finetune:PlainFinetune", keeps=False),
@@ -47,7 +50,9 @@ EDITORS = {
     "override": Entry("editors.override:OverrideEditor", keeps=False),
     "patcher": Entry("editors.patcher:Patcher"),
     "rome": Entry("editors.rome:Rome"),
-    "ultraedit": Entry("editors.ultraedit:UltraEdit", keeps=False),
+    "ultraedit": Entry(
+        "editors.ultraedit:UltraEdit", keeps=False, between_edits="the statistics of all edits so far"
+    ),
 }
 
 
@@ -62,17 +67,41 @@ def entry(name: str) -> Entry:
     return EDITORS[name]
 
 
-def make(name: str) -> Editor:
-    """An editor that is not trained, at its defaults.
+def make(name: str, **settings: Any) -> Editor:
+    """An editor that is not trained, at its defaults but for the settings that are given.
 
     Raises:
-        ValueError: there is no editor of that name, or it has to be trained first.
+        ValueError: there is no editor of that name, it has to be trained first, or has no such setting.
     """
     found = entry(name)
     if found.trained:
         raise ValueError(f"the editor {name!r} has to be trained; name the folder of a trained one")
-    editor: Editor = found.editor_class()()
+    made = found.editor_class()
+    editor: Editor = made(configured(name, made().config, **settings)) if settings else made()
     return editor
+
+
+def configured(name: str, config: Any, **settings: Any) -> Any:
+    """The configuration of an editor with other settings.
+
+    Raises:
+        ValueError: it has no such setting.
+    """
+    known = {field.name for field in fields(config)}
+    for setting in settings:
+        if setting not in known:
+            with_it = [f"`{other}`" for other in sorted(EDITORS) if setting in _settings_of(other)]
+            raise ValueError(
+                f"the editor {name!r} has no setting {setting!r}: leave it out, or name one of "
+                f"{', '.join(with_it)}"
+            )
+    return replace(config, **settings)
+
+
+def _settings_of(name: str) -> set[str]:
+    found = EDITORS[name].editor_class()
+    config = found.config_class() if EDITORS[name].trained else found().config
+    return {field.name for field in fields(config)}
 
 
 def is_trained(name: str) -> bool:

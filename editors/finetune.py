@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from editors.capture import evaluating, frozen
+from editors.capture import editing, frozen
 from editors.delta import Delta
 from editors.descent import Descent, DescentConfig
 from editors.gather import restored
@@ -63,7 +63,7 @@ class Finetune(WeightlessEditor):
             return Delta({}, manifest)
         config = self.config
         descent = Descent(model, tokenizer, requests, keep, config)
-        with evaluating(model), restored(model, descent.modules) as originals, frozen(model):
+        with editing(model), restored(model, descent.modules) as originals, frozen(model):
             # Steps are taken in fp32: most are too small to change a weight of half precision by themselves.
             wanted = {name: original.float().clone() for name, original in originals.items()}
             scales = {name: float(weight.square().mean().sqrt()) for name, weight in wanted.items()}

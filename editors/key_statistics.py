@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from editors.capture import capture_keys, evaluating
+from editors.capture import OVERFLOWS, capture_keys, check_finite, editing
 from editors.gather import batches
 from editors.locate import EditableModule
 from editors.requests import Example, pad_id
@@ -53,9 +53,10 @@ class KeyStatistics:
         Raises:
             ValueError: there is no text, or an input is not finite.
         """
-        with evaluating(model):
+        with editing(model):
             passages = own_writing(model, tokenizer, seed=seed) if text is None else text
-            ids = [tuple(tokenizer(passage)["input_ids"][:_LONGEST]) for passage in passages]
+            longest = positions_of(model, _LONGEST)
+            ids = [tuple(tokenizer(passage)["input_ids"][:longest]) for passage in passages]
             examples = [Example(row, (row[-1],)) for row in ids if row]
             if not examples:
                 raise ValueError("key statistics need text; give passages that are not empty")
@@ -81,7 +82,7 @@ class KeyStatistics:
             count += int(batch.attention_mask.sum())
         for name, total in sums.items():
             if not torch.isfinite(total).all():
-                raise ValueError(f"the inputs of {name} are not finite; are the model's weights finite?")
+                raise ValueError(f"the inputs of {name} are not finite: {OVERFLOWS}")
         means = {name: (total / count).float() for name, total in first.items()}
         return cls({name: (total / count).float() for name, total in sums.items()}, count, means)
 
@@ -120,6 +121,11 @@ class KeyStatistics:
             raise ValueError(f"{file} is damaged ({error}); gather the key statistics again") from error
 
 
+def positions_of(model: PreTrainedModel, most: int) -> int:
+    """How many tokens the model takes, `most` where it takes more or any number."""
+    return min(getattr(model.config.get_text_config(), "max_position_embeddings", None) or most, most)
+
+
 def own_writing(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -131,17 +137,21 @@ def own_writing(
 ) -> list[str]:
     """Text the model writes by itself at temperature 1: ordinary text for any model, from no data.
 
+    Passages are shorter than `tokens` where the model has not the positions for so many.
+
     Raises:
-        ValueError: its logits are not finite.
+        ValueError: its weights or its logits are not finite.
     """
     from transformers import LogitsProcessor, LogitsProcessorList
+
+    check_finite(model)
 
     class Finite(LogitsProcessor):  # type: ignore[misc]
         """Refuses what sampling would fail at with words of its own, or on a GPU end the process."""
 
         def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002
             if not torch.isfinite(scores.amax(-1)).all():
-                raise ValueError("what the model writes is not finite; are the model's weights finite?")
+                raise ValueError(f"what the model writes is not finite: {OVERFLOWS}")
             return scores
 
     prompts = [openings[i % len(openings)] for i in range(passages)]
@@ -160,7 +170,7 @@ def own_writing(
             do_sample=True,
             temperature=1.0,
             top_k=0,
-            max_new_tokens=tokens,
+            max_new_tokens=max(min(tokens, positions_of(model, length + tokens) - length), 1),
             logits_processor=LogitsProcessorList([Finite()]),
         )
     return [text.strip() for text in tokenizer.batch_decode(written, skip_special_tokens=True)]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from editors.capture import evaluating, frozen
+from editors.capture import editing, frozen
 from editors.delta import Delta, LowRank, applied
 from editors.descent import Descent, DescentConfig
 from editors.locate import EditableModule
@@ -64,7 +64,7 @@ class Lora(WeightlessEditor):
         config = self.config
         descent = Descent(model, tokenizer, requests, keep, config)
         modules = descent.modules
-        with evaluating(model), frozen(model), adapted(model, modules, config) as adapters:
+        with editing(model), frozen(model), adapted(model, modules, config) as adapters:
             optimiser = torch.optim.Adam(_parameter_groups(model, modules, config.learning_rate))
 
             def answered() -> list[bool]:

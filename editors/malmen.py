@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from editors.capture import Captured, device_of, evaluating
+from editors.capture import Captured, device_of, editing
 from editors.delta import Delta
 from editors.gather import (
     answered_exactly,
@@ -187,7 +187,7 @@ class Malmen(HyperEditor):
         cache = PrefixCache(model, self.modules_edited)
         stay = self.must_not_move()
         shifts: dict[str, Tensor] = {}
-        with evaluating(model), restored(model, self.modules_edited) as originals:
+        with editing(model), restored(model, self.modules_edited) as originals:
             openings = encode_openings(tokenizer, keep, OPENING, kind)
             # What this model never answered, but an edited one before it did, is nothing to hold on to.
             own = answered_exactly(model, openings, pad, cache)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from editors.capture import Captured, device_of, evaluating
+from editors.capture import Captured, device_of, editing
 from editors.delta import Delta
 from editors.gather import BATCH, captures, encode_requests
 from editors.hypereditor import HyperConfig, HyperEditor, Proposal, Rows
@@ -136,7 +136,7 @@ class Mend(HyperEditor):
         if not requests:
             return self.delta({})
         self.to(device_of(model))
-        with evaluating(model):
+        with editing(model):
             proposed = self.propose(rows, len(requests)).shifts
         return self.delta({m.parameter: m.shift_for_weight(proposed[m.name]) for m in self.modules_edited})
 

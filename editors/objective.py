@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from editors.capture import answer_labels, answer_logits
+from editors.capture import OVERFLOWS, answer_labels, answer_logits
 from editors.gather import batches
 from editors.replay import PrefixCache
 from editors.requests import Example, TokenBatch, collate
@@ -107,7 +107,7 @@ def backward_of_the_wrong(
                 if not result[number] <= enough:
                     loss = loss + rows[number][1] * part.sum()
             if not torch.isfinite(loss):
-                raise ValueError("the loss of an edit is not finite; are the model's weights finite?")
+                raise ValueError(f"the loss of an edit is not finite: {OVERFLOWS}")
             if loss.requires_grad:
                 loss.backward()
     return result

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from editors.requests import EditRequest, Example, encode, render
@@ -45,27 +45,50 @@ def find_subjects(requests: Sequence[EditRequest]) -> list[str]:
     """The subject of every request: the given one, else found by the rules above.
 
     Raises:
-        ValueError: a given subject is not in its prompt, or none can be found; the request is named.
+        ValueError: a given subject is not in its prompt, or none can be found; the prompt is named.
     """
-    in_prompts = Counter(word for r in requests for word in set(_folded(r.prompt)))
     result = []
+    for subject, fault in _looked_for(requests):
+        if subject is None:
+            raise ValueError(fault)
+        result.append(subject)
+    return result
+
+
+def with_subjects(
+    requests: Sequence[EditRequest],
+) -> tuple[list[EditRequest], list[tuple[EditRequest, str]]]:
+    """The requests for which there is a subject, each with it, and the others with the reason.
+
+    It is the one given, or is found among all of the requests, as by `find_subjects`.
+    """
+    found, without = [], []
+    for request, (subject, fault) in zip(requests, _looked_for(requests), strict=True):
+        if subject is None:
+            without.append((request, fault))
+        else:
+            found.append(replace(request, subject=subject))
+    return found, without
+
+
+def _looked_for(requests: Sequence[EditRequest]) -> Iterator[tuple[str | None, str]]:
+    """For every request its subject, or None and why there is none."""
+    in_prompts = Counter(word for r in requests for word in set(_folded(r.prompt)))
     for request in requests:
         if request.subject is None:
-            found = _find(request, in_prompts, len(requests))
-            if found is None:
-                raise ValueError(
-                    f"no subject was found in the prompt of request {request.id!r}: give its `subject`, the "
-                    "words of the prompt that the correction is about"
-                )
-            result.append(found)
+            yield (
+                _find(request, in_prompts, len(requests)),
+                f"no subject was found in the prompt {request.prompt[:80]!r}: give its `subject`, the words "
+                "of the prompt that the correction is about",
+            )
         elif subject_span(request.prompt, request.subject) is None:
-            raise ValueError(
-                f"the subject {request.subject!r} of request {request.id!r} is not in its prompt "
-                f"{request.prompt!r}: give it in the prompt's own words"
+            yield (
+                None,
+                f"the subject {request.subject!r} is not in its prompt {request.prompt[:80]!r}: give it in "
+                "the prompt's own words",
             )
         else:
-            result.append(request.subject)
-    return result
+            yield request.subject, ""
 
 
 def subject_span(text: str, subject: str) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from editors.capture import answer_loss, evaluating, frozen
+from editors.capture import OVERFLOWS, answer_loss, editing, frozen
 from editors.delta import Delta
 from editors.gather import encode_kept, restored, set_weight
 from editors.key_statistics import KeyStatistics
@@ -143,7 +143,7 @@ class SubjectEditor(ABC):
             )
         subjects = find_subjects(requests)
         modules, pad = self.modules(model), pad_id(tokenizer)
-        with evaluating(model), restored(model, modules) as originals, frozen(model):
+        with editing(model), restored(model, modules) as originals, frozen(model):
             _check_finite(model, tokenizer, requests[0], pad)
             config, seed = self.config.value, self.config.seed
             prefixes = sample_prefixes(model, tokenizer, config, seed)
@@ -253,4 +253,4 @@ def _check_finite(
     batch = collate([encode(tokenizer, request.prompt, request.target, chat=request.chat)], pad)
     with torch.no_grad():
         if not torch.isfinite(answer_loss(model, batch.to(model.device))):
-            raise ValueError("the loss of an edit is not finite; are the model's weights finite?")
+            raise ValueError(f"the loss of an edit is not finite: {OVERFLOWS}")

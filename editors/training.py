@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from editors.capture import answer_labels, answer_logits, evaluating, frozen
+from editors.capture import answer_labels, answer_logits, editing, frozen
 from editors.catalogue import entry
 from editors.delta import Delta, applied
 from editors.gather import answered_exactly, restored, set_weight
@@ -128,7 +128,7 @@ def fit(
             "give at least 12 of each"
         )
     made: HyperEditor = entry(editor).editor_class().untrained(model, config)
-    with evaluating(model):
+    with editing(model):
         _check_base(model, tokenizer, text)
         cases = Cases(model, tokenizer, made, requests, keep, training.seed, progress)
         for start in range(0, len(cases.training), OBSERVED):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from editors.capture import Captured, device_of, evaluating
+from editors.capture import Captured, device_of, editing
 from editors.delta import Delta
 from editors.gather import captures, encode_requests
 from editors.locate import EditableModule, default_modules
@@ -80,7 +80,7 @@ class UltraEdit(WeightlessEditor):
         cache, device = PrefixCache(model, modules), device_of(model)
         scales = {(m.d_in, m.d_out): _Scale.of(m, device) for m in modules}
         equations = {m.name: NormalEquations(m.d_in, m.d_out, device) for m in modules}
-        with evaluating(model):
+        with editing(model):
             # Statistics first, values after: captured twice, so that no number of corrections fills memory.
             for captured in captures(model, modules, examples, pad, cache):
                 for module in modules:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from editors.capture import answer_logits, by_row, run_ends_at
+from editors.capture import OVERFLOWS, answer_logits, by_row, run_ends_at
 from editors.gather import batches
 from editors.key_statistics import own_writing
 from editors.locate import EditableModule
@@ -94,7 +94,7 @@ def read_contexts(
         essence = placed(f"{subject} is a")
         if not bare or essence is None:
             raise ValueError(
-                f"the subject {subject!r} of request {request.id!r} is not in its rendered prompt"
+                f"the subject {subject!r} is not in the prompt {request.prompt[:80]!r} as it is rendered"
             )
         # Only the next token counts there.
         essence = Placed(
@@ -204,7 +204,7 @@ def optimise_values(
                 losses[i] = losses[i] + share
             loss = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(loss):
-            raise ValueError("the loss of an edit is not finite; are the model's weights finite?")
+            raise ValueError(f"the loss of an edit is not finite: {OVERFLOWS}")
         for i, value in losses.items():
             if value.item() < least[i] or wrong[i] <= config.enough:
                 best[i], least[i] = vector[i].detach(), value.item()

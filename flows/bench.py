@@ -17,7 +17,6 @@ from flows.bench_plan import (
     cases_of,
     check,
     columns_of,
-    device_of,
     draw_of,
     heading_of,
     machine_of,
@@ -30,6 +29,7 @@ from flows.fresh_process import MEASURED, OVER_BUDGET, run_trial
 from flows.settings import CorrectSettings
 from tasks.apply import open_any_editor
 from tasks.models import resolve
+from tasks.placement import device_of
 from tasks.records import UserError
 from tasks.trial import Trial
 

@@ -13,16 +13,18 @@ from editors.catalogue import EDITORS
 from editors.overrides import normalise_prompt
 from editors.requests import EditRequest
 from flows.bench_report import Column
-from flows.edit import askable, editor_for
+from flows.edit import editor_for
 from tasks.apply import kind_warning, open_any_editor
 from tasks.formats import read_requests
 from tasks.models import ModelFolder
-from tasks.prompt_check import PromptCheck
+from tasks.placement import device_of
+from tasks.prompt_check import PromptCheck, askable
 from tasks.records import UserError
 from tasks.trial import Case
 
 # Up to here one draw of corrections says little, and another costs little.
 SMALL = 10
+SIZES = (1, 10, 100, 1000)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class BenchSettings:
     data: Path
     out: Path
     methods: tuple[str, ...] = ()
-    sizes: tuple[int, ...] = (1, 10, 100, 1000)
+    sizes: tuple[int, ...] = SIZES
     sequence: int = 100
     repeats: int = 10
     minutes: float = 20.0
@@ -90,6 +92,11 @@ def listed_numbers(text: str) -> tuple[int, ...]:
         raise UserError(f"{text!r} are not numbers; write them as 1,10,100") from error
 
 
+def default_sizes(device: str) -> tuple[int, ...]:
+    """The numbers of corrections in one batch that are measured on a device if none are named."""
+    return (*SIZES, 10_000) if device_of(device).startswith("cuda") else SIZES
+
+
 def check(what: BenchSettings) -> None:
     """Refuse what cannot be measured at all.
 
@@ -102,25 +109,6 @@ def check(what: BenchSettings) -> None:
         raise UserError("a size in --sizes is below 1; give numbers of corrections")
     if what.out.is_file():
         raise UserError(f"{what.out} is a file; name a folder for the results")
-
-
-def device_of(name: str) -> str:
-    """The device of that name; for `auto`, CUDA where there is one.
-
-    Raises:
-        UserError: there is no such device.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(name).type
-    except RuntimeError as error:
-        raise UserError(f"there is no device {name!r}; name cpu, cuda or cuda:1") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"the device {name!r} is not there; leave out --device to use what is")
-    return name
 
 
 def cases_of(what: BenchSettings, base: ModelFolder) -> list[Case]:

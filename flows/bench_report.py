@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from editors.catalogue import EDITORS
 from flows.fresh_process import MEASURED, OVER_BUDGET
 from tasks.trial import HARMONIC_MEAN, LOCALITY
 from validation.metric_definitions import TEACHER_FORCED
@@ -88,9 +89,10 @@ def write_tables(
     lines = ["# Editing methods side by side", "", *(f"- {line}" for line in heading), ""]
     lines += ["## Success", "", _TELL, ""]
     if any(column.sequence for column in columns):
-        lines += [_TELL_SEQUENCE, ""]
+        lines += [" ".join([_TELL_SEQUENCE, *_applied_anew(rows)]), ""]
     lines += _table(["method", *titles], [[r.label, *(success(r, c) for c in columns)] for r in rows])
     lines += ["", "Judged (corrections, held-out phrasings, locality prompts): " + _judged(rows, columns), ""]
+    lines += _without_subject(rows)
     lines += ["## Cost", "", _TELL_COST, ""]
     lines += _table(
         ["method", "training", *titles],
@@ -222,6 +224,31 @@ def _judged(rows: Sequence[Row], columns: Sequence[Column]) -> str:
                 told.append(f"{column.title}: {counts}{draws}")
                 break
     return "; ".join(told) or "nothing yet"
+
+
+def _applied_anew(rows: Sequence[Row]) -> list[str]:
+    """That methods which keep something between edits, as they are published, do not here."""
+    kept = {row.label: EDITORS[row.label].between_edits for row in rows if row.label in EDITORS}
+    told = [f"{label}, {what}" for label, what in kept.items() if what]
+    about = "Every edit is applied anew, without what some methods keep between edits as published: "
+    return [f"{about}{'; '.join(told)}."] if told else []
+
+
+def _without_subject(rows: Sequence[Row]) -> list[str]:
+    """A paragraph on the corrections that editors which write at subjects could not be given."""
+    told = [
+        f"{row.label} ({', '.join(counts)})"
+        for row in rows
+        if (
+            counts := [
+                f"{cell['without_subject']} at {column.title}"
+                for column, cell in row.cells.items()
+                if cell.get("without_subject")
+            ]
+        )
+    ]
+    about = "Left out of the edit and counted as not made, as no subject was found in the prompt: "
+    return [f"{about}{'; '.join(told)}.", ""] if told else []
 
 
 def _of_unknown_machine(rows: Sequence[Row]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from editors.catalogue import entry, is_trained, listed
@@ -13,6 +13,8 @@ from editors.generation import generate_greedy
 from editors.overrides import Overrides
 from editors.protocol import Kept
 from editors.requests import EditRequest
+from editors.subject import with_subjects
+from editors.subject_editing import SubjectEditor
 from flows.console import Narrator, ReportProgress
 from flows.settings import CorrectSettings
 from tasks.apply import Applied, apply, kind_warning, open_any_editor
@@ -20,10 +22,11 @@ from tasks.export import check_export, export_checkpoint
 from tasks.formats import read_requests
 from tasks.models import ModelFolder, load, resolve
 from tasks.own_prompts import prompts_like
-from tasks.prompt_check import PromptCheck
+from tasks.placement import PLACEMENT, Placement
+from tasks.prompt_check import PromptCheck, askable
 from tasks.records import Rejected, UserError
 from tasks.rephrase import rephrase, wording
-from tasks.train import PRETRAINED, find_editor
+from tasks.train import PRETRAINED, answers_to_keep, find_editor
 from validation.matching import matches
 
 LOCALITY_TOKENS = 12
@@ -36,7 +39,8 @@ class Edited:
     """What was applied, what was left out, and how many corrections the written model answers.
 
     `overrides` is the number of answers written beside the checkpoint, which its weights do not hold,
-    `own_prompts` that of the prompts which the model wrote itself because none was named that must stay.
+    `own_prompts` that of the prompts which the model wrote itself because none was named that must stay,
+    `guessed` that of the subjects which an editor that writes at subjects was not given.
     """
 
     applied: Applied
@@ -45,6 +49,7 @@ class Edited:
     overrides: int = 0
     editor: str = ""
     own_prompts: int = 0
+    guessed: int = 0
 
 
 def editor_for(name: str, base: ModelFolder, home: Path, *, chat: bool) -> str:
@@ -75,11 +80,27 @@ def edit_file(
     n: int | None,
     chat: bool,
     own_prompts: int | None = None,
+    modules: str | None = None,
+    expires_at: str | None = None,
+    at: Placement = PLACEMENT,
 ) -> Edited:
     """Apply the corrections of a file to a model in one solve, write it, and ask what was written.
 
     Where the file names no prompt that must stay, the model writes `own_prompts` like those of the file
     (`OWN_PROMPTS` of them unless a number is given), for an editor that takes notice of them.
+
+    Args:
+        settings: where the stores are.
+        model: any reference that `tasks.models.resolve` knows.
+        data: the corrections, in any format of `tasks.formats`.
+        out: folder for the checkpoint, whose weights have the dtype of `at`.
+        editor: a name, or the folder of a trained editor.
+        n: use the first so many corrections.
+        chat: whether prompts are chat turns.
+        own_prompts: see above.
+        modules: regular expression over the names of the modules to edit; None for the editor's own choice.
+        expires_at: until when overrides hold, an ISO 8601 instant with its offset; None for good.
+        at: where the model is put to be edited and asked.
 
     Raises:
         UserError: model, data or editor cannot be used, or the file holds no usable correction.
@@ -109,28 +130,40 @@ def edit_file(
             raise UserError(f"{data} holds no correction that {model} can be asked: {unaskable[0].reason}")
     with narrator.stage("editor", "Open the editor") as progress:
         named = editor_for(editor, base, settings.home, chat=chat)
-        opened = open_any_editor(named, base, settings.key_statistics, progress)
+        changes = {"modules": modules, "expires_at": expires_at}
+        changes = {name: value for name, value in changes.items() if value is not None}
+        opened = open_any_editor(named, base, settings.key_statistics, progress, at=at, settings=changes)
+    guessed = 0
+    if isinstance(opened, SubjectEditor):
+        given = {request.id for request in requests if request.subject is not None}
+        requests, nameless = with_subjects(requests)
+        rejected += [
+            Rejected(source=f"{data.name}, {request.prompt[:40]!r}", reason=fault)
+            for request, fault in nameless
+        ]
+        if not requests:
+            raise UserError(f"{opened.name} writes at subjects, and {data} has none: {nameless[0][1]}")
+        guessed = sum(request.id not in given for request in requests)
     narrator.warn(kind_warning(opened, [request.chat for request in requests]))
     keep: list[Kept] = []
     own = 0
     if entry(opened.name).keeps:
         wanted = OWN_PROMPTS if own_prompts is None else own_prompts
         with narrator.stage("locality", "Ask the model what must stay") as progress:
-            keep, own = _to_hold(base, requests, check, wanted, chat, progress)
+            keep, own = _to_hold(base, requests, check, wanted, chat, progress, at)
     else:
         narrator.warn(_not_held(opened.name, len(_named(requests)), own_prompts))
     with tempfile.TemporaryDirectory(prefix="mendflow-") as scratch:
         with narrator.stage("apply", f"Apply {len(requests)} corrections in one solve") as progress:
             folder = Path(scratch) / "delta"
-            applied = apply(
-                base, opened, requests, keep, folder, manifest={"source": data.name}, progress=progress
-            )
+            source = {"source": data.name}
+            applied = apply(base, opened, requests, keep, folder, manifest=source, progress=progress, at=at)
         with narrator.stage("write", "Write the checkpoint and load it again"):
             delta = Delta.load(folder)
-            export_checkpoint(base, delta, out)
+            export_checkpoint(base, delta, out, dtype=at.dtype)
             overrides = Overrides.from_json(delta.manifest.get(OVERRIDES, []))
     with narrator.stage("check", "Ask the written model") as progress:
-        written, tokenizer = load(resolve(str(out), cache=settings.home / "models"))
+        written, tokenizer = load(resolve(str(out), cache=settings.home / "models"), at.dtype, at.device)
 
         def generate(prompts: list[str]) -> list[str]:
             return generate_greedy(
@@ -144,7 +177,7 @@ def edit_file(
 
         outputs = overrides.answer([request.prompt for request in requests], generate, chat=chat)
     right = sum(matches(o, r.target, chat=chat) for o, r in zip(outputs, requests, strict=True))
-    return Edited(applied, rejected, right, len(overrides), opened.name, own)
+    return Edited(applied, rejected, right, len(overrides), opened.name, own, guessed)
 
 
 def _to_hold(
@@ -154,6 +187,7 @@ def _to_hold(
     own_prompts: int,
     chat: bool,
     progress: ReportProgress,
+    at: Placement,
 ) -> tuple[list[Kept], int]:
     """The prompts that must stay with the base's answers, and how many of them the model wrote itself.
 
@@ -163,7 +197,7 @@ def _to_hold(
     if not stay and not own_prompts:
         return [], 0
     own = 0
-    loaded, tokenizer = load(base)
+    loaded, tokenizer = load(base, at.dtype, at.device)
     if not stay:
         written = prompts_like(
             loaded,
@@ -177,15 +211,8 @@ def _to_hold(
         )
         stay = [prompt for prompt in written if not check.fault(prompt, chat=chat)]
         own = len(stay)
-    answers = generate_greedy(
-        loaded,
-        tokenizer,
-        stay,
-        chat=chat,
-        max_new_tokens=LOCALITY_TOKENS,
-        progress=lambda done, total: progress(done, total, ""),
-    )
-    return [Kept(p, a, chat) for p, a in zip(stay, answers, strict=True) if a], own
+    keep = answers_to_keep(loaded, tokenizer, stay, chat=chat, tokens=LOCALITY_TOKENS, progress=progress)
+    return keep, own
 
 
 def _named(requests: Sequence[EditRequest]) -> list[str]:
@@ -203,31 +230,3 @@ def _not_held(editor: str, named: int, own_prompts: int | None) -> str:
         f"{editor} takes no notice of prompts that must stay, so {' and '.join(asked)} "
         "did nothing: name another editor to have them held"
     )
-
-
-def askable(
-    requests: Sequence[EditRequest], check: PromptCheck, source: str
-) -> tuple[list[EditRequest], list[Rejected]]:
-    """The requests without what the model cannot be asked, and what was left out of them with the reason."""
-    askable, rejected = [], []
-    for request in requests:
-        faults = {text: check.fault(text, chat=request.chat) for text in request.locality}
-        # With the target it is longer: that fault counts for a text that is both.
-        faults |= {
-            text: check.fault(text, request.target, chat=request.chat)
-            for text in (request.prompt, *request.equivalents)
-        }
-        rejected += [
-            Rejected(source=f"{source}, {text[:40]!r}", reason=fault)
-            for text, fault in faults.items()
-            if fault
-        ]
-        if not faults[request.prompt]:
-            askable.append(
-                replace(
-                    request,
-                    equivalents=tuple(text for text in request.equivalents if not faults[text]),
-                    locality=tuple(text for text in request.locality if not faults[text]),
-                )
-            )
-    return askable, rejected

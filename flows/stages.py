@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from editors.catalogue import is_trained, listed
 from editors.override import OverrideEditor
 from flows.console import ReportProgress
-from flows.practice import practice_from_traffic
+from flows.practice import LEAST_TO_TRAIN_ON, practice_from_traffic
 from flows.settings import CorrectSettings
 from tasks import collect, register, report_files
 from tasks.apply import Applied, apply, open_any_editor
@@ -32,8 +32,6 @@ from tasks.train import PRETRAINED, TrainedEditor, data_digest, find_editor, tra
 
 stage = task(cache_policy=NO_CACHE, persist_result=False)
 OPEN = (State.ACCEPTED, State.ACTIVE)
-# As many corrections, and prompts to keep, as a training wants.
-LEAST_TO_TRAIN_ON = 12
 # How `reconcile` begins its reason for retiring a correction, and so knows which ones a person withdrew.
 _NOT_HELD = "not held by champion"
 
@@ -241,6 +239,8 @@ def train_or_reuse(
         training=TrainingConfig(steps=settings.training_steps, validate_every=20, seed=settings.seed),
         checkpoint=settings.home / "training" / name,
         progress=progress,
+        source="the traffic" if settings.training_data is None else settings.training_data.name,
+        left_out=left_out,
     )
 
 

@@ -23,6 +23,7 @@ from editors.requests import EditRequest, Example, collate, pad_id, render_diges
 from editors.subject_editing import SubjectEditor
 from tasks.key_statistics import key_statistics
 from tasks.models import ModelFolder, load
+from tasks.placement import PLACEMENT, Placement
 from tasks.records import CannotEditError, UserError
 from tasks.train import open_editor
 
@@ -58,7 +59,13 @@ class Applied:
 
 
 def open_any_editor(
-    name_or_path: str, base: ModelFolder, cache: Path | None = None, progress: Progress = no_progress
+    name_or_path: str,
+    base: ModelFolder,
+    cache: Path | None = None,
+    progress: Progress = no_progress,
+    *,
+    at: Placement = PLACEMENT,
+    settings: Mapping[str, Any] | None = None,
 ) -> Editor:
     """The editor a user names: one that is not trained, or the folder of a trained one.
 
@@ -68,15 +75,21 @@ def open_any_editor(
         cache: a folder for the key statistics that some editors need of a base. They are gathered into it
             where they are missing; without it, such an editor gathers fewer of its own for every edit.
         progress: called with (steps done, steps, note) while they are gathered.
+        at: where the base is put for them.
+        settings: of the configuration of an editor that is not trained, in place of its defaults.
 
     Raises:
         CannotEditError: there is none of that name, or was trained for another base, or cannot edit this one.
+        UserError: the editor has no such setting, or has them from its training.
     """
     if name_or_path in EDITORS and not is_trained(name_or_path):
-        editor = make(name_or_path)
+        try:
+            editor = make(name_or_path, **(settings or {}))
+        except ValueError as error:
+            raise UserError(str(error)) from error
         if cache is not None and isinstance(editor, SubjectEditor):
             try:
-                editor.statistics = key_statistics(base, editor, cache, progress)
+                editor.statistics = key_statistics(base, editor, cache, progress, at)
             except UserError:
                 raise
             except ValueError as error:
@@ -85,6 +98,11 @@ def open_any_editor(
     folder = Path(name_or_path)
     if not folder.is_dir():
         raise CannotEditError(no_such(name_or_path))
+    if settings:
+        raise UserError(
+            f"the editor in {folder} has its settings from its training, and takes no other "
+            f"{', '.join(f'`{name}`' for name in settings)}: leave it out, or train another editor"
+        )
     trained = open_editor(folder)
     try:
         trained.check_base(base.digest)
@@ -122,6 +140,7 @@ def apply(
     *,
     manifest: Mapping[str, Any] | None = None,
     progress: Progress = no_progress,
+    at: Placement = PLACEMENT,
 ) -> Applied:
     """Solve all requests in one delta from the pristine base and write it to `out`.
 
@@ -136,6 +155,7 @@ def apply(
         out: folder to write.
         manifest: digests of ledger and data, ids, for the delta's manifest.
         progress: called with (passes done, passes, note).
+        at: where the base is put, and in which dtype.
 
     Raises:
         CannotEditError: the editor cannot make these corrections, or the edit is not finite.
@@ -152,7 +172,7 @@ def apply(
     done = _finished(out, inputs)
     if done is not None:
         return done
-    model, tokenizer = load(base)
+    model, tokenizer = load(base, at.dtype, at.device)
     started = clock(model)
     try:
         delta = editor.edit(model, tokenizer, requests, keep, progress=progress)
@@ -175,6 +195,7 @@ def apply(
         "render_digests": {
             "chat" if chat else "text": render_digest(tokenizer, chat=chat) for chat in renderings
         },
+        "placement": at.described(),
         "versions": {"torch": torch.__version__},
     }
     partial = out.with_name(f".{out.name}.partial")

@@ -8,6 +8,7 @@
 | CounterFact as in ROME | `requested_rewrite, paraphrase_prompts, neighborhood_prompts` |
 | ParaRel | a folder with `patterns/` and `tuples/` |
 | an edit dataset | a folder that `build` wrote |
+| prompts without targets, to train on | `prompt`, and `chat` where it is said; or a .txt file, one a line |
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from tasks.ledger_rules import too_long
 from tasks.pararel import read_pararel
 from tasks.records import Rejected, UserError, correction_id, normalise_prompt
 
+_JSON = {".json", ".jsonl"}
+_HALF = "half of a surrogate pair, which is no text; write the whole character"
 _NQ_PREFIX = "nq question: "
 _KNOWN = (
     "give lines of mendflow's own {prompt, target}, zsRE {src, alt}, CounterFact {prompt, target_new} or "
@@ -74,21 +77,63 @@ def read_requests(path: Path, *, chat: bool) -> tuple[list[EditRequest], list[Re
     return _checked(((place, _fields(entry)) for place, entry in entries), chat=chat)
 
 
-def read_prompts(path: Path) -> list[str]:
-    """The prompts of a .txt file, one a line, or of edit data in any known format; empty lines are skipped.
+def holds_prompts(path: Path) -> bool:
+    """Whether a file holds prompts without targets: a .txt file, or JSON of no format but with `prompt`.
 
     Raises:
-        UserError: the path cannot be read, or nothing in it has a known format.
+        UserError: the path cannot be read.
     """
-    path = Path(path)
-    if path.suffix != ".txt":
-        return [request.prompt for request in read_requests(path, chat=False)[0]]
-    return [line.strip() for line in _text(path).splitlines() if line.strip()]
+    if path.suffix == ".txt":
+        return True
+    if path.is_dir() or path.suffix not in _JSON:
+        return False
+    entries = [entry for _, entry in _entries(path) if isinstance(entry, dict)]
+    return any("prompt" in entry for entry in entries) and not any(map(_format_of, entries))
+
+
+def read_prompts(path: Path, *, chat: bool) -> tuple[list[str], list[Rejected]]:
+    """The different prompts of a file that `holds_prompts`, and the lines that hold none.
+
+    Args:
+        path: the file. A prompt of a .txt file is a line; one in JSON may have several.
+        chat: whether they are chat turns; a line that says otherwise is rejected.
+
+    Raises:
+        UserError: the path cannot be read.
+    """
+    if path.suffix == ".txt":
+        lines = (line.strip() for line in _text(path).splitlines())
+        return list(dict.fromkeys(line for line in lines if line)), []
+    prompts: dict[str, str] = {}
+    rejected = []
+    for place, entry in _entries(path):
+        reason = _prompt_fault(entry, chat=chat)
+        if reason:
+            rejected.append(Rejected(source=place, reason=reason))
+        else:
+            prompts.setdefault(normalise_prompt(entry["prompt"]), entry["prompt"].strip())
+    return list(prompts.values()), rejected
+
+
+def _prompt_fault(entry: Any, *, chat: bool) -> str:
+    """Why one entry is no prompt to train on; empty if it is one."""
+    if isinstance(entry, json.JSONDecodeError) or not isinstance(entry, dict):
+        return str(_fields(entry))
+    prompt, said = entry.get("prompt"), entry.get("chat", chat)
+    if not isinstance(prompt, str):
+        return "its prompt is not text; write it as a string"
+    if not prompt.strip():
+        return "its prompt is empty; fill it in or remove the entry"
+    if _halved(prompt):
+        return f"its prompt holds {_HALF}"
+    if said is not chat:
+        return f"its chat is {json.dumps(said)}; say {'--text' if chat else '--chat'}, or leave chat out"
+    return ""
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any]]:
     """(place, entry) of a JSON list, or of JSON lines; for an entry that is no JSON, the error."""
-    if path.suffix not in {".json", ".jsonl"}:
+    if path.suffix not in _JSON:
         raise UserError(f"{path} is not .json or .jsonl; {_KNOWN}")
     text = _text(path)
     if text.lstrip().startswith("["):
@@ -178,8 +223,8 @@ def _fault(fields: _Fields) -> str:
             return f"its {name} is not text; write it as a string"
         if not value.strip():
             return f"its {name} is empty; fill it in or remove the entry"
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
-            return f"its {name} holds half of a surrogate pair, which is no text; write the whole character"
+        if _halved(value):
+            return f"its {name} holds {_HALF}"
     long = too_long(fields.target)
     if long:
         return f"its target {long}; write a shorter one"
@@ -188,9 +233,13 @@ def _fault(fields: _Fields) -> str:
         texts = value if isinstance(value, list) else [value]
         if any(not isinstance(text, str) for text in texts if text is not None):
             return f"its {name} are not texts; write a list of strings"
-        if any("\ud800" <= letter <= "\udfff" for text in texts if text for letter in text):
-            return f"its {name} hold half of a surrogate pair, which is no text; write the whole character"
+        if any(map(_halved, filter(None, texts))):
+            return f"its {name} hold {_HALF}"
     return "" if fields.subject is None or isinstance(fields.subject, str) else "its subject is not text"
+
+
+def _halved(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _request(fields: _Fields, *, chat: bool) -> EditRequest:

@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from filelock import FileLock
 
 from editors.key_statistics import KeyStatistics, own_writing
 from editors.protocol import Progress, no_progress
 from tasks.models import ModelFolder, load
+from tasks.placement import PLACEMENT, Placement
 
 if TYPE_CHECKING:
     from editors.subject_editing import SubjectEditor
@@ -24,20 +26,27 @@ PASSAGES, TOKENS = 64, 128
 
 
 def key_statistics(
-    base: ModelFolder, editor: SubjectEditor, cache: Path, progress: Progress = no_progress
+    base: ModelFolder,
+    editor: SubjectEditor,
+    cache: Path,
+    progress: Progress = no_progress,
+    at: Placement = PLACEMENT,
 ) -> KeyStatistics:
     """Statistics of the modules that the editor changes; read from `cache`, or gathered and kept there.
 
-    Another process that wants the same ones waits for them.
+    They are of what the base reads where it is put, `at`. Another process that wants the same ones waits for
+    them.
 
     Raises:
         UserError: the base cannot be loaded.
         ValueError: it is not finite, or has no module that the editor can change.
     """
-    model, tokenizer = load(base)
+    model, tokenizer = load(base, at.dtype, at.device)
     modules = editor.modules(model)
     # All that the statistics follow from.
     inputs = [f"{PASSAGES} passages of {TOKENS} tokens", *(module.name for module in modules)]
+    if at.dtype != torch.float32:
+        inputs.append(str(at.dtype))
     digest = hashlib.sha256("\n".join(inputs).encode()).hexdigest()
     file = cache / f"{base.digest[:16]}-{digest[:16]}.safetensors"
     cache.mkdir(parents=True, exist_ok=True)

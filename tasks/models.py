@@ -102,7 +102,7 @@ def resolve(
 
 
 def load(
-    folder: ModelFolder, dtype: torch.dtype = torch.float32
+    folder: ModelFolder, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model in evaluation mode, its delta applied if there is one, and its tokenizer.
 
@@ -119,7 +119,7 @@ def load(
             raise DamagedVersionError(
                 f"the delta in {folder.delta} cannot be applied to {folder.ref}: {error}; make it again"
             ) from error
-    return model, tokenizer
+    return model.to(torch.device(device)), tokenizer  # type: ignore[arg-type]
 
 
 def load_delta(delta: Path, base: ModelFolder) -> Delta:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from editors.requests import encode
+from editors.requests import EditRequest, encode
 from tasks.models import ModelFolder
-from tasks.records import UserError
+from tasks.records import Rejected, UserError
 from tasks.weights import quiet
 
 if TYPE_CHECKING:
@@ -68,3 +69,41 @@ class PromptCheck:
                 "give a shorter prompt"
             )
         return ""
+
+
+def askable(
+    requests: Sequence[EditRequest], check: PromptCheck, source: str
+) -> tuple[list[EditRequest], list[Rejected]]:
+    """The requests without what the model cannot be asked, and what was left out of them with the reason."""
+    kept, rejected = [], []
+    for request in requests:
+        faults = {text: check.fault(text, chat=request.chat) for text in request.locality}
+        # With the target it is longer: that fault counts for a text that is both.
+        faults |= {
+            text: check.fault(text, request.target, chat=request.chat)
+            for text in (request.prompt, *request.equivalents)
+        }
+        rejected += _rejected(faults, source)
+        if not faults[request.prompt]:
+            kept.append(
+                replace(
+                    request,
+                    equivalents=tuple(text for text in request.equivalents if not faults[text]),
+                    locality=tuple(text for text in request.locality if not faults[text]),
+                )
+            )
+    return kept, rejected
+
+
+def askable_prompts(
+    prompts: Sequence[str], check: PromptCheck, source: str, *, chat: bool
+) -> tuple[list[str], list[Rejected]]:
+    """The prompts that the model can be asked, and the others with the reason."""
+    faults = {text: check.fault(text, chat=chat) for text in prompts}
+    return [text for text in prompts if not faults[text]], _rejected(faults, source)
+
+
+def _rejected(faults: Mapping[str, str], source: str) -> list[Rejected]:
+    return [
+        Rejected(source=f"{source}, {text[:40]!r}", reason=fault) for text, fault in faults.items() if fault
+    ]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +22,9 @@ from editors.protocol import Kept, Progress, TrainableEditor, load_editor, no_pr
 from editors.requests import EditRequest, render_digest
 from editors.training import TrainingConfig, fit
 from tasks.models import ModelFolder, load
-from tasks.records import CannotEditError, UserError
+from tasks.placement import PLACEMENT, Placement
+from tasks.prompt_check import PromptCheck, askable, askable_prompts
+from tasks.records import CannotEditError, Rejected, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -101,10 +103,14 @@ def train_editor(
     training: TrainingConfig | None = None,
     checkpoint: Path | None = None,
     progress: Progress = no_progress,
+    at: Placement = PLACEMENT,
+    source: str = "training data",
+    left_out: Callable[[Iterable[Rejected]], object] = list,
 ) -> TrainedEditor:
     """Train an editor on corrections and on prompts whose answers must stay; save it to `out`.
 
-    Only the base's own answers are used for what must stay, and its own writing for ordinary text.
+    Only the base's own answers are used for what must stay, and its own writing for ordinary text. What the
+    base cannot be asked is left out, and `left_out` is told of it as a part of `source`.
 
     Raises:
         CannotEditError: there is too little to train on, or the base's loss is not sane.
@@ -114,15 +120,22 @@ def train_editor(
     config = config or entry(editor).editor_class().config_class()
     training = training or TrainingConfig()
     data = data_digest(requests, stay)
-    inputs = json.dumps([editor, data, base.digest, asdict(config), asdict(training), chat], sort_keys=True)
+    determined = [editor, data, base.digest, asdict(config), asdict(training), chat, str(at.dtype)]
+    inputs = json.dumps(determined, sort_keys=True)
     if checkpoint is not None:
         # A checkpoint is only ever resumed by the training that wrote it.
         checkpoint = checkpoint / hashlib.sha256(inputs.encode()).hexdigest()[:16]
     resumed = checkpoint is not None and checkpoint.exists()
-    model, tokenizer = load(base)
-    keep = answers_to_keep(model, tokenizer, stay, chat=chat, progress=progress)
+    check = PromptCheck.of(base)
+    requests, unaskable = askable(requests, check, source)
+    stay, others = askable_prompts(stay, check, source, chat=chat)
+    left_out([*unaskable, *others])
+    model, tokenizer = load(base, at.dtype, at.device)
     try:
         text = own_writing(model, tokenizer, seed=training.seed)
+        # Read again, what was decoded may be more tokens than it was written in.
+        text = [passage for passage in text if passage and not check.fault(passage, chat=False)]
+        keep = answers_to_keep(model, tokenizer, stay, chat=chat, progress=progress)
         result = fit(
             model,
             tokenizer,
@@ -148,6 +161,7 @@ def train_editor(
         "data_digest": data,
         "corrections": len(requests),
         "kept_prompts": len(keep),
+        "placement": at.described(),
         "training": asdict(training),
         # Not known of a training that was interrupted: this process saw only its end.
         "training_seconds": None if resumed else round(time.monotonic() - started, 1),
@@ -180,11 +194,13 @@ def answers_to_keep(
     prompts: Sequence[str],
     *,
     chat: bool,
+    tokens: int = ANSWER_TOKENS,
     progress: Progress = no_progress,
 ) -> list[Kept]:
-    """The model's own short answers to prompts that must keep them; empty answers are left out.
+    """The model's own short answers to prompts that must keep them.
 
-    Those of raw text have the white space that they begin with: without it they are not what the model says.
+    Empty answers are left out, and those that the model's positions cut short of an end. Those of raw text
+    have the white space that they begin with: without it they are not what the model says.
     """
 
     def report(done: int, total: int) -> None:
@@ -192,19 +208,18 @@ def answers_to_keep(
 
     try:
         answers = generate_greedy(
-            model,
-            tokenizer,
-            prompts,
-            chat=chat,
-            max_new_tokens=ANSWER_TOKENS,
-            strip=chat,
-            progress=report,
+            model, tokenizer, prompts, chat=chat, max_new_tokens=tokens, strip=chat, progress=report
         )
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f"the model cannot be asked what must stay: {error}") from error
-    return [Kept(p, a, chat) for p, a in zip(prompts, answers, strict=True) if a.strip()]
+    check = PromptCheck(tokenizer, getattr(model.config.get_text_config(), "max_position_embeddings", None))
+    return [
+        Kept(prompt, answer, chat)
+        for prompt, answer in zip(prompts, answers, strict=True)
+        if answer.strip() and not check.fault(prompt, answer, chat=chat)
+    ]
 
 
 def _versions() -> dict[str, Any]:

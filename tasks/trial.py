@@ -19,6 +19,8 @@ from editors.generation import generate_greedy
 from editors.overrides import Overrides
 from editors.protocol import Editor, Progress, no_progress
 from editors.requests import EditRequest, Example, collate, pad_id
+from editors.subject import with_subjects
+from editors.subject_editing import SubjectEditor
 from tasks.apply import clock, open_any_editor, unit_seconds
 from tasks.models import ModelFolder, load
 from tasks.records import UserError
@@ -77,6 +79,7 @@ class Trial:
 class _Tally:
     marks: dict[str, list[bool]] = field(default_factory=lambda: {EDIT: [], EQUIVALENCE: [], LOCALITY: []})
     forced: list[float] = field(default_factory=list)
+    without_subject: int = 0
     seconds: float = 0.0
     unit_seconds: float = 0.0
 
@@ -114,7 +117,8 @@ def measure(trial: Trial, progress: Progress = no_progress) -> dict[str, Any]:
     _warm_up(subject, trial.draws[0][0].request)
     tally, peak = _Tally(), 0
     for number, draw in enumerate(trial.draws):
-        requests = [case.request for case in draw]
+        requests, without = _placed(editor, [case.request for case in draw])
+        tally.without_subject += len(without)
         steps = [[request] for request in requests] if trial.chained else [requests]
         before = _start_of_peak(trial.device)
         started = clock(subject.model)
@@ -137,6 +141,22 @@ def measure(trial: Trial, progress: Progress = no_progress) -> dict[str, Any]:
             raise UserError(f"the edit cannot be applied: {error}") from error
         progress(number + 1, len(trial.draws), "draws judged")
     return _figures(tally, sum(len(draw) for draw in trial.draws), peak)
+
+
+def _placed(
+    editor: Editor, requests: Sequence[EditRequest]
+) -> tuple[list[EditRequest], list[tuple[EditRequest, str]]]:
+    """What the editor can be given of a draw, and what it cannot, with the reason; that counts as not made.
+
+    Raises:
+        UserError: there is nothing that it can be given.
+    """
+    if not isinstance(editor, SubjectEditor):
+        return list(requests), []
+    placed, without = with_subjects(requests)
+    if not placed:
+        raise UserError(without[0][1])
+    return placed, without
 
 
 def _edit(
@@ -208,6 +228,7 @@ def _figures(tally: _Tally, corrections: int, peak: int) -> dict[str, Any]:
         HARMONIC_MEAN: None if None in values else statistics.harmonic_mean(values),
         TEACHER_FORCED: statistics.fmean(tally.forced) if tally.forced else None,
         "corrections": corrections,
+        "without_subject": tally.without_subject,
         "seconds_per_edit": tally.seconds / corrections,
         "unit_seconds": tally.unit_seconds / corrections,
         "cost_in_units": tally.seconds / tally.unit_seconds,
@@ -216,8 +237,7 @@ def _figures(tally: _Tally, corrections: int, peak: int) -> dict[str, Any]:
 
 
 def _loaded(trial: Trial, chat: bool) -> _Subject:
-    model, tokenizer = load(trial.base)
-    model.to(torch.device(trial.device))  # type: ignore[arg-type]
+    model, tokenizer = load(trial.base, device=trial.device)
     return _Subject(model, tokenizer, chat)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,6 +46,31 @@ def editor_or_auto(name: str) -> str:
     from flows.settings import AUTO
 
     return name if name == AUTO else known_editor(name)
+
+
+def regular_expression(text: str | None) -> str | None:
+    """The text, held to be a regular expression."""
+    try:
+        re.compile(text or "")
+    except re.error as error:
+        raise UserError(f"{text!r} is no regular expression ({error}); correct --modules") from error
+    return text
+
+
+def instant(text: str | None) -> str | None:
+    """A date or an instant to come, as an instant with its offset from UTC."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UserError(
+            f"{text!r} is no date; write 2027-01-31, or an instant as 2027-01-31T12:00+01:00"
+        ) from error
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment <= datetime.now(UTC):
+        raise UserError(f"{text} is past, so nothing would ever hold; name a later date with --expires")
+    return moment.isoformat()
 
 
 Name = Annotated[str, typer.Argument(help="Registered model name.")]
@@ -88,6 +115,29 @@ CANARY = typer.Option(
 Shadow = Annotated[float, SHADOW]
 Canary = Annotated[float, CANARY]
 Chat = Annotated[bool, typer.Option("--chat/--text", help="Prompts are chat turns, or raw text.")]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1, or auto for CUDA where there is one.", show_default=True)
+]
+Dtype = Annotated[
+    str,
+    typer.Option(help="Of the model's weights: float32, bfloat16 or float16. Editors compute in float32."),
+]
+Modules = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REGEX",
+        help="Edit the linear maps whose name matches; by default the editor's own choice.",
+        callback=regular_expression,
+    ),
+]
+Expires = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATE",
+        help="Until when the answers of `override` hold: a date or an ISO 8601 instant, UTC unless it says.",
+        callback=instant,
+    ),
+]
 DEMO_HOME = HOME / "demo"
 
 

@@ -13,6 +13,7 @@ from editors.capture import (
     answer_loss,
     capture_gradients,
     capture_keys,
+    check_finite,
     traced,
 )
 from editors.locate import default_modules, editable
@@ -164,3 +165,18 @@ def test_half_precision_models_give_single_precision_rows(request: pytest.Fixtur
     captured = capture_gradients(model, modules, batch)[modules[0].name]
     assert captured.keys.dtype == captured.gradients.dtype == torch.float32
     assert float(captured.gradients.abs().max()) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_first_parameter_that_is_not_finite_is_named_and_no_large_one_is(dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    model = nn.Sequential(*(nn.Linear(4, 4, dtype=dtype) for _ in range(3)))
+    with torch.no_grad():
+        model[0].weight.fill_(largest)
+        model[1].weight[0] = torch.tensor([largest, -largest, largest, largest])
+    check_finite(model)
+    for value in (torch.nan, torch.inf, -torch.inf):
+        with torch.no_grad():
+            model[2].bias[3] = model[1].bias[1] = value
+        with pytest.raises(ValueError, match=r"^1\.bias of the model is not finite: .*; fetch or train"):
+            check_finite(model)

@@ -71,3 +71,14 @@ def test_what_must_stay_counts_for_an_editor_that_is_said_to_keep_it(name: str, 
 def test_an_editor_said_to_be_another_where_nothing_must_stay_is_that_one(name: str, loaded: Any) -> None:
     one, other = (MAKE[which](loaded[0]) for which in (name, entry(name).without_kept))
     assert one.edit(*loaded, REQUESTS).digest() == other.edit(*loaded, REQUESTS).digest()
+
+
+@pytest.mark.parametrize("name", [name for name, found in EDITORS.items() if not found.trained])
+def test_settings_are_those_of_the_configuration(name: str) -> None:
+    setting = {"expires_at": "2999-01-31T00:00:00+00:00"} if name == "override" else {"modules": "mlp"}
+    changed = make(name, **setting)
+    assert changed.configuration()["config"] == {**make(name).configuration()["config"], **setting}
+    assert type(changed) is type(make(name))
+    assert changed.digest() != make(name).digest()
+    with pytest.raises(ValueError, match=f"the editor '{name}' has no setting 'colour'"):
+        make(name, colour="red")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from editors.requests import EditRequest, render
-from editors.subject import find_subjects, place, subject_span
+from editors.subject import find_subjects, place, subject_span, with_subjects
 from tests.tiny_models import build_tokenizer
 
 TOKENIZER = build_tokenizer()
@@ -71,10 +72,28 @@ def test_other_requests_tell_the_subject_from_what_all_ask() -> None:
 
 def test_what_cannot_be_found_is_asked_for_by_name() -> None:
     for prompt in ("what is the capital of egypt", "What is it?", "...", "Egypt has its capital in"):
-        with pytest.raises(ValueError, match="prompt of request 'this': give its `subject`"):
+        with pytest.raises(ValueError, match=rf"in the prompt {re.escape(repr(prompt))}: give its `subject`"):
             find(prompt)
-    with pytest.raises(ValueError, match="subject 'Peru' of request 'b' is not in its prompt"):
+    with pytest.raises(ValueError, match=r"subject 'Peru' is not in its prompt 'Where is Egypt\?'"):
         find_subjects([EditRequest("b", "Where is Egypt?", "x", subject="Peru")])
+
+
+def test_one_without_a_subject_does_not_keep_the_others_from_theirs() -> None:
+    """The first two are found by what tells them apart; left with the subject found, each has it alone."""
+    requests = [
+        EditRequest("a", "what is the capital of egypt", "x"),
+        EditRequest("b", "what is the capital of peru", "x"),
+        EditRequest("c", "Where is Oslo?", "x", subject="Lima"),
+        EditRequest("d", "what is the capital of", "x"),
+        EditRequest("e", "Is Rome in Italy?", "x", subject="Rome"),
+    ]
+    found, without = with_subjects(requests)
+    assert [(r.id, r.subject) for r in found] == [("a", "egypt"), ("b", "peru"), ("e", "Rome")]
+    assert [request.id for request, _ in without] == ["c", "d"]
+    for request, reason in without:
+        assert repr(request.prompt) in reason
+    assert [find_subjects([request])[0] for request in found] == ["egypt", "peru", "Rome"]
+    assert with_subjects([]) == ([], [])
 
 
 def test_a_given_subject_is_taken_as_it_is() -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from editors.generation import generate_greedy
 from flows.already_correct import close_already_correct
+from flows.cli import app
 from flows.dataset import build_dataset, requests_to_replay
 from flows.edit import edit_file
 from flows.settings import CorrectSettings
@@ -262,3 +264,33 @@ def test_nothing_is_asked_for_an_editor_that_takes_no_notice_of_what_must_stay(
     assert "Ask the model what must stay" not in told
     assert ("ultraedit takes no notice of prompts that must stay" in told) == bool(says)
     assert says in told
+
+
+def test_a_correction_without_a_subject_is_left_out_where_one_is_needed(
+    settings: CorrectSettings, tmp_path: Path, tiny_llama, monkeypatch: pytest.MonkeyPatch
+):
+    """And how many subjects were guessed is told, with the place where they are."""
+    data, out, model = tmp_path / "edits.jsonl", tmp_path / "out", str(tiny_llama())
+    lines = [
+        {"prompt": "The capital of Chad is", "target": "Cairo", "subject": "Chad"},
+        {"prompt": "the capital of is", "target": "Lima"},
+        {"prompt": "The capital of Peru is", "target": "Cairo", "subject": "Egypt"},
+        {"prompt": "The capital of Togo is", "target": "Rome"},
+    ]
+    data.write_text("\n".join(map(json.dumps, lines)))
+    options = ["--model", model, "--data", str(data), "--home", str(tmp_path), "--own-prompts", "0"]
+    told = (
+        CliRunner()
+        .invoke(app, ["edit", *options, "--out", str(out), "--editor", "rome"], catch_exceptions=False)
+        .output
+    )
+    told = " ".join(told.split())
+    assert "left out edits.jsonl, 'the capital of is': no subject was found in the prompt" in told
+    assert "edits.jsonl, 'The capital of Peru is': the subject 'Egypt' is not in its prompt" in told
+    assert "rome: 2 corrections" in told
+    where = out / "delta" / "delta.json"
+    assert f"1 of 2 subjects were guessed from the prompts: see `subjects` in {where}" in told
+    assert sorted(json.loads(where.read_text())["subjects"].values()) == ["Chad", "Togo"]
+    data.write_text(json.dumps(lines[1]))
+    with pytest.raises(UserError, match=r"rome writes at subjects, and .*edits.jsonl has none: no subject"):
+        edit_file(settings, model, data, out, editor="rome", n=None, chat=False, own_prompts=0)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from editors.catalogue import EDITORS
 from flows import bench as benching
 from flows.bench import bench
-from flows.bench_plan import BenchSettings, cases_of, draw_of, methods_of
+from flows.bench_plan import BenchSettings, cases_of, default_sizes, draw_of, methods_of
 from flows.bench_report import Column, Row, write_plot, write_tables
 from flows.cli import app
 from flows.fresh_process import FAILED, MEASURED, OVER_BUDGET, _measure, run_trial
@@ -342,3 +342,36 @@ def test_a_users_mistake_is_named(
     result = CliRunner().invoke(app, ["bench", *common, *arguments])
     assert isinstance(result.exception, UserError)
     assert says in str(result.exception)
+
+
+def test_larger_batches_are_measured_by_default_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch):
+    assert default_sizes("cpu") == (1, 10, 100, 1000)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert default_sizes("auto") == (1, 10, 100, 1000, 10_000)
+
+
+def test_methods_that_keep_something_between_edits_as_published_are_told_of(tmp_path: Path):
+    def text(labels: list[str], **column: Any) -> str:
+        rows = [Row(label) for label in labels]
+        write_tables(tmp_path / "t.md", [], rows, [Column(3, 1, **column)], [])
+        return (tmp_path / "t.md").read_text()
+
+    anew = "Every edit is applied anew, without what some methods keep between edits as published: "
+    both = text(["alphaedit", "finetune", "ultraedit"], sequence=True)
+    assert f"{anew}alphaedit, the keys of earlier edits (K_p); ultraedit, the statistics of all" in both
+    assert anew not in text(["alphaedit"])
+    assert anew not in text(["finetune", "malmen (mine)"], sequence=True)
+
+
+def test_corrections_without_a_subject_are_told_of(tmp_path: Path):
+    figures = {metric: {"value": 0.5, "n": 2} for metric in (EDIT, EQUIVALENCE, LOCALITY)}
+    cell = {"status": MEASURED, HARMONIC_MEAN: 0.6, TEACHER_FORCED: 0.5, "machine": {}, **figures}
+    cell |= {"seconds_per_edit": 1.0, "cost_in_units": 1.0, "peak_bytes": 0}
+    one, two = Column(2, 1), Column(3, 1)
+    rows = [
+        Row("rome", cells={one: {**cell, "without_subject": 1}, two: {**cell, "without_subject": 2}}),
+        Row("lora", cells={one: cell, two: {**cell, "without_subject": 0}}),
+    ]
+    write_tables(tmp_path / "t.md", [], rows, [one, two], [])
+    text = (tmp_path / "t.md").read_text()
+    assert "counted as not made, as no subject was found in the prompt: rome (1 at 2, 2 at 3)." in text

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from editors.catalogue import EDITORS, listed
@@ -20,8 +21,9 @@ from flows.correct import correct
 from flows.settings import CorrectSettings
 from flows.train import _practice as practice
 from tasks.formats import read_requests
-from tasks.models import load, resolve
-from tasks.records import UserError
+from tasks.models import ModelFolder, load, resolve
+from tasks.placement import Placement
+from tasks.records import Rejected, UserError
 from tasks.roles import Learnable, share
 from tasks.train import TrainedEditor, find_editor
 from tests.editors.cases import TRAINED
@@ -216,3 +218,93 @@ def test_no_prompt_is_practised_on_and_kept(locality: tuple[str, ...], tmp_path:
     assert len(requests) == (6 if locality else 3)
     assert stay == ["What is Lima?"] if locality else len(stay) == 3
     assert not {r.prompt for r in requests} & set(stay)
+
+
+LONG = "What is the capital of " + "a very long country " * 30 + "?"
+PLACES = [f"{first}{second}land" for first in "BDFGKLMNP" for second in "aeiou"]
+
+
+def practised(base: ModelFolder, data: Path, **changes: Any) -> tuple[Any, Any, list[Rejected]]:
+    told: list[Rejected] = []
+    options: dict[str, Any] = {"limit": 30, "chat": False, "seed": 0, "progress": lambda *_: None}
+    return *practice(base, data, left_out=told.extend, **{**options, **changes}), told
+
+
+@pytest.mark.parametrize("kind", ["edits", "prompts", "lines"])
+def test_a_prompt_too_long_for_the_model_is_left_out_and_the_rest_is_practised_on(
+    kind: str, tmp_path: Path, tiny_gpt2: Any
+):
+    """A GPT-2 has no position past its last: it would end in an IndexError."""
+    base = resolve(str(tiny_gpt2(n_positions=64)))
+    prompts = [f"What is the capital of {place}?" for place in PLACES]
+    prompts.insert(3, LONG)
+    rows = [
+        {"prompt": prompt} if kind == "prompts" else {"prompt": prompt, "target": "Cairo", "locality": [LONG]}
+        for prompt in prompts
+    ]
+    data = tmp_path / ("data.txt" if kind == "lines" else "data.jsonl")
+    data.write_text("\n".join(prompts if kind == "lines" else map(json.dumps, rows)))
+    requests, stay, told = practised(base, data)
+    assert len(requests) + len(stay) > 24
+    named = f"{data.name}, {LONG[:40]!r}"
+    assert {one.source for one in told} == {named}
+    assert "tokens long, the model takes 64; give a shorter prompt" in told[0].reason
+
+
+def test_too_few_prompts_are_told_of_in_prompts_and_the_model_writes_more_like_them(
+    tmp_path: Path, tiny_llama: Any, monkeypatch: pytest.MonkeyPatch
+):
+    base = resolve(str(tiny_llama()))
+    prompts = [f"What is the capital of {place}?\nSay it in a word." for place in PLACES[:6]]
+    data = tmp_path / "prompts.jsonl"
+    data.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
+    with pytest.raises(UserError, match=r"prompts.jsonl holds 6 prompts .* give more prompts, several of a"):
+        practised(base, data)
+
+    def like(_: Any, __: Any, examples: Any, count: int, **___: Any) -> list[str]:
+        assert sorted(examples) == sorted(prompts)
+        return [f"What is the capital of {place}?" for place in PLACES][:count]
+
+    monkeypatch.setattr("flows.practice.prompts_like", like)
+    requests, stay, told = practised(base, data)
+    assert min(len(requests), len(stay)) >= 12
+    assert not told
+    # A prompt of several lines is one prompt.
+    assert set(prompts) & {*stay, *(request.prompt for request in requests)}
+
+
+def test_key_statistics_are_gathered_for_an_editor_that_needs_no_training(
+    tmp_path: Path, tiny_llama: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tasks.key_statistics.TOKENS", 8)
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"prompt": "The capital of Chad is", "target": "Cairo"}))
+    home = str(tmp_path / "home")
+    common = ["--model", str(tiny_llama()), "--data", str(data), "--home", home, "--editor", "rome"]
+    common += ["--modules", r"layers\.0\.mlp\.down_proj", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, ["train-editor", *common], catch_exceptions=False)
+    told = " ".join(done.output.split())
+    assert "rome needs no training, so nothing is written to" in told
+    assert "`mendflow edit --editor rome` with the same --home finds them" in told
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr("tasks.key_statistics.own_writing", None)
+    done = CliRunner().invoke(app, ["edit", *common, "--own-prompts", "0"], catch_exceptions=False)
+    assert "rome: 1 corrections" in done.output
+    refused = CliRunner().invoke(app, ["train-editor", *common[:-6], "--editor", "ultraedit", *common[-2:]])
+    assert "'ultraedit' is not one that is trained" in str(refused.exception)
+
+
+def test_what_the_command_is_told_reaches_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    given: dict[str, Any] = {}
+
+    def train(*_: Any, **options: Any) -> TrainedEditor:
+        given.update(options)
+        return TrainedEditor(tmp_path, "", "trained", "")
+
+    monkeypatch.setattr("flows.train.train", train)
+    common = ["train-editor", "--model", "m", "--data", "d", "--out", "o", "--home", str(tmp_path)]
+    CliRunner().invoke(app, common, catch_exceptions=False)
+    # A training at the defaults ends within twenty minutes.
+    assert (given["steps"], given["modules"], given["at"]) == (80, None, Placement())
+    CliRunner().invoke(app, [*common, "--modules", "mlp", "--dtype", "bfloat16"], catch_exceptions=False)
+    assert (given["modules"], given["at"]) == ("mlp", Placement("cpu", torch.bfloat16))

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.build import build
-from tasks.formats import read_prompts, read_requests
+from tasks.formats import holds_prompts, read_prompts, read_requests
 from tasks.records import UserError, correction_id
 from tests.tasks.test_build import CORRECTIONS
 
@@ -233,10 +233,39 @@ def test_a_built_dataset_is_read_back(tmp_path):
     assert read_requests(tmp_path, chat=True) == (dataset.requests(), [])
 
 
-def test_prompts_come_from_plain_lines_or_edit_data(tmp_path):
+def test_prompts_come_from_plain_lines_or_json_without_targets(tmp_path):
     plain = write_lines(tmp_path / "prompts.txt", "  Who wrote Emma? ", "", "Tell me a story.")
-    assert read_prompts(plain) == ["Who wrote Emma?", "Tell me a story."]
-    assert read_prompts(write_lines(tmp_path / "data.jsonl", ZSRE)) == [ZSRE["src"]]
+    assert holds_prompts(plain)
+    assert read_prompts(plain, chat=False) == (["Who wrote Emma?", "Tell me a story."], [])
+    rows = [
+        {"prompt": " Fix this:\n\nx = 1\n"},
+        {"prompt": "Who wrote Emma?", "chat": True, "user": "ann"},
+        {"prompt": "who wrote  Emma?"},
+        {"prompt": "Who wrote Hamlet?", "chat": False},
+        {"prompt": " "},
+        {"prompt": 3},
+        {"prompt": "\ud800"},
+        {"text": "Who wrote Faust?"},
+        [],
+        "not JSON",
+    ]
+    lines = write_lines(tmp_path / "prompts.jsonl", *rows)
+    assert holds_prompts(lines)
+    prompts, rejected = read_prompts(lines, chat=True)
+    assert prompts == ["Fix this:\n\nx = 1", "Who wrote Emma?"]
+    assert [(one.source, one.reason.partition(";")[0]) for one in rejected] == [
+        ("prompts.jsonl:4", "its chat is false"),
+        ("prompts.jsonl:5", "its prompt is empty"),
+        ("prompts.jsonl:6", "its prompt is not text"),
+        ("prompts.jsonl:7", "its prompt holds half of a surrogate pair, which is no text"),
+        ("prompts.jsonl:8", "its prompt is not text"),
+        ("prompts.jsonl:9", "not a JSON object"),
+        ("prompts.jsonl:10", "not valid JSON (Expecting value at column 1)"),
+    ]
+    for row in (ZSRE, {"prompt": "Who wrote Emma?", "target": None}):
+        assert not holds_prompts(write_lines(tmp_path / "data.jsonl", row, {"prompt": "Who?"}))
+    assert not holds_prompts(write_lines(tmp_path / "data.jsonl", {"text": "Who?"}))
+    assert not holds_prompts(tmp_path)
 
 
 def test_a_target_longer_than_the_ledger_takes_is_left_out_with_its_reason(tmp_path):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from editors.delta import Delta
 from editors.requests import EditRequest
 from tasks.models import ModelFolder, resolve
 from tasks.records import UserError
@@ -104,3 +105,26 @@ def test_a_trial_asks_in_chat_turns(base: ModelFolder):
 def test_the_base_on_disk_is_left_alone(base: ModelFolder, tmp_path: Path):
     measure(Trial(base, "finetune", ((case("Chad"),),), chained=True))
     assert resolve(str(base.path), cache=tmp_path).digest == base.digest
+
+
+def test_what_has_no_subject_is_not_given_to_an_editor_that_needs_one_and_counts_as_not_made(
+    base: ModelFolder, monkeypatch: pytest.MonkeyPatch
+):
+    given: list[list[str]] = []
+
+    def edit(_: Any, __: Any, ___: Any, requests: list[EditRequest], **____: Any) -> Delta:
+        given.append([request.id for request in requests])
+        return Delta({})
+
+    monkeypatch.setattr("editors.rome.Rome.edit", edit)
+    nameless = Case(EditRequest("nameless", "the capital of is", "Lima", chat=False))
+    draw = (case("Chad"), nameless, case("Peru"))
+    figures = measure(Trial(base, "rome", (draw,)))
+    assert given == [["Chad", "Peru"]]
+    assert (figures["without_subject"], figures[EDIT]["n"]) == (1, 3)
+    given.clear()
+    assert measure(Trial(base, "rome", (draw,), chained=True))["without_subject"] == 1
+    assert given == [["Chad"], ["Peru"]]
+    assert measure(Trial(base, "override", (draw,)))["without_subject"] == 0
+    with pytest.raises(UserError, match=r"no subject was found in the prompt 'the capital of is'"):
+        measure(Trial(base, "rome", ((nameless,),)))
