@@ -124,7 +124,8 @@ def split_by_form(
 
 
 def _taking_turns(families: Sequence[str]) -> list[str]:
-    return _round_robin([[f for f in families if (f in SYNTACTIC) is syntactic] for syntactic in (True, False)])
+    syntactic, others = [f for f in families if f in SYNTACTIC], [f for f in families if f not in SYNTACTIC]
+    return _round_robin([syntactic, others])
 
 
 def _round_robin(groups: Sequence[Sequence[Item]]) -> list[Item]:
