@@ -75,7 +75,7 @@ def wordings(draw: st.DrawFn, *, chat: bool) -> list[str]:
 
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
-    """Corrections in any state, in words that reporters' phrasings, their locality and the traffic have too."""
+    """Corrections in any state, in words that phrasings, locality and traffic have too."""
     chat = draw(st.booleans())
     reported, both, served = (draw(wordings(chat=chat)) for _ in range(3))
     told, asked = st.sampled_from(reported + both), st.sampled_from(served + served + both)

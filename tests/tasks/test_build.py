@@ -61,7 +61,7 @@ def test_requests_give_the_editor_its_phrasings_and_only_its_locality(dataset):
     st.integers(0, 5),
     st.data(),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_no_wording_is_on_two_sides(tmp_path_factory, world, seed, share, gate_rows, held_out, data):
     """Taught, held out, to be kept by the editor or asked by the gates, or practised on before."""
     out = tmp_path_factory.mktemp("data")
