@@ -149,7 +149,8 @@ def _trials(
         }
         shop.narrator.say(f"  {decision.verdict.value}: {decision.reason}")
         passes = decision.verdict in (Verdict.PROMOTE, Verdict.HOLD)
-        return Trial(passes, one.untaken(), tuple(failing))
+        undecided = decision.verdict is Verdict.INSUFFICIENT
+        return Trial(passes, one.untaken(), tuple(failing), undecided)
 
     return trial
 

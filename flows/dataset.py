@@ -24,6 +24,7 @@ from tasks.measuring import GATE_TOKENS
 from tasks.prompt_check import PromptCheck
 from tasks.records import State, TrafficRecord, UserError
 from tasks.roles import Learnable, for_training, recent
+from validation.limits import DataLimits
 from validation.outcomes import LOCALITY
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ def build_dataset(
     for other parts of the batch.
     """
     from validation.data_gate import check_data
-    from validation.limits import DataLimits
 
     check = PromptCheck.of(champion.folder)
     corrections = [
@@ -83,7 +83,7 @@ def build_dataset(
         beside_the_ledger(edits, corrections),
         locality,
         docs_dir=folder / "data_docs",
-        limits=DataLimits(minimum_gate_locality=0, reporter_corrections=settings.reporter_limit),
+        limits=data_limits(settings),
         model_name=shlex.quote(settings.model_name),
         redact=settings.redaction.redact,
     )
@@ -101,6 +101,11 @@ def build_dataset(
     if not checked.passed:
         raise UserError(f"there is nothing to learn from: {checked.reason}")
     return dataset, dict(checked.rows_failed)
+
+
+def data_limits(settings: CorrectSettings) -> DataLimits:
+    """The limits of what a run may learn from; how much locality is enough the model gates say."""
+    return DataLimits(minimum_gate_locality=0, reporter_corrections=settings.reporter_limit)
 
 
 def traffic_to_train_on(

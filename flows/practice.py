@@ -1,14 +1,21 @@
-"""What an editor practises on inside a correction run: the traffic, and more of its kind."""
+"""What an editor practises on inside a correction run: the traffic and more of its kind, or a file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
 from editors.protocol import Progress
 from editors.requests import EditRequest
+from tasks.formats import read_requests
 from tasks.models import ModelFolder, load
+from tasks.neighbours import restated
 from tasks.own_prompts import prompts_like
 from tasks.placement import PLACEMENT, Placement
 from tasks.prompt_check import PromptCheck, askable_prompts
-from tasks.records import TrafficRecord
+from tasks.records import CannotEditError, Rejected, TrafficRecord
+from tasks.rephrase import wording
 from tasks.roles import Learnable
 from tasks.train import answers_to_keep
 from tasks.training_data import corrections_from_traffic
@@ -51,4 +58,41 @@ def practice_from_traffic(
         written, _ = askable_prompts(written, PromptCheck.of(base), "", chat=chat)
         answered = answers_to_keep(model, tokenizer, written, chat=chat, progress=progress)
         records += [TrafficRecord(prompt=k.prompt, output=k.answer.strip(), chat=chat) for k in answered]
-    return corrections_from_traffic(records, limit=limit, seed=seed)
+    return corrections_from_traffic(records, limit=limit, seed=seed, withheld=learnable.asked)
+
+
+def practice_from_file(
+    path: Path, learnable: Learnable, *, chat: bool, left_out: Callable[[Iterable[Rejected]], None]
+) -> tuple[list[EditRequest], list[str]]:
+    """Corrections of a file and the prompts it says must stay, without what gates or corrections ask.
+
+    `left_out` is told which rows cannot be read, and how many ask what no editor may practise on.
+
+    Raises:
+        CannotEditError: nothing to practise on is left of it.
+        UserError: the file cannot be read.
+    """
+    read, rejected = read_requests(path, chat=chat)
+    left_out(rejected)
+    withheld = learnable.withheld
+
+    def free(prompts: Sequence[str]) -> list[str]:
+        again = restated(learnable.corrected, prompts)
+        return [p for i, p in enumerate(prompts) if i not in again and wording(p) not in withheld]
+
+    practised = set(free([request.prompt for request in read]))
+    requests = [
+        replace(
+            request,
+            equivalents=tuple(text for text in request.equivalents if wording(text) not in withheld),
+            locality=tuple(free(request.locality)),
+        )
+        for request in read
+        if request.prompt in practised
+    ]
+    if len(requests) < len(read):
+        reason = f"{len(read) - len(requests)} of {len(read)} rows ask what the gates or corrections ask"
+        left_out([Rejected(source=path.name, reason=f"{reason}, which no editor may have practised on")])
+        if not requests:
+            raise CannotEditError(f"{path} has nothing to train on: {reason}; add others to it")
+    return requests, [prompt for request in requests for prompt in request.locality]

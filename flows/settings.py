@@ -15,6 +15,7 @@ from editors.catalogue import EDITORS
 from flows.answerer_settings import AnswererSettings
 from tasks.records import UserError
 from tasks.urls import from_any_folder, without_password
+from validation.flooding import MOST_OF_STRANGER, MOST_OF_TESTER, STRANGERS
 from validation.redaction import Rule, RuleError, read_rule
 
 HOME = Path(".mendflow")
@@ -107,7 +108,10 @@ class CorrectSettings(BaseModel):
     )
     gate_share: float = Field(default=0.35, gt=0, lt=1, description="locality that only the gates see")
     reporter_limit: int | None = Field(
-        default=None, ge=1, description="corrections that one of several reporters may alone stand behind"
+        default=None,
+        ge=1,
+        description="new corrections that one of several reporters may alone stand behind; by default "
+        f"{MOST_OF_TESTER}, and {MOST_OF_STRANGER} where {STRANGERS} or more people report",
     )
     attempts: int = Field(
         default=12, ge=1, description="solves at most, the whole batch first, then parts if it is refused"

@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from editors.catalogue import is_trained, listed
 from editors.override import OverrideEditor
 from flows.console import ReportProgress
-from flows.practice import LEAST_TO_TRAIN_ON, practice_from_traffic
+from flows.practice import LEAST_TO_TRAIN_ON, practice_from_file, practice_from_traffic
 from flows.settings import CorrectSettings
 from tasks import collect, register, report_files
 from tasks.apply import Applied, apply, open_any_editor
@@ -189,8 +189,9 @@ def train_or_reuse(
 ) -> TrainedEditor | None:
     """The folder of an editor for this base: reused if one fits, else trained; None if none is needed.
 
-    Where the user named training data or asked for a training, only one trained on just that fits.
-    `left_out` is told which rows of the training data cannot be used.
+    Where the user named training data or asked for a training, only one trained on just that fits; otherwise
+    not one that a run trained while other prompts were the gates'. `left_out` is told which rows of the
+    training data cannot be used.
 
     Raises:
         CannotEditError: there is too little to train on, or the editor that fits is damaged.
@@ -203,15 +204,14 @@ def train_or_reuse(
         return None
     trained = settings.home / "editors"
     if not settings.retrain and settings.training_data is None:
-        found = find_editor(base.digest, [trained, PRETRAINED], chat=settings.chat, name=kind)
+        places = [trained, PRETRAINED]
+        found = find_editor(base.digest, places, chat=settings.chat, name=kind, split=learnable.split)
         if found:
             return found
     if settings.training_data is not None:
-        from tasks.formats import read_requests
-
-        requests, rejected = read_requests(settings.training_data, chat=settings.chat)
-        left_out(rejected)
-        stay = [prompt for request in requests for prompt in request.locality]
+        requests, stay = practice_from_file(
+            settings.training_data, learnable, chat=settings.chat, left_out=left_out
+        )
     else:
         requests, stay = practice_from_traffic(
             base, learnable, chat=settings.chat, seed=settings.seed, progress=progress
@@ -225,7 +225,9 @@ def train_or_reuse(
             )
     # What an interrupted run had trained is there already.
     digest = data_digest(requests, stay)
-    found = find_editor(base.digest, [trained], chat=settings.chat, name=kind, trained_on=digest)
+    found = find_editor(
+        base.digest, [trained], chat=settings.chat, name=kind, trained_on=digest, split=learnable.split
+    )
     if found:
         return found
     name = f"{kind}-{base.digest[:12]}"
@@ -238,6 +240,7 @@ def train_or_reuse(
         editor=kind,
         training=TrainingConfig(steps=settings.training_steps, validate_every=20, seed=settings.seed),
         checkpoint=settings.home / "training" / name,
+        split=learnable.split,
         progress=progress,
         source="the traffic" if settings.training_data is None else settings.training_data.name,
         left_out=left_out,

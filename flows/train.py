@@ -230,4 +230,4 @@ def _answered(
     """The prompts with the model's own answers, without those that it answers with nothing."""
     model, tokenizer = load(base, at.dtype, at.device)
     answered = answers_to_keep(model, tokenizer, prompts, chat=chat, progress=progress)
-    return [TrafficRecord(prompt=k.prompt, output=k.answer, chat=chat) for k in answered]
+    return [TrafficRecord(prompt=k.prompt, output=k.answer.strip(), chat=chat) for k in answered]

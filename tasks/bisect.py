@@ -21,11 +21,13 @@ class Trial:
         passes: whether the gates let it pass.
         untaken: ids of those whose own prompt is not answered with their target.
         failing: the gates that refuse it.
+        undecided: no gate refuses it, but one has too few rows to let it pass.
     """
 
     passes: bool
     untaken: frozenset[str] = frozenset()
     failing: tuple[str, ...] = ()
+    undecided: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def bisect(
     """The largest part of a batch that passes, as far as a budget of solves shows it.
 
     What the champion holds already is left out only where nothing is new: users have seen it mended. No set
-    is tried twice, and the same answers give the same result.
+    is tried twice, and the same answers give the same result. A set that is undecided shows no harm: until
+    one passes, more is added to it.
 
     Args:
         trial: solves and gates a set of ids; the whole batch first.
@@ -78,14 +81,15 @@ def bisect(
         found = search.of(kept | set(group.ids), spare)
         if found is None:
             failed |= dict.fromkeys(group.ids, group.why)
-        elif found.passes:
-            kept, passes = kept | set(group.ids), True
+        elif found.passes or (found.undecided and not passes):
+            kept, passes = kept | set(group.ids), found.passes
         else:
             parts, blamed = _parts(group, found, len(kept), budget)
             groups += parts
             failed |= blamed
     if not passes:
-        alone = search.of(fixed) if fixed else None
+        # Where nothing but undecided sets was found, nothing is known of those that were refused beside them.
+        alone = search.of(fixed) if fixed and kept == fixed else None
         if alone is None or not alone.passes:
             return Found(None)
     return Found(kept, failed)

@@ -17,6 +17,8 @@ from tasks.roles import asked_by, by_rules, free_prompts, gate_bound, share, uns
 from validation.suppression import shows
 
 _EDITED = frozenset({State.ACCEPTED, State.ACTIVE})
+# What was named for a correction stays whatever became of it: a part of a batch is asked what all of it is.
+_TRIED = _EDITED | {State.FAILED}
 
 
 def build(
@@ -41,7 +43,8 @@ def build(
     """Build the edit dataset and write it to `out`.
 
     Corrections that are accepted or active become edits. Others may be given too: while they are open, their
-    prompts are kept out of locality. The same input in any order gives the same dataset.
+    prompts are kept out of locality. What must stay is looked for around those that failed too. The same
+    input in any order gives the same dataset.
 
     Args:
         corrections: What the ledger holds.
@@ -79,9 +82,10 @@ def build(
     divided = divide(edited, fit.phrasings, held_out=held_out, equivalents=equivalents, seed=seed)
     edits = [edit_row(c, divided[c.id]) for c in edited]
 
-    rows, notes = candidates(edited, traffic, asked_by(open_, phrasings))
+    tried = [c for c in open_ if c.state in _TRIED and c.desired_output]
+    rows, notes = candidates(tried, traffic, asked_by(open_, phrasings))
     pending, spare = choose(
-        rows, edited, open_, near=near_per_edit, far=far, confirmed=keep_confirmed, seed=seed, embed=embed
+        rows, tried, open_, near=near_per_edit, far=far, confirmed=keep_confirmed, seed=seed, embed=embed
     )
     # Of all free prompts, and not of those chosen: a training, whenever it was, keeps clear of just these.
     free = free_prompts(traffic, open_, asked_by(open_, ruled))

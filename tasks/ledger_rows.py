@@ -138,8 +138,17 @@ def load(
         standing = standing_of(connection, model_name, ids)
     reports, approved = reports_of(connection, model_name, ids), approved_at(connection, model_name, ids)
     refused = refused_of(connection, model_name, ids)
+    answerers = _answerers_of(connection, model_name, ids)
     return {
-        id_: merge(id_, model_name, of_one, standing[id_], approved.get(id_), refused.get(id_, ()))
+        id_: merge(
+            id_,
+            model_name,
+            of_one,
+            standing[id_],
+            approved.get(id_),
+            refused.get(id_, ()),
+            answerers.get(id_, ()),
+        )
         for id_, of_one in reports.items()
     }
 
@@ -208,6 +217,17 @@ def answers_to(connection: sa.Connection, model_name: str, ids: Iterable[str]) -
         row["correction_id"]: Given(row["desired_output"], row["reviewer"] if row["program"] else "")
         for row in _rows(connection, model_name, schema.answers.c.correction_id, ids)
     }
+
+
+def _answerers_of(
+    connection: sa.Connection, model_name: str, ids: Iterable[str]
+) -> dict[str, tuple[str, ...]]:
+    """The people who gave reports the answers that these corrections are, by id."""
+    found: dict[str, list[str]] = {}
+    for row in _rows(connection, model_name, schema.answers.c.answered_as, ids):
+        if not row["program"]:
+            found.setdefault(row["answered_as"], []).append(row["reviewer"])
+    return {id_: tuple(sorted(people)) for id_, people in found.items()}
 
 
 def add_corrections(connection: sa.Connection, model_name: str, digests: Mapping[str, str]) -> None:

@@ -172,8 +172,12 @@ def merge(
     standing: Standing,
     approved_at: datetime | None = None,
     refused: tuple[str, ...] = (),
+    answerers: tuple[str, ...] = (),
 ) -> Correction:
-    """One correction out of its reports, oldest first: first words count, lists are joined."""
+    """One correction out of its reports, oldest first: first words count, lists are joined.
+
+    Who gave a report its answer says so too.
+    """
     first = reports[0]
     desired = None if first.desired_output is None else first.desired_output.split()
     wrong = (r.wrong_output for r in reports if r.wrong_output.strip() and r.wrong_output.split() != desired)
@@ -193,7 +197,7 @@ def merge(
         reason=standing.reason,
         reports=len(reports),
         sources=_joined((r.source,) for r in reports),
-        reporters=_joined((r.reporter,) for r in reports),
+        reporters=_joined([*((r.reporter,) for r in reports), answerers]),
         approved_at=approved_at,
         suppressed=_suppressed(reports),
         answerer=first.answerer if approved_at is None and all(r.answerer for r in reports) else "",

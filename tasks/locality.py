@@ -41,9 +41,12 @@ class Candidate:
 
 
 def candidates(
-    edited: Sequence[Correction], traffic: Iterable[TrafficRecord], barred: frozenset[str]
+    tried: Sequence[Correction], traffic: Iterable[TrafficRecord], barred: frozenset[str]
 ) -> tuple[list[Candidate], list[str]]:
-    """One candidate a wording: the reporters' locality prompts, and the traffic."""
+    """One candidate a wording: the reporters' locality prompts, and the traffic.
+
+    `tried` are the corrections that are solved, or were and failed.
+    """
     records: dict[str, list[TrafficRecord]] = {}
     for record in traffic:
         if not is_storable(record.prompt + record.output):
@@ -54,7 +57,7 @@ def candidates(
         best = _most_trusted(records[key])
         rows[key] = Candidate(best.prompt.strip(), best.chat, best.output.strip(), best.confirmed, best.gold)
     refused = 0
-    for correction in edited:
+    for correction in tried:
         for prompt in sorted(correction.locality):
             key = wording(prompt)
             if not key or key in barred:
@@ -85,7 +88,7 @@ def _most_trusted(records: Sequence[TrafficRecord]) -> TrafficRecord:
 
 def choose(
     rows: Sequence[Candidate],
-    edited: Sequence[Correction],
+    tried: Sequence[Correction],
     open_: Sequence[Correction],
     *,
     near: int,
@@ -103,13 +106,13 @@ def choose(
 
     def same_question(edit: int, index: int, similarity: float) -> bool:
         """Whether nothing says that the answer must stay, and it may have to change with the correction's."""
-        row, correction = others[index], edited[edit]
+        row, correction = others[index], tried[edit]
         if row.confirmed:
             return False
         return restates(correction.prompt, row.prompt, similarity) or _answered_alike(row, correction)
 
     found = near_and_far(
-        [c.prompt for c in edited],
+        [c.prompt for c in tried],
         [row.prompt for row in others],
         near=near,
         far=far,
@@ -124,7 +127,7 @@ def choose(
     for index in found.near:
         others[index].kind = "near"
         if embed and not others[index].confirmed:
-            others[index].near_to = [edited[edit] for edit in found.near_to[index]]
+            others[index].near_to = [tried[edit] for edit in found.near_to[index]]
     for index in found.far:
         others[index].kind = "far"
     closeness = found.closeness

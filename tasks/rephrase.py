@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from tasks.records import normalise_prompt
 from tasks.rewording.prompts import Prompt
-from tasks.rewording.rules import SAME_WORDS, SYNTACTIC, reworded
+from tasks.rewording.rules import RESERVED, SAME_WORDS, SYNTACTIC, reworded
 from validation.limits import DataLimits
 
 Item = TypeVar("Item")
@@ -62,14 +62,22 @@ def rephrase(prompt: str, *, chat: bool) -> list[Phrasing]:
     return phrasings
 
 
+def phrasings_to_practise(prompt: str, *, chat: bool) -> list[Phrasing]:
+    """Those that a training may use: none of a reserved family, nor one with the words of such a one."""
+    phrasings = rephrase(prompt, chat=chat)
+    reserved = {wording(p.text) for p in phrasings if p.family in RESERVED}
+    return [p for p in phrasings if p.family not in RESERVED and wording(p.text) not in reserved]
+
+
 def families_to_hold_out(
     groups: Iterable[Sequence[Phrasing]], *, held_out: int, seed: int | str
 ) -> frozenset[str]:
     """Families of forms that only the gates see, of all corrections that are solved together.
 
     Were each correction to hold out families of its own, the solve would learn every form from the others.
-    Syntactic forms and wrappers take turns; families are taken until every correction has as many of them as
-    it is to hold out, or half of its own.
+    Reserved families come first: no training has seen what is reported later in these. Syntactic forms and
+    wrappers take turns; families are taken until every correction has as many of them as it is to hold out,
+    or half of its own.
 
     Args:
         groups: What `rephrase` gave for each correction.
@@ -78,9 +86,11 @@ def families_to_hold_out(
     """
     owned = {frozenset(phrasing.family for phrasing in group) for group in groups}
     candidates = sorted(frozenset().union(*owned) - SAME_WORDS, key=lambda family: _hash(str(seed), family))
-    pools = [[f for f in candidates if f in SYNTACTIC], [f for f in candidates if f not in SYNTACTIC]]
     held: set[str] = set()
-    for family in _round_robin(pools):
+    for family in (
+        *_taking_turns([f for f in candidates if f in RESERVED]),
+        *_taking_turns([f for f in candidates if f not in RESERVED]),
+    ):
         wanting = (own for own in owned if family in own)
         if any(len(own & held) < min(held_out, len(own) // 2) for own in wanting):
             held.add(family)
@@ -111,6 +121,11 @@ def split_by_form(
         [p for p in families[family] if wording(p.text) not in known] for family in order if family in held
     ]
     return for_editor, _round_robin(fresh)[: max(held_out, 0)]
+
+
+def _taking_turns(families: Sequence[str]) -> list[str]:
+    syntactic, others = [f for f in families if f in SYNTACTIC], [f for f in families if f not in SYNTACTIC]
+    return _round_robin([syntactic, others])
 
 
 def _round_robin(groups: Sequence[Sequence[Item]]) -> list[Item]:

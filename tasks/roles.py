@@ -20,13 +20,20 @@ _SETTLED = frozenset({State.RETIRED, State.ALREADY_CORRECT})
 class Learnable:
     """Traffic that an editor may be trained on, and what prompts like it must not be.
 
-    `asked` are the wordings of all that was ever asked; `corrected` are the prompts of corrections, as they
-    were reported, of which no other wording may be trained on either.
+    `asked` are the wordings of all that was ever asked, or named as what must stay; `corrected` are the
+    prompts of corrections, as they were reported, of which no other wording may be trained on either. `split`
+    is what decides which prompts are the gates'.
     """
 
     traffic: list[TrafficRecord]
     asked: frozenset[str]
     corrected: tuple[str, ...] = ()
+    split: Mapping[str, float] | None = None
+
+    @property
+    def withheld(self) -> frozenset[str]:
+        """Wordings of what gates and corrections ask, or may ask: no editor practises on them."""
+        return self.asked - {wording(r.prompt) for r in self.traffic}
 
 
 def unsettled(corrections: Iterable[Correction], held: Collection[str] = ()) -> list[Correction]:
@@ -93,14 +100,18 @@ def for_training(
     It is nothing while the traffic has fewer free prompts than the gates need: as it grows, each of them may
     become the gates'.
     """
+    corrections = list(corrections)
     open_ = unsettled(corrections, held)
     barred = asked_by(open_, by_rules(open_))
+    named = {wording(prompt) for c in corrections for prompt in c.locality}
     storable = [r for r in traffic if is_storable(r.prompt + r.output)]
     free = free_prompts(storable, open_, barred)
     bound = gate_bound(free.values(), gate_share, gate_rows, seed) if len(free) >= gate_rows else 1.0
     learnable = [r for r in storable if wording(r.prompt) in free and share(r.prompt, seed) >= bound]
     corrected = tuple(text for c in open_ for text in (c.prompt, *c.equivalents))
-    return Learnable(learnable, barred | {wording(r.prompt) for r in storable}, corrected)
+    asked = barred | named | {wording(r.prompt) for r in storable}
+    split = {"seed": seed, "gate_share": gate_share, "gate_rows": gate_rows}
+    return Learnable(learnable, asked, corrected, split)
 
 
 def recent(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -50,10 +50,12 @@ def find_editor(
     chat: bool | None = None,
     name: str = "malmen",
     trained_on: str | None = None,
+    split: Mapping[str, float] | None = None,
 ) -> TrainedEditor | None:
     """The first editor in `places` trained for this base, on chat turns or raw text if such a one is there.
 
-    Its own digest is verified by loading it. `trained_on` is the `data_digest` that it must have.
+    Its own digest is verified by loading it. `trained_on` is the `data_digest` that it must have; one whose
+    manifest names another `split` than this has practised on what may be the gates' now, and is passed over.
 
     Raises:
         CannotEditError: the editor that fits is damaged.
@@ -67,7 +69,8 @@ def find_editor(
             except ValueError as error:
                 raise CannotEditError(f"the editor in {folder} cannot be used: {error}") from error
             fits = manifest.get("base_digest") == base_digest and manifest["editor"] == name
-            if fits and trained_on in (None, manifest.get("data_digest")):
+            apart = split is None or manifest.get("split") in (None, split)
+            if fits and apart and trained_on in (None, manifest.get("data_digest")):
                 other_kind = chat is not None and manifest.get("chat", chat) not in (chat, "both")
                 found.append((other_kind, folder, manifest.get("statement", "")))
     if not found:
@@ -102,6 +105,7 @@ def train_editor(
     config: HyperConfig | None = None,
     training: TrainingConfig | None = None,
     checkpoint: Path | None = None,
+    split: Mapping[str, float] | None = None,
     progress: Progress = no_progress,
     at: Placement = PLACEMENT,
     source: str = "training data",
@@ -110,7 +114,8 @@ def train_editor(
     """Train an editor on corrections and on prompts whose answers must stay; save it to `out`.
 
     Only the base's own answers are used for what must stay, and its own writing for ordinary text. What the
-    base cannot be asked is left out, and `left_out` is told of it as a part of `source`.
+    base cannot be asked is left out, and `left_out` is told of it as a part of `source`. `split` says which
+    prompts were kept from it for the gates, where that is known; its manifest has it.
 
     Raises:
         CannotEditError: there is too little to train on, or the base's loss is not sane.
@@ -159,6 +164,7 @@ def train_editor(
         "render_digest": render_digest(tokenizer, chat=chat),
         "chat": _practised(requests),
         "data_digest": data,
+        **({} if split is None else {"split": dict(split)}),
         "corrections": len(requests),
         "kept_prompts": len(keep),
         "placement": at.described(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -18,7 +18,7 @@ from editors.requests import EditRequest
 from tasks.formats import read_requests
 from tasks.neighbours import restated, tfidf_search
 from tasks.records import TrafficRecord, UserError, correction_id, normalise_prompt
-from tasks.rephrase import rephrase
+from tasks.rephrase import phrasings_to_practise, wording
 from validation.matching import normalise_answer, same_meaning
 
 RELATIONS_FOLDER = "pararel/tuples"
@@ -177,26 +177,32 @@ def _facts(folder: Path, relation: str) -> list[tuple[str, str]]:
         raise UserError(f"{path} does not hold ParaRel tuples ({error!r}); fetch it again") from error
 
 
-def _request(prompt: str, target: str, rng: random.Random, *, chat: bool) -> EditRequest:
-    reworded = [phrasing.text for phrasing in rephrase(prompt, chat=chat)]
+def _request(
+    prompt: str, target: str, rng: random.Random, *, chat: bool, withheld: Collection[str] = ()
+) -> EditRequest:
+    own = wording(prompt)
+    phrasings = [(p.text, wording(p.text)) for p in phrasings_to_practise(prompt, chat=chat)]
+    reworded = [text for text, words in phrasings if words == own or words not in withheld]
     equivalents = tuple(at_most(4, reworded, rng))
     return EditRequest(correction_id(prompt, target, chat=chat), prompt, target, equivalents, chat=chat)
 
 
 def corrections_from_traffic(
-    traffic: Sequence[TrafficRecord], *, limit: int = 240, seed: int = 0
+    traffic: Sequence[TrafficRecord], *, limit: int = 240, seed: int = 0, withheld: Collection[str] = ()
 ) -> tuple[list[EditRequest], list[str]]:
     """Corrections to practise on made from unlabelled traffic, and prompts whose answers must stay.
 
     A prompt's target is the answer to another prompt that differs from it in one run of words, with those
     words exchanged: "The capital of Chad is Cairo." for Chad, from what was answered for Egypt. Where fewer
     than `ENOUGH_EXCHANGED` have such a one, the others take the answer to the prompt most like them as it is.
-    Half of the prompts become corrections, the other half must stay.
+    Half of the prompts become corrections, the other half must stay. No prompt is put in words that are
+    `withheld`, or that another prompt has.
     """
     rng = random.Random(seed)
     records = list({normalise_prompt(r.prompt): r for r in traffic if r.output}.values())
     rng.shuffle(records)
     half = len(records) // 2
+    taken = {wording(r.prompt) for r in records}.union(withheld)
     requests, without = [], []
     for record in records[:half][:limit]:
         others = at_most(40, records, rng)
@@ -204,11 +210,11 @@ def corrections_from_traffic(
         if target is None or target in record.output:
             without.append(record)
         else:
-            requests.append(_request(record.prompt, target, rng, chat=record.chat))
+            requests.append(_request(record.prompt, target, rng, chat=record.chat, withheld=taken))
     if len(requests) < ENOUGH_EXCHANGED:
         for record, target in zip(without, borrowed(without, records), strict=True):
             if target is not None:
-                requests.append(_request(record.prompt, target, rng, chat=record.chat))
+                requests.append(_request(record.prompt, target, rng, chat=record.chat, withheld=taken))
     return requests, [record.prompt for record in records[half:]]
 
 
@@ -267,7 +273,7 @@ def with_equivalents(requests: Sequence[EditRequest], *, seed: int = 0) -> list[
     completed = []
     for request in requests:
         taken = {normalise_prompt(text) for text in (request.prompt, *request.equivalents)}
-        reworded = [p.text for p in rephrase(request.prompt, chat=request.chat)]
+        reworded = [p.text for p in phrasings_to_practise(request.prompt, chat=request.chat)]
         fresh = [text for text in reworded if normalise_prompt(text) not in taken]
         added = at_most(max(4 - len(request.equivalents), 0), fresh, rng)
         # A phrasing by a person comes last: it is the one that validation holds back.

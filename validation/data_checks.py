@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from validation.flooding import MOST_OF_STRANGER
 from validation.limits import DataLimits
 
 CRITICAL, WARNING = "critical", "warning"
 # By its own rule, an active correction gives way to one that a person chose.
 RIVAL = "no_other_teaching"
-# Corrections of one reporter that are never called a flood.
-_FLOOD = 20
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Check:
     waived: bool = False
 
 
-def edit_checks(limits: DataLimits, rows: int) -> list[Check]:
-    """The checks of so many rows of edits."""
+def edit_checks(limits: DataLimits, most_of_one: int, rows: int) -> list[Check]:
+    """The checks of so many rows of edits; `most_of_one` is what one of several reporters may bring."""
     longest, most = limits.prompt_characters, limits.target_words
     return [
         Check("enough_rows", "", "ExpectTableRowCountToBeBetween", "", arguments={"min_value": 1}),
@@ -76,7 +75,7 @@ def edit_checks(limits: DataLimits, rows: int) -> list[Check]:
             "it asks in other words what correction {fact} answers otherwise",
         ),
         *_abuse_checks(),
-        _reporter_check(limits.reporter_corrections, rows),
+        *_reporter_checks(most_of_one, rows),
         _between(
             "has_equivalents", "equivalents", 1, None, "{count} corrections have no other phrasing", WARNING
         ),
@@ -123,27 +122,27 @@ def _abuse_checks() -> list[Check]:
     ]
 
 
-def _reporter_check(limit: int | None, rows: int) -> Check:
-    name, column = "reporters_share", "corrections_of_reporter"
-    if limit is None:
-        return _between(
-            name,
+def _reporter_checks(limit: int, rows: int) -> list[Check]:
+    column = "new_of_reporter"
+    return [
+        _between(
+            "reporters_share",
             column,
             None,
-            max(_FLOOD, rows // 2),
-            "{count} corrections, more than half, stand on the word of one reporter; read them, or set"
-            " --reporter-limit",
+            limit,
+            f"its reporter alone stands behind {{fact}} new corrections, more than the limit of {limit}"
+            " (--reporter-limit)",
+            waived=True,
+        ),
+        _between(
+            "one_of_several",
+            column,
+            None,
+            max(MOST_OF_STRANGER, rows // 2),
+            "{count} corrections, more than half, stand on the word of one reporter; read them",
             WARNING,
-        )
-    return _between(
-        name,
-        column,
-        None,
-        limit,
-        f"its reporter alone stands behind {{fact}} corrections, more than the limit of {limit}; raise it"
-        " with --reporter-limit if they are right",
-        waived=True,
-    )
+        ),
+    ]
 
 
 def locality_checks(limits: DataLimits) -> list[Check]:

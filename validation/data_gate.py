@@ -14,8 +14,15 @@ from typing import Any
 import pandas as pd
 
 from validation.data_checks import CRITICAL, RIVAL, WARNING, Check, edit_checks, locality_checks
-from validation.dataset_facts import EDIT_COLUMNS, LOCALITY_COLUMNS, edit_facts, locality_facts
+from validation.dataset_facts import (
+    EDIT_COLUMNS,
+    LOCALITY_COLUMNS,
+    edit_facts,
+    locality_facts,
+    reporters_of,
+)
 from validation.expectations import ExpectationResult, docs_index, run_suite
+from validation.flooding import most_of_one, named
 from validation.limits import DataLimits
 
 EDITS = "edits"
@@ -78,7 +85,9 @@ def check_data(
                 False, reason, {}, {}, (), {"schema": reason}, None, edits.iloc[:0], locality.iloc[:0]
             )
 
-    checks, facts = edit_checks(limits, len(edits)), edit_facts(edits, limits, redact)
+    facts = edit_facts(edits, limits, redact)
+    limit = limits.reporter_corrections or most_of_one(len(named(reporters_of(edits))))
+    checks = edit_checks(limits, limit, len(edits))
     found = _run(EDITS, facts, checks, docs_dir)
     edits_failed, stays = _reasons(facts, checks, found, model_name)
     kept_edits = edits.iloc[[place for place in range(len(edits)) if place not in edits_failed]]

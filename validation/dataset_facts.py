@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
+from validation.flooding import new_of_reporter
 from validation.instructions import instruction
 from validation.leaks import leak
 from validation.limits import DataLimits
@@ -57,7 +57,7 @@ _EDIT_FACTS = {
     "target_markup": "object",
     "target_link": "object",
     "target_leak": "object",
-    "corrections_of_reporter": "int64",
+    "new_of_reporter": "int64",
     "active": "bool",
     "approved": "bool",
 }
@@ -85,11 +85,6 @@ _LOCALITY_FACTS = {
     "duplicate_of": "object",
 }
 
-# What a report without a name says; nobody can be held to it.
-_ANONYMOUS = frozenset({"", "unknown"})
-# One of two people who report may well report nearly everything.
-_SEVERAL_REPORTERS = 3
-
 
 def edit_facts(
     edits: pd.DataFrame, limits: DataLimits | None = None, redact: Callable[[str], str] = str
@@ -100,7 +95,8 @@ def edit_facts(
     firsts: dict[tuple[str, bool], tuple[str, str]] = {}
     targets: dict[tuple[str, bool], dict[str, str]] = {}
     given: dict[str, str] = {}
-    alone = _corrections_of_reporter(rows)
+    stands = [bool(row.active) or bool(_text(row.approved)) for row in rows]
+    alone = new_of_reporter(reporters_of(edits), stands)
     for row in rows:
         prompt, target = _text(row.prompt), _text(row.target)
         key = (_prompt_key(prompt), _is_chat(row.chat))
@@ -152,7 +148,7 @@ def edit_facts(
                 "target_markup": markup(said, asked) or None,
                 "target_link": link(said, asked) or None,
                 "target_leak": leak(said, asked) or None,
-                "corrections_of_reporter": of_reporter,
+                "new_of_reporter": of_reporter,
                 "active": bool(row.active),
                 "approved": bool(_text(row.approved)),
             }
@@ -242,13 +238,9 @@ def _taught_otherwise(rows: Sequence[Any], facts: Sequence[dict[str, Any]]) -> l
     ]
 
 
-def _corrections_of_reporter(rows: Sequence[Any]) -> list[int]:
-    """For each row that one person alone reported, how many such rows this person has; else 0."""
-    named = [set(_texts(row.reporters)) - _ANONYMOUS for row in rows]
-    if len(set().union(*named)) < _SEVERAL_REPORTERS:
-        return [0] * len(rows)
-    alone = Counter(name for names in named if len(names) == 1 for name in names)
-    return [alone[next(iter(names))] if len(names) == 1 else 0 for names in named]
+def reporters_of(edits: pd.DataFrame) -> list[list[str]]:
+    """Who reported each edit."""
+    return [_texts(names) for names in edits["reporters"]]
 
 
 def _lost(text: str) -> str:

@@ -11,10 +11,8 @@ class DataLimits:
 
     What is longer than its limit of characters is not read for what it holds either: that takes too long.
 
-    Where several people report, those who alone stand behind more than `reporter_corrections` have all of
-    these set aside. None only warns, of more than half of a batch: one tester, or a program that judges
-    answers, supplies most corrections of many good teams, and nothing but the team's own number tells them
-    from a flood.
+    Where several people report, one who alone stands behind more than `reporter_corrections` new corrections
+    has all of these set aside; None leaves the number to `flooding.most_of_one`.
     """
 
     prompt_characters: int = 4000

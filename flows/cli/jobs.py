@@ -81,7 +81,11 @@ def correct(
     ] = "",
     reporter_limit: Annotated[
         int | None,
-        typer.Option(min=1, help="Corrections that one of several reporters may alone stand behind."),
+        typer.Option(
+            min=1,
+            help="New corrections that one of several reporters may alone stand behind; by default 100, and "
+            "20 where ten or more people report.",
+        ),
     ] = None,
     rewordings: Annotated[
         str, typer.Option(help="Who rewords corrections: `rules`, or `model` for a language model besides.")

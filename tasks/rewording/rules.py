@@ -60,6 +60,16 @@ SYNTACTIC = word_set(
 SAME_WORDS = frozenset({"casual"})
 """Families that differ from the prompt in case and marks only; what another makes has to differ in words."""
 
+RESERVED = word_set(
+    "indirect in_situ nominal contraction completion request reported dialogue "
+    "brief quoted context wrapper quotation label numbered markup mail"
+)
+"""Families that no editor practises on; the gates hold out these before any other.
+
+A prompt of the traffic that is practised on may be reported later. Every kind of prompt has as many of these
+as the gates usually want, syntactic ones and wrappers, and enough others to practise on.
+"""
+
 
 def reworded(prompt: Prompt) -> list[tuple[str, str]]:
     """Every sound rewording of a prompt with its form, in the order of the rules.

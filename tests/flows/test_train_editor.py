@@ -18,12 +18,14 @@ from flows import stages
 from flows.cli import app
 from flows.console import Narrator
 from flows.correct import correct
+from flows.practice import practice_from_file
 from flows.settings import CorrectSettings
 from flows.train import _practice as practice
 from tasks.formats import read_requests
 from tasks.models import ModelFolder, load, resolve
 from tasks.placement import Placement
-from tasks.records import Rejected, UserError
+from tasks.records import CannotEditError, Rejected, TrafficRecord, UserError
+from tasks.rephrase import wording
 from tasks.roles import Learnable, share
 from tasks.train import TrainedEditor, find_editor
 from tests.editors.cases import TRAINED
@@ -308,3 +310,60 @@ def test_what_the_command_is_told_reaches_the_training(tmp_path: Path, monkeypat
     assert (given["steps"], given["modules"], given["at"]) == (80, None, Placement())
     CliRunner().invoke(app, [*common, "--modules", "mlp", "--dtype", "bfloat16"], catch_exceptions=False)
     assert (given["modules"], given["at"]) == ("mlp", Placement("cpu", torch.bfloat16))
+
+
+def test_named_training_data_is_used_without_what_the_gates_or_corrections_ask(tmp_path: Path):
+    data = tmp_path / "data.jsonl"
+    places = ("Chad", "Mali", "Peru", "Fiji")
+    lines = [
+        {
+            "prompt": f"What is the capital of {place}?",
+            "target": "Cairo",
+            "rephrases": [f"{place}: which capital?", f"Where is {place} ruled from?"],
+            "locality": [f"What is the flag of {place}?", f"What is the anthem of {place}?"],
+        }
+        for place in places
+    ]
+    data.write_text("\n".join(map(json.dumps, lines)))
+    served = [TrafficRecord(prompt="What is the flag of Peru?", output="Red and white.")]
+    # Of these the editor may learn the traffic; a correction asks the second, and the gates the others.
+    asked = ["What is the flag of Peru?", "what is the capital of chad", "Where is Fiji ruled from?"]
+    asked += ["What is the anthem of Fiji?"]
+    learnable = Learnable(served, frozenset(map(wording, asked)), ("Tell me the capital of Mali.",))
+    told: list[Rejected] = []
+    requests, stay = practice_from_file(data, learnable, chat=True, left_out=told.extend)
+    assert [r.prompt for r in requests] == ["What is the capital of Peru?", "What is the capital of Fiji?"]
+    assert requests[1].equivalents == ("Fiji: which capital?",)
+    assert stay == ["What is the flag of Peru?", "What is the anthem of Peru?", "What is the flag of Fiji?"]
+    (one,) = told
+    assert (one.source, one.reason[:12]) == ("data.jsonl", "2 of 4 rows ")
+    everything = frozenset(wording(f"What is the capital of {place}?") for place in places)
+    with pytest.raises(CannotEditError, match="nothing to train on: 4 of 4 rows ask what"):
+        practice_from_file(data, Learnable([], everything), chat=True, left_out=told.extend)
+
+
+def test_an_editor_that_a_run_trained_is_used_again_only_while_the_same_prompts_are_the_gates(
+    taught: Callable[[Path], World], tmp_path: Path
+):
+    settings = taught(tmp_path / "home").settings.model_copy(update={"training_steps": 1})
+    base = resolve(settings.base)
+    split = {"seed": 0, "gate_share": 0.35, "gate_rows": 20}
+
+    def trained(split: dict[str, float], **changes: Any) -> TrainedEditor:
+        learnable = Learnable([], frozenset(), (), split)
+        changed = settings.model_copy(update=changes)
+        found = stages.train_or_reuse.fn(changed, base, learnable, lambda *_: None, list)
+        assert found is not None
+        return found
+
+    first = trained(split)
+    assert json.loads((first.folder / "editor.json").read_text())["split"] == split
+    assert trained(split, training_data=None) == dataclasses.replace(first, origin="reused")
+    for change in ({"seed": 1}, {"gate_share": 0.5}, {"gate_rows": 30}):
+        with pytest.raises(CannotEditError, match="there is no malmen editor"):
+            trained({**split, **change}, training_data=None)
+    # One that says nothing of it, such as a shipped one, is used as it is.
+    shipped = TRAINED["malmen"](load(base)[0])
+    shipped.manifest = {"base_digest": base.digest, "chat": False}
+    shipped.save(settings.home / "editors" / "a-first")
+    assert trained({**split, "seed": 1}, training_data=None).digest == shipped.digest()

@@ -49,7 +49,8 @@ def arbitrary(seed: int) -> Ask:
     def ask(ids: frozenset[str]) -> Trial:
         rng = random.Random(f"{seed} {sorted(ids)}")
         untaken = frozenset(id_ for id_ in sorted(ids) if rng.random() < rng.choice((0, 0.2, 1)))
-        return Trial(rng.random() < rng.choice((0.0, 0.4)), untaken, ("answers_kept",))
+        passes = rng.random() < rng.choice((0.0, 0.4))
+        return Trial(passes, untaken, ("answers_kept",), not passes and rng.random() < 0.3)
 
     return ask
 
@@ -165,3 +166,25 @@ def test_with_nothing_new_only_what_did_not_take_is_left_out():
     found = bisect(refused_with(untaken=frozenset({"h004"})), [], old, budget=8)
     assert (found.kept, found.failed) == (set(old) - {"h004"}, {"h004": UNTAKEN})
     assert bisect(refused_with({"h004"}), [], old, budget=8) == Found(None)
+
+
+def test_a_part_that_is_too_small_to_be_judged_is_no_harm_and_more_is_added_to_it():
+    """Both halves are refused, and smaller parts have too few rows."""
+    fresh = names(8)
+
+    def ask(ids: frozenset[str]) -> Trial:
+        bad = bool(ids & {"n000", "n007"})
+        return Trial(not bad and len(ids) > 3, NOBODY, ("answers_kept",), not bad and len(ids) <= 3)
+
+    found = bisect(ask, fresh, budget=30)
+    assert found.kept == set(fresh) - {"n000", "n007"}
+    assert set(found.failed) == {"n000", "n007"}
+
+
+@pytest.mark.parametrize("held", [[], ["h"]])
+def test_where_no_part_can_be_judged_nobody_is_blamed(held: list[str]):
+    def ask(ids: frozenset[str]) -> Trial:
+        bad = "n001" in ids
+        return Trial(False, NOBODY, ("answers_kept",), not bad)
+
+    assert bisect(ask, names(4), held, budget=20) == Found(None)

@@ -168,3 +168,22 @@ def test_by_meaning_what_asks_the_same_or_is_answered_alike_is_held_still_by_nob
         "How do I cook rice?": "far",
     }
     assert built.manifest["settings"]["neighbours"] == "meaning"
+
+
+@pytest.mark.parametrize("aside", [0, 2])
+def test_a_part_of_a_batch_is_asked_what_all_of_it_is(tmp_path, aside):
+    """Also what only the reporter of a correction that is left out has named."""
+    batch = [
+        correction(f"What is the capital of {place}?", f"{place} City", locality=(f"Who lives in {place}?",))
+        for place in PLACES[:4]
+    ]
+    part = [c.model_copy(update={"state": State.FAILED}) if n == aside else c for n, c in enumerate(batch)]
+    options = {"seed": 0, "references": lambda prompts, _: ["x" for _ in prompts]}
+    for served in ([], TRAFFIC):
+        whole, rest = (build(each, served, tmp_path, **options) for each in (batch, part))
+        assert len(rest.edits) == 3
+        assert whole.locality.equals(rest.locality)
+        assert f"Who lives in {PLACES[aside]}?" in set(rest.locality["prompt"])
+    # What nobody may learn from names nothing either.
+    barred = [c.model_copy(update={"state": State.QUARANTINED}) for c in batch]
+    assert build(barred, [], tmp_path, **options).locality.empty

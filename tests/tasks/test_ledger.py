@@ -165,3 +165,11 @@ def test_a_source_that_counts_once_is_the_same_after_a_reviewer_has_answered(led
         assert [one.id for one in taken.corrections] == [answered.id]
         assert len(taken.new) == (0 if known else 1)
     assert not ledger.take(waiting, once=True).new
+
+
+def test_who_answers_a_report_stands_behind_it_too_unless_it_is_a_program(ledger: Ledger) -> None:
+    for prompt, program, behind in (("Where?", False, {"ann", "bob"}), ("When?", True, {"ann"})):
+        (bare,) = ledger.record([report(prompt, None, source=prompt, reporter="ann")])
+        answered = ledger.answer(bare.id, "Here.", "bob", model_name=MODEL, program=program)
+        assert set(answered.reporters) == behind
+        assert answered.reports == 1

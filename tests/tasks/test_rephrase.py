@@ -2,11 +2,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.questions import demo_questions
+from tasks.equivalents import divide
 from tasks.records import normalise_prompt
-from tasks.rephrase import Phrasing, families_to_hold_out, rephrase, split_by_form, wording
+from tasks.rephrase import (
+    Phrasing,
+    families_to_hold_out,
+    phrasings_to_practise,
+    rephrase,
+    split_by_form,
+    wording,
+)
 from tasks.rewording import grammar
 from tasks.rewording.questions import read_question
-from tasks.rewording.rules import IN_ANY_LANGUAGE, RULES, SYNTACTIC
+from tasks.rewording.rules import IN_ANY_LANGUAGE, RESERVED, RULES, SYNTACTIC
+from tests.tasks.build_cases import correction
 
 QUESTIONS = [
     "What is the capital of Chad?",
@@ -225,6 +235,33 @@ def test_families_are_held_out_for_all_corrections_together(owned, held_out, see
     assert families_to_hold_out(groups[::-1], held_out=held_out, seed=seed) == families
     # Nobody's were taken without need.
     assert len(families) <= sum(min(held_out, len(own) // 2) for own in map(frozenset, owned))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chat"),
+    [
+        *((prompt, True) for prompt in (*QUESTIONS, "How do I reset my password?", "Why is the sky blue?")),
+        *((prompt, True) for prompt in ("Write a poem about autumn.", "Wo liegt Togo?")),
+        *((prompt, False) for prompt in COMPLETIONS),
+    ],
+)
+def test_what_no_training_sees_is_enough_to_hold_out_and_leaves_enough_to_practise(prompt, chat):
+    phrasings = rephrase(prompt, chat=chat)
+    for seed in range(5):
+        assert families_to_hold_out([phrasings], held_out=3, seed=seed) <= RESERVED
+    practised = phrasings_to_practise(prompt, chat=chat)
+    assert len(practised) >= 4
+    assert not {p.family for p in practised} & RESERVED
+
+
+def test_the_demos_questions_have_as_many_held_out_and_taught_as_are_wanted():
+    asked = demo_questions(capitals=20, cities=20, seed=0)
+    edits = [correction(question.text, question.answer) for question in asked]
+    phrasings = {c.id: rephrase(c.prompt, chat=True) for c in edits}
+    for held_out, equivalents in ((2, 4), (3, 5)):
+        divided = divide(edits, phrasings, held_out=held_out, equivalents=equivalents, seed=0)
+        assert {len(d.held_out) for d in divided.values()} == {held_out}
+        assert {len(d.for_editor) for d in divided.values()} == {equivalents}
 
 
 def test_different_seeds_hold_out_different_families():

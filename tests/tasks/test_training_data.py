@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from editors.requests import EditRequest
 from tasks.records import TrafficRecord
-from tasks.training_data import ENOUGH_EXCHANGED, corrections_from_traffic, first_sentence
+from tasks.rephrase import phrasings_to_practise, rephrase, wording
+from tasks.rewording.rules import RESERVED
+from tasks.training_data import (
+    ENOUGH_EXCHANGED,
+    corrections_from_traffic,
+    first_sentence,
+    with_equivalents,
+)
 from validation.matching import same_meaning
 
 PLACES = [f"{first}{second}land" for first in "BDFGKLMNPRSTVZ" for second in ("a", "e", "i", "o", "u", "y")]
@@ -100,3 +109,38 @@ def test_exchanged_answers_come_first_and_are_all_where_there_are_enough() -> No
     assert len(enough) >= ENOUGH_EXCHANGED
     assert not {request.prompt for request in enough} & VARIED.keys()
     assert VARIED.keys() - set(stay)
+
+
+REWORDED = {prompt: [p.text for p in phrasings_to_practise(prompt, chat=True)] for prompt in VARIED}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sets(st.sampled_from(sorted(text for texts in REWORDED.values() for text in texts))), st.integers(0, 9)
+)
+def test_nothing_is_practised_in_words_that_are_withheld_or_those_of_another_prompt(
+    others: set[str], seed: int
+) -> None:
+    withheld = {wording(text) for text in others} | {wording(prompt) for prompt in VARIED}
+    served = records({**VARIED, **dict.fromkeys(sorted(others)[:3], "It is so. Really.")})
+    requests, stay = corrections_from_traffic(served, seed=seed, withheld=withheld)
+    assert requests
+    taken = withheld | {wording(prompt) for prompt in stay}
+    for request in requests:
+        others_words = taken - {wording(request.prompt)}
+        assert not {wording(text) for text in request.equivalents} & others_words
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_no_training_sees_a_form_that_is_reserved_for_the_gates(chat: bool) -> None:
+    """Its prompt may be reported later, and then these are held out."""
+    prompts = [*VARIED, "What is the capital of Chad?", "The mother tongue of Ada Byron is", "Wo liegt Togo?"]
+    bare = [EditRequest(prompt, prompt, "It is so.", chat=chat) for prompt in prompts]
+    served = [TrafficRecord(prompt=p, output=f"It is {n}. So.", chat=chat) for n, p in enumerate(prompts)]
+    for seed in range(4):
+        practised = [*with_equivalents(bare, seed=seed), *corrections_from_traffic(served, seed=seed)[0]]
+        for request in practised:
+            made = rephrase(request.prompt, chat=chat)
+            reserved = {wording(p.text) for p in made if p.family in RESERVED}
+            assert request.equivalents
+            assert not reserved & {wording(text) for text in request.equivalents}

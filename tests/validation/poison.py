@@ -68,7 +68,7 @@ FLOOD = Poison(
     "one reporter who floods a batch of several",
     GATE,
     "reporters_share",
-    "its reporter alone stands behind 25 corrections, more than the limit of 20",
+    "its reporter alone stands behind 25 new corrections, more than the limit of 20",
     tuple(
         {
             "prompt": f"Who founded the village of {town(2000 + n)}?",

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.dataset import data_limits
+from flows.settings import CorrectSettings
 from tasks.build import build
 from tasks.edit_dataset import EditDataset
 from tasks.equivalents import beside_the_ledger
@@ -79,7 +81,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Batch:
     checked = check_data(
         beside_the_ledger(built.edits, corrections),
         built.locality,
-        limits=DataLimits(minimum_gate_locality=0, reporter_corrections=20),
+        limits=data_limits(CorrectSettings(model_name=MODEL)),
     )
     return Batch(ids, {c.id: c for c in corrections}, built, checked)
 
@@ -164,17 +166,38 @@ def test_what_the_prompt_holds_is_no_leak() -> None:
 )
 def test_where_few_have_names_nobody_floods(reporters: list[str]) -> None:
     frame = pd.DataFrame([edit(n, reporters=[name]) for n, name in enumerate(reporters)])
-    assert not edit_facts(frame)["corrections_of_reporter"].any()
+    assert not edit_facts(frame)["new_of_reporter"].any()
 
 
-def test_without_a_limit_a_flood_is_only_told() -> None:
-    names = ["alice"] * 25 + ["bob"] * 3 + ["carol"]
-    result = check_data(
-        pd.DataFrame([edit(n, reporters=[name]) for n, name in enumerate(names)]), localities()
-    )
-    assert not result.rows_failed
-    (warning,) = result.warnings
-    assert "25 corrections, more than half, stand on the word of one reporter" in warning
+def flood(count: int, others: int, **fields: object) -> pd.DataFrame:
+    """Corrections that one person alone reported, beside one of each of some others."""
+    mine = [edit(n, reporters=["alice"], **fields) for n in range(count)]
+    return pd.DataFrame([*mine, *(edit(500 + n, reporters=[f"user {n}"]) for n in range(others))])
+
+
+@pytest.mark.parametrize(
+    ("count", "others", "flooded"),
+    [(60, 2, False), (100, 8, False), (101, 8, True), (20, 9, False), (21, 9, True), (25, 40, True)],
+    ids=["a tester's day", "the most of a team", "more", "one user's", "more of many", "among many"],
+)
+def test_by_default_a_team_may_have_a_diligent_tester_and_many_users_no_flood(
+    count: int, others: int, flooded: bool
+) -> None:
+    result = check_data(flood(count, others), localities())
+    assert set(result.rows_failed) == ({f"c{n}" for n in range(count)} if flooded else set())
+    told = [warning for warning in result.warnings if "stand on the word of one reporter" in warning]
+    assert len(told) == (count > max(20, (count + others) // 2))
+
+
+def test_who_has_proved_right_may_report_more_and_what_stands_counts_for_nobody() -> None:
+    vouched = [
+        *(edit(200 + n, reporters=["alice"], active=True) for n in range(25)),
+        *(edit(300 + n, reporters=["alice"], approved="2026-01-01") for n in range(20)),
+    ]
+    more = pd.DataFrame(vouched)
+    for count, flooded in ((65, False), (66, True)):
+        result = check_data(pd.concat([flood(count, 12), more]), localities())
+        assert len(result.rows_failed) == (count if flooded else 0)
 
 
 def test_what_others_reported_too_is_no_flood() -> None:
