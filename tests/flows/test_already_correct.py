@@ -32,8 +32,15 @@ PROMPT = "What is the capital of Egypt?"
     ids=["both", "none reported", "another", "the same"],
 )
 def test_what_holds_the_wrong_answer_or_is_it_is_not_closed(
-    tiny_llama: ModelFactory, tmp_path: Path, target: str, wrong: str, state: State
+    tiny_llama: ModelFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    wrong: str,
+    state: State,
 ) -> None:
+    # The tiny model never ends, and would say more to a longer target.
+    monkeypatch.setattr("flows.already_correct.room_for", lambda *_: GATE_TOKENS)
     folder = resolve(str(tiny_llama()), cache=tmp_path)
     (said,) = generate_greedy(*load(folder), [PROMPT], chat=True, max_new_tokens=GATE_TOKENS)
     words = normalise_answer(said).split()
