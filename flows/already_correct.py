@@ -24,7 +24,7 @@ def close_already_correct(
         UserError: prompts are to be chat turns, and the champion has no chat template.
     """
     from editors.generation import generate_greedy
-    from validation.matching import matches
+    from validation.matching import matches, same_answer
 
     new = _askable(settings, ledger, champion)
     closed: list[Correction] = []
@@ -46,7 +46,10 @@ def close_already_correct(
             progress=lambda done, total: progress(done, total, "asking the champion"),
         )
         for correction, output in zip(asked, outputs, strict=True):
-            if matches(output, correction.desired_output or "", chat=chat):
+            wrong = correction.wrong_output or ""
+            right = matches(output, correction.desired_output or "", chat=chat, wrong_output=wrong)
+            # Whoever reported this very answer said that it is wrong.
+            if right and not (wrong.strip() and same_answer(output, wrong)):
                 closed.append(correction)
     ledger.transition(
         [c.id for c in closed],

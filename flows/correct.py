@@ -19,7 +19,7 @@ from flows.attempt import Workshop
 from flows.bisect import Notebook, Solved, solve
 from flows.console import Narrator
 from flows.dataset import requests_to_replay
-from flows.judge import check_own_gates
+from flows.judge import check_own_gates, gates_left_out
 from flows.notify import tell_of_run
 from flows.overriding import Answering, overrides_differ, wanted_overrides, with_other_overrides
 from flows.promote import brought_back, put_back
@@ -71,6 +71,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
     with Ledger(settings.ledger) as ledger, ledger.lease(f"{name}/correct", "correct", seconds=3600) as lease:
         narrator = Narrator(going_on=lease.keep, redact=redact)
         check_own_gates(settings)
+        narrator.warn(gates_left_out(settings))
         promotion.recover(name, ledger=ledger, tracking_uri=settings.tracking)
         champion = stages.find_champion(settings, ledger)
         stages.check_base(settings, champion)

@@ -55,6 +55,22 @@ def check_gates(settings: CorrectSettings) -> GateFile:
         raise UserError(str(error)) from error
 
 
+def gates_left_out(settings: CorrectSettings) -> str:
+    """A warning that names mendflow's critical gates that the user's file lacks; empty if there are none."""
+    from validation.metrics import Severity
+    from validation.thresholds import load_gates
+
+    gates = check_gates(settings).gates
+    default = load_gates().gates.items()
+    lacking = [name for name, gate in default if gate.severity is Severity.CRITICAL and name not in gates]
+    if not lacking:
+        return ""
+    return (
+        f"the gates file {settings.gates} leaves out critical gates, which refuse nothing now: "
+        f"{', '.join(lacking)}; copy those you want from validation/gates.yaml"
+    )
+
+
 def own_functions(settings: CorrectSettings) -> dict[str, str]:
     """The functions of the user's own gates, `module:function` by metric."""
     return {name: gate.function for name, gate in check_gates(settings).own.items()}

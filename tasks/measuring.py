@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tasks.counting import Counted, generate_counted
 from tasks.edit_dataset import EditDataset
+from tasks.questions import Question, rows_expected
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,12 +75,42 @@ class Served:
         )
         return self.overrides.answer(list(prompts), generate, chat=chat)
 
+    def counted(
+        self,
+        prompts: Sequence[str],
+        *,
+        chat: bool,
+        max_new_tokens: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Counted]:
+        """The same with their tokens; what an override answers is whole, and takes none."""
+        found: dict[str, Counted] = {}
+
+        def generate(rest: list[str]) -> list[str]:
+            answers = generate_counted(
+                self.model,
+                self.tokenizer,
+                rest,
+                chat=chat,
+                max_new_tokens=max_new_tokens,
+                progress=progress,
+            )
+            found.update(zip(rest, answers, strict=True))
+            return [answer.text for answer in answers]
+
+        texts = self.overrides.answer(list(prompts), generate, chat=chat)
+        return [found.get(p, Counted(text, 0, 1)) for p, text in zip(prompts, texts, strict=True)]
+
 
 @dataclass(frozen=True)
 class Before:
-    """What the champion said: its answers by prompt and rendering, and how sure it was where it must stay."""
+    """What the champion said: its answers by prompt and rendering, and how sure it was where it must stay.
+
+    `ended` is 1 or 0, or NaN, for answers of which it is known whether the champion ends them itself.
+    """
 
     answers: dict[tuple[str, bool], str]
+    ended: dict[tuple[str, bool], float]
     log_probs: list[AnswerLogProbs]
 
 
@@ -90,69 +123,12 @@ class Base:
     likelihoods: list[tuple[float, int]]
 
 
-@dataclass(frozen=True)
-class Question:
-    """One row to ask of both models."""
-
-    metric: str
-    id: str
-    prompt: str
-    expected: str
-    chat: bool
-    wrong_output: str = ""
-    kind: str = ""
-
-    @property
-    def asked(self) -> tuple[str, bool]:
-        """What a model is given: the prompt, and whether it is a chat turn."""
-        return self.prompt, self.chat
-
-
-def questions(
-    data: EditDataset, earlier: Sequence[str], replay: Sequence[tuple[str, bool]] = ()
-) -> list[Question]:
-    """Every row that is asked.
-
-    Args:
-        data: the dataset.
-        earlier: ids of corrections that the champion already holds.
-        replay: recent requests, and whether they are chat turns; expected is what the champion answers.
-    """
-    from validation import outcomes as rows
-
-    found = []
-    held = set(earlier)
-    for edit in data.edits.to_dict("records"):
-        about = {"id": edit["id"], "expected": edit["target"], "chat": bool(edit["chat"])}
-        about["kind"] = "" if edit["chat"] else rows.TEXT
-        wrong = edit["wrong_output"] or ""
-        found.append(Question(rows.EDIT, prompt=edit["prompt"], wrong_output=wrong, **about))
-        found += [Question(rows.EQUIVALENCE, prompt=p, **about) for p in edit["held_out"]]
-        if edit["id"] in held:
-            found.append(Question(rows.RETENTION, prompt=edit["prompt"], **about))
-        else:
-            found.append(Question(rows.NEW, prompt=edit["prompt"], wrong_output=wrong, **about))
-        if edit["answerer"]:
-            found.append(Question(rows.ANSWERED, prompt=edit["prompt"], wrong_output=wrong, **about))
-            found += [Question(rows.ANSWERED, prompt=p, **about) for p in edit["held_out"]]
-    for row in data.locality.to_dict("records"):
-        about = {"id": row["id"], "prompt": row["prompt"], "expected": row["reference"]}
-        about["chat"] = bool(row["chat"])
-        # Agreement is asked of prompts unseen by the editor; right answers have to stay right anywhere.
-        if row["role"] == "gate":
-            found.append(Question(rows.LOCALITY, kind=row["kind"], **about))
-        if row["confirmed"]:
-            gold = row["gold"] or row["reference"]
-            found.append(Question(rows.DRAWDOWN, kind=row["kind"], **{**about, "expected": gold}))
-    for place, (prompt, chat) in enumerate(replay):
-        kind = rows.CHAT if chat else rows.TEXT
-        found.append(Question(rows.REPLAY, f"replay-{place:05}", prompt, "", chat, kind=kind))
-    return found
-
-
 def ask_champion(champion: Served, data: EditDataset, asked: Sequence[Question], *, say: Say) -> Before:
     """The champion's answers and log-probabilities; `say` is told (done, total, note)."""
+    from editors.generation import stop_ids
+    from editors.requests import end_of_turn_ids
     from validation.divergence import answer_log_probs
+    from validation.outcomes import LOCALITY
 
     # A reference is the champion's own greedy answer, so only the rest has to be asked.
     rows = data.locality
@@ -160,10 +136,19 @@ def ask_champion(champion: Served, data: EditDataset, asked: Sequence[Question],
         (prompt, bool(chat)): reference
         for prompt, chat, reference in zip(rows["prompt"], rows["chat"], rows["reference"], strict=True)
     }
-    answers = known | _answers(champion, [q for q in asked if q.asked not in known], "champion", say)
+    said, ended = _answers(champion, [q for q in asked if q.asked not in known], "champion", say)
     say(0, 1, "champion: log-probabilities")
     measured = partial(answer_log_probs, champion.model, champion.tokenizer)
-    return Before(answers, _by_rendering(_staying(asked), measured))
+    log_probs = _by_rendering(_staying(asked), measured)
+    chats = [chat for chat in (True, False) if end_of_turn_ids(champion.tokenizer, chat=chat)]
+    stops = {chat: stop_ids(champion.model, champion.tokenizer, chat=chat) for chat in chats}
+    # Without a token to end with, no answer ever ends.
+    ended = {one: value for one, value in ended.items() if one[1] in stops}
+    for q, found in zip([q for q in asked if q.metric == LOCALITY], log_probs, strict=True):
+        if q.chat in stops:
+            # What it says after the whole of its reference, whose text does not tell whether it was cut off.
+            ended[q.asked] = float(int(found.token_ids[-1, 0]) in stops[q.chat])
+    return Before(known | said, ended, log_probs)
 
 
 def read_base(model: Any, tokenizer: Any, prose: Sequence[str]) -> Base:
@@ -202,7 +187,7 @@ def compare(
 
     model, tokenizer = candidate.model, candidate.tokenizer
     edits = list(zip(data.edits["prompt"], data.edits["target"], map(bool, data.edits["chat"]), strict=True))
-    after = _answers(candidate, asked, "candidate", say)
+    after, ended = _answers(candidate, asked, "candidate", say)
     say(0, 1, "candidate: log-probabilities")
     kl = _by_rendering(_staying(asked), partial(locality_kl, model, tokenizer), before.log_probs)
     divergences = iter(kl)
@@ -217,7 +202,9 @@ def compare(
             chat=q.chat,
             wrong_output=q.wrong_output,
             kind=q.kind,
-            locality_kl=next(divergences) if q.metric == LOCALITY else float("nan"),
+            locality_kl=next(divergences) if q.metric == LOCALITY else math.nan,
+            champion_ended=before.ended.get(q.asked, math.nan) if _is_to_end(q) else math.nan,
+            candidate_ended=ended[q.asked] if _is_to_end(q) else math.nan,
         )
         for q in asked
     )
@@ -230,13 +217,6 @@ def compare(
         renderings=rendering_changes(base.tokenizer, tokenizer, [q.asked for q in asked], base.prose),
         teacher_forced=_by_rendering(edits, partial(teacher_forced_success, model, tokenizer)),
     )
-
-
-def rows_expected(asked: Sequence[Question]) -> dict[str, int]:
-    """How many rows of the outcomes frame each metric is to have."""
-    from validation.outcomes import PROTOCOLS
-
-    return {name: sum(q.metric == name for q in asked) for name in PROTOCOLS}
 
 
 def _staying(asked: Sequence[Question]) -> list[tuple[str, str, bool]]:
@@ -263,45 +243,41 @@ def _by_rendering(
     return results
 
 
-def _answers(served: Served, asked: Sequence[Question], who: str, say: Say) -> dict[tuple[str, bool], str]:
-    """The answer to every question as it is served, by prompt and rendering."""
+def _is_to_end(question: Question) -> bool:
+    """Whether an end is to be expected: a model goes on with raw text, unless a correction teaches an end."""
+    from validation.outcomes import CORRECTED
+
+    return question.chat or question.metric in CORRECTED
+
+
+def _answers(
+    served: Served, asked: Sequence[Question], who: str, say: Say
+) -> tuple[dict[tuple[str, bool], str], dict[tuple[str, bool], float]]:
+    """The answer to every question as it is served, and whether it ended, by prompt and rendering."""
     from validation.outcomes import CORRECTED
 
     room: dict[tuple[str, bool], int] = {}
     for q in asked:
         target = q.expected if q.metric in CORRECTED else ""
-        room[q.asked] = max(room.get(q.asked, 0), room_for(served.tokenizer, target))
+        room[q.asked] = max(room.get(q.asked, 0), room_for(served.tokenizer, target), q.tokens)
     answers: dict[tuple[str, bool], str] = {}
+    ended: dict[tuple[str, bool], float] = {}
     # Long targets are rare: all that do not fit are given the room of the longest.
     for chat, long in itertools.product((True, False), (False, True)):
         prompts = [p for (p, is_chat), n in room.items() if is_chat is chat and (n > GATE_TOKENS) is long]
         if prompts:
-            given = served.answer(
+            given = served.counted(
                 prompts,
                 chat=chat,
                 max_new_tokens=max(room[prompt, chat] for prompt in prompts),
                 progress=lambda done, total: say(done, total, f"{who} answers"),
             )
-            answers.update({(prompt, chat): answer for prompt, answer in zip(prompts, given, strict=True)})
-    return answers
+            for prompt, answer in zip(prompts, given, strict=True):
+                answers[prompt, chat] = answer.text
+                ended[prompt, chat] = answer.ended(room[prompt, chat])
+    return answers, ended
 
 
 def room_for(tokenizer: Any, target: str) -> int:
     """Tokens that an answer is given so that it can end after the target."""
     return max(GATE_TOKENS, len(tokenizer(target, add_special_tokens=False)["input_ids"]) + _SLACK)
-
-
-def answered(asked: Sequence[Question], outputs: Sequence[str]) -> list[dict[str, Any]]:
-    """What was asked, each with a model's output, as the functions of the user's own gates are given it."""
-    return [
-        {
-            "metric": q.metric,
-            "id": q.id,
-            "prompt": q.prompt,
-            "expected": q.expected,
-            "kind": q.kind,
-            "chat": q.chat,
-            "output": output,
-        }
-        for q, output in zip(asked, outputs, strict=True)
-    ]

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tasks.edit_dataset import EditDataset
-from tasks.measuring import GATE_TOKENS, Measured, Say, Served
+from tasks.measuring import Measured, Say, Served
+from tasks.questions import SUPPRESSED_TOKENS
 
 SAMPLES, TEMPERATURE = 20, 1.0
 
@@ -39,7 +40,7 @@ def sampled(served: Served, data: EditDataset, who: str, say: Say) -> dict[tuple
             chat=chat,
             samples=SAMPLES,
             temperature=TEMPERATURE,
-            max_new_tokens=GATE_TOKENS,
+            max_new_tokens=SUPPRESSED_TOKENS,
             progress=lambda done, total: say(done, total, f"{who}: samples"),
         )
         found |= {(prompt, chat): texts for prompt, texts in zip(rest, drawn, strict=True)}

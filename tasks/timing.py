@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tasks.measuring import Question, Say, Served
+from tasks.measuring import Say, Served
+from tasks.questions import Question
 
 if TYPE_CHECKING:
     from validation.latency import AnswerSeconds

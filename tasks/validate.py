@@ -18,19 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.edit_dataset import EditDataset
-from tasks.measuring import (
-    Measured,
-    Question,
-    Served,
-    answered,
-    ask_champion,
-    compare,
-    questions,
-    read_base,
-    rows_expected,
-)
+from tasks.measuring import Measured, Served, ask_champion, compare, read_base
 from tasks.own_functions import source_digest
 from tasks.own_gates import call_all, paired
+from tasks.questions import Question, answered, questions, rows_expected
 from tasks.records import UserError
 from tasks.sampling import sampled, with_samples
 from tasks.timing import time_answers
@@ -42,7 +33,7 @@ if TYPE_CHECKING:
 OUTCOMES_FILE = "outcomes.parquet"
 MEASURED_FILE = "measured.json"
 # Raised when more is measured: what was measured in an earlier format is measured again.
-FORMAT = 5
+FORMAT = 6
 
 Progress = Callable[[int, int, str], None]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from validation.metrics import Metric, Severity
 from validation.outcomes import EDIT, NEW
-from validation.thresholds import ChampionUnknownError, GateFile
+from validation.thresholds import ChampionUnknownError, GateFile, not_applicable
 
 # What needs no answers, or those to the corrections' own prompts alone.
 CHEAP = frozenset(
@@ -30,6 +30,8 @@ def refused_early(metrics: Iterable[Metric], gates: GateFile) -> list[str]:
     for metric in metrics:
         gate = gates.gates.get(metric.name)
         if metric.name not in CHEAP or gate is None or gate.severity is not Severity.CRITICAL:
+            continue
+        if not_applicable(metric, gate):
             continue
         try:
             least, greatest = gate.bounds(metric)

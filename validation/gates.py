@@ -23,10 +23,9 @@ from validation.metrics import Metric, Perplexities, Status, compute_metrics, me
 from validation.own_gates import OwnValues, own_metrics, own_rows
 from validation.parameters import ParameterChanges
 from validation.renderings import RenderingChanges
-from validation.thresholds import ChampionUnknownError, Gate, GateFile, describe
+from validation.thresholds import NOTHING, ChampionUnknownError, Gate, GateFile, describe, not_applicable
 
 SUITE = "model_gates"
-_NOTHING, _TOO_FEW = "has nothing to ask", "has too few observations to be one"
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,12 @@ def run_gates(
     owned, lacking = own_metrics(gate_file.own, own or {}, seed)
     expectations: list[Any] = []
     thresholds: dict[str, float] = {}
+    why: dict[str, str] = {}
     for name, gate in gate_file.gates.items():
-        if name in measured and not _not_applicable(measured[name], gate, expected_rows):
+        if name not in measured:
+            continue
+        why[name] = not_applicable(measured[name], gate, expected_rows.get(DEFINITIONS[name].rows or ""))
+        if not why[name]:
             expectations += _expectations(measured[name], gate, expected_rows, thresholds)
     for metric in owned:
         expectations += _expectations(metric, gate_file.own[metric.name], expected_rows, thresholds)
@@ -121,9 +124,8 @@ def run_gates(
         elif name not in measured:
             nothing = gate_.may_be_empty and expected_rows.get(DEFINITIONS[name].rows or "") == 0
             gated.append(_unmeasured(name, gate_, nothing_to_ask=nothing))
-        elif name not in by_metric:
-            why = _TOO_FEW if measured[name].n else _NOTHING
-            gated.append(_with(measured[name], gate_, Status.NOT_APPLICABLE, why))
+        elif why[name]:
+            gated.append(_with(measured[name], gate_, Status.NOT_APPLICABLE, why[name]))
         else:
             expected = expected_rows.get(DEFINITIONS[name].rows or "")
             gated.append(_judged(measured[name], gate_, by_metric[name], expected))
@@ -162,13 +164,6 @@ def _rows(outcomes: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
         columns=rows.columns,
     )
     return pd.concat([rows, summaries], ignore_index=True) if len(rows) else summaries
-
-
-def _not_applicable(metric: Metric, gate: Gate, expected_rows: Mapping[str, int]) -> bool:
-    if metric.n < gate.applies_from:
-        return True
-    source = DEFINITIONS[metric.name].rows
-    return gate.may_be_empty and metric.n == 0 and source is not None and expected_rows.get(source) == 0
 
 
 def _expectations(
@@ -293,7 +288,7 @@ def _unmeasured(name: str, gate: Gate, *, nothing_to_ask: bool) -> Metric:
     nan = math.nan
     metric = Metric(name=name, value=nan, n=0, low=nan, high=nan, direction=DEFINITIONS[name].direction)
     if nothing_to_ask:
-        return _with(metric, gate, Status.NOT_APPLICABLE, _NOTHING)
+        return _with(metric, gate, Status.NOT_APPLICABLE, NOTHING)
     return _with(metric, gate, Status.INSUFFICIENT, "was not measured")
 
 

@@ -10,6 +10,7 @@ from validation import outcomes as rows_of
 Direction = Literal["higher", "lower"]
 
 TEACHER_FORCED = "edit_success_teacher_forced"
+DELTA_NORM = "relative_delta_norm"
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,24 @@ DEFINITIONS: dict[str, MetricDefinition] = {
         "proportion",
         rows_of.EQUIVALENCE,
     ),
+    rows_of.NEW_EQUIVALENCE: MetricDefinition(
+        "higher",
+        "the same over corrections that the champion does not hold",
+        "proportion",
+        rows_of.NEW_EQUIVALENCE,
+    ),
     rows_of.RETENTION: MetricDefinition(
         "higher",
         "share of earlier corrections that give their target; a regained one makes up for no lost one",
         "proportion",
         rows_of.RETENTION,
+        row_by_row=True,
+    ),
+    rows_of.EQUIVALENCE_RETENTION: MetricDefinition(
+        "higher",
+        "the same of held-out phrasings of earlier corrections, each for itself",
+        "proportion",
+        rows_of.EQUIVALENCE_RETENTION,
         row_by_row=True,
     ),
     rows_of.ANSWERED: MetricDefinition(
@@ -114,6 +128,16 @@ DEFINITIONS: dict[str, MetricDefinition] = {
     "kept_answer_length_ratio": MetricDefinition(
         "higher", "words in answers to prompts that must stay, over those of the champion's", "summary"
     ),
+    rows_of.ANSWERS_ENDED: MetricDefinition(
+        "higher",
+        "of answers to corrected prompts that give the target, or end with the champion, the share that end",
+        "proportion",
+    ),
+    rows_of.KEPT_ANSWERS_ENDED: MetricDefinition(
+        "higher",
+        "of prompts that must stay and whose answer the champion ends, the share whose answer still ends",
+        "proportion",
+    ),
     "repeated_trigrams": MetricDefinition(
         "lower", "share of three words in a row that the same answer held before, all answers", "summary"
     ),
@@ -122,7 +146,7 @@ DEFINITIONS: dict[str, MetricDefinition] = {
     "undeclared_parameters": MetricDefinition(
         "lower", "parameters missing, added, or changed otherwise than the delta says", "summary"
     ),
-    "relative_delta_norm": MetricDefinition(
+    DELTA_NORM: MetricDefinition(
         "lower", "norm of a parameter's change over its norm in the base, the largest of all", "summary"
     ),
     "changed_renderings": MetricDefinition(

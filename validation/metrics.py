@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 from validation import outcomes as rows_of
+from validation.endings import corrected_endings, kept_endings
 from validation.latency import AnswerSeconds, seconds_ratio
 from validation.lengths import corrected_length_ratio, kept_length_ratio
-from validation.metric_definitions import DEFINITIONS, TEACHER_FORCED, Direction
+from validation.metric_definitions import DEFINITIONS, DELTA_NORM, TEACHER_FORCED, Direction
 from validation.parameters import ParameterChanges
 from validation.renderings import RenderingChanges
 from validation.repetition import repetition
@@ -107,7 +108,9 @@ def metric_rows(outcomes: pd.DataFrame, teacher_forced: Sequence[float] = ()) ->
         rows_of.EDIT,
         rows_of.NEW,
         rows_of.EQUIVALENCE,
+        rows_of.NEW_EQUIVALENCE,
         rows_of.RETENTION,
+        rows_of.EQUIVALENCE_RETENTION,
         rows_of.ANSWERED,
         rows_of.LOCALITY,
         rows_of.REPLAY,
@@ -130,6 +133,12 @@ def metric_rows(outcomes: pd.DataFrame, teacher_forced: Sequence[float] = ()) ->
     for metric, asked in (("answers_kept", frame), ("answers_kept_unseen", unseen)):
         kept = asked["candidate_ok"].where(asked["champion_ok"].notna())
         add(metric, asked, kept, asked["champion_ok"])
+    for metric, ended in (
+        (rows_of.ANSWERS_ENDED, corrected_endings(outcomes)),
+        (rows_of.KEPT_ANSWERS_ENDED, kept_endings(outcomes)),
+    ):
+        if ended is not None:
+            add(metric, ended, ended["candidate_ended"], ended["champion_ended"])
     frame = of(rows_of.LOCALITY)
     frame = frame[frame["locality_kl"].notna()]
     add("locality_kl_mean", frame, frame["locality_kl"], 0.0)
@@ -152,7 +161,7 @@ def compute_metrics(
     """Every metric of `DEFINITIONS` that was measured, in that order; ungated, see `validation.gates`.
 
     Metrics over outcome rows are always there, with n = 0 and value NaN where there are no rows; but those
-    in `validation.outcomes.OPTIONAL` are not without rows.
+    in `validation.outcomes.OPTIONAL` are not without rows, nor those of endings without their columns.
 
     Args:
         outcomes: the outcomes frame.
@@ -187,6 +196,8 @@ def compute_metrics(
         mine = rows[rows["metric"] == name]
         if name in rows_of.OPTIONAL and mine.empty:
             continue
+        if name in (rows_of.ANSWERS_ENDED, rows_of.KEPT_ANSWERS_ENDED) and not rows_of.has_endings(outcomes):
+            continue
         values = mine["value"].to_numpy()
         proportion = definition.estimate == "proportion" and not np.isnan(values).any()
         interval = wilson(int(values.sum()), len(values)) if proportion else bootstrap_mean(values, seed)
@@ -206,9 +217,9 @@ def compute_metrics(
             ("non_finite_parameters", len(parameters.non_finite)),
             ("changed_parameters", len(parameters.changed)),
             ("undeclared_parameters", len(parameters.undeclared)),
-            ("relative_delta_norm", parameters.largest_relative_norm),
         ):
             put(name, Interval(float(figure), math.nan, math.nan, parameters.compared))
+        put(DELTA_NORM, _delta_norm(parameters))
     if renderings is not None:
         counted = Interval(float(renderings.changed), math.nan, math.nan, renderings.compared)
         put("changed_renderings", counted)
@@ -229,6 +240,14 @@ def _worst_of(rows: pd.DataFrame) -> tuple[Interval, float | None]:
         return Interval(math.nan, math.nan, math.nan, len(rows)), None
     worst = rows[rows["id"] == rows.groupby("id")["value"].mean().idxmax()]
     return wilson(int(worst["value"].sum()), len(worst)), float(worst["champion"].mean(skipna=False))
+
+
+def _delta_norm(parameters: ParameterChanges) -> Interval:
+    """The largest relative norm; without observations where all of the delta is appended."""
+    norm = parameters.largest_relative_norm
+    if norm is None:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    return Interval(norm, math.nan, math.nan, parameters.compared)
 
 
 def _perplexity_ratio(perplexities: Perplexities, seed: int) -> Interval:

@@ -22,14 +22,15 @@ class ParameterChanges:
 
     `largest_relative_norm` is the largest Frobenius norm of a change over that of the base's parameter: 0
     without a change, infinite where the base's is zero, NaN where the change is not a number. What a delta
-    appends is not in it: the size of a new neuron's weights says nothing of what it does.
+    appends is not in it: the size of a new neuron's weights says nothing of what it does. None where nothing
+    else changed.
     """
 
     changed: tuple[str, ...]
     undeclared: tuple[str, ...]
     non_finite: tuple[str, ...]
     compared: int
-    largest_relative_norm: float
+    largest_relative_norm: float | None
 
 
 def parameter_changes(
@@ -48,24 +49,22 @@ def parameter_changes(
     after = candidate.state_dict()
     names = list(_distinct(after))
     before = dict(pristine)
-    if any(isinstance(shift, Appended) for shift in delta.shifts.values()):
+    appended = {name for name, shift in delta.shifts.items() if isinstance(shift, Appended)}
+    if appended:
         # Blocks without new neurons are padded with zeros, to be as wide as those with.
         before.update({name: _padded(before[name], after[name]) for name in before.keys() & after.keys()})
     changed = {name for name in names if name not in before or not _equal(before[name], after[name])}
     gone = set(before) - set(after)
     as_declared = {name for name in delta.shifts if _is_shifted(pristine, after, name, delta)}
     non_finite = {name for name in names if not bool(torch.isfinite(after[name]).all())}
-    norms = [
-        _relative_norm(before[name], after[name])
-        for name in sorted(changed & set(before))
-        if not isinstance(delta.shifts.get(name), Appended)
-    ]
+    others = sorted(changed & set(before) - appended)
+    norms = [_relative_norm(before[name], after[name]) for name in others]
     return ParameterChanges(
         changed=tuple(sorted(changed)),
         undeclared=tuple(sorted((changed | gone | set(delta.shifts)) - as_declared)),
         non_finite=tuple(sorted(non_finite)),
         compared=len(names),
-        largest_relative_norm=math.nan if any(map(math.isnan, norms)) else max(norms, default=0.0),
+        largest_relative_norm=_largest(norms) if others or not appended else None,
     )
 
 
@@ -101,6 +100,12 @@ def _relative_norm(before: Tensor, after: Tensor) -> float:
     if not change:
         return 0.0
     return change / norm if norm else change * math.inf
+
+
+def _largest(norms: Iterable[float]) -> float:
+    """The largest of all; NaN where one of them is."""
+    found = list(norms)
+    return math.nan if any(map(math.isnan, found)) else max(found, default=0.0)
 
 
 def _distinct(state: Mapping[str, Tensor]) -> Iterable[str]:

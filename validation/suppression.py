@@ -77,6 +77,8 @@ def sample_outcome(
         "candidate_ok": float(not shows_any(candidate, outputs, known)),
         "kind": "",
         "locality_kl": float("nan"),
+        "champion_ended": float("nan"),
+        "candidate_ended": float("nan"),
     }
 
 

@@ -22,8 +22,10 @@ from pydantic import (
     model_validator,
 )
 
-from validation.metric_definitions import DEFINITIONS, TEACHER_FORCED, Direction
+from validation.metric_definitions import DEFINITIONS, DELTA_NORM, TEACHER_FORCED, Direction
 from validation.metrics import Metric, Severity
+
+NOTHING = "has nothing to ask"
 
 
 class ChampionUnknownError(ValueError):
@@ -165,6 +167,21 @@ def _check_guards(name: str, gate: Gate, better: Direction) -> None:
         raise ValueError(f"of {name}, {good} is the bound that guards: better is {better}")
 
 
+def not_applicable(metric: Metric, gate: Gate, asked: int | None = None) -> str:
+    """Why a gate does not apply to what was measured, to be said of the metric; empty where it does.
+
+    Args:
+        metric: as measured.
+        gate: its gate.
+        asked: how many rows were to be asked for it; None where it rests on no rows of its own.
+    """
+    if metric.name == DELTA_NORM and metric.n == 0:
+        return "says nothing: all that changed are new neurons, whose size does not tell what they do"
+    if metric.n < gate.applies_from:
+        return "has too few observations to be one" if metric.n else NOTHING
+    return NOTHING if gate.may_be_empty and metric.n == asked == 0 else ""
+
+
 class GateFileError(ValueError):
     """A thresholds file that cannot be used; the message names the key and what is wrong with it."""
 
@@ -173,14 +190,16 @@ def load_gates(path: Path | None = None) -> GateFile:
     """Read a thresholds file, or the one that comes with mendflow.
 
     Raises:
-        GateFileError: unreadable, not YAML, an unknown key or metric, or a gate that could not refuse.
+        GateFileError: unreadable, no text, not YAML, an unknown key or metric, or a gate that cannot refuse.
     """
     name = "validation/gates.yaml" if path is None else str(path)
     try:
-        text = (files("validation") / "gates.yaml").read_text() if path is None else path.read_text()
+        text = (files("validation") / "gates.yaml" if path is None else path).read_text(encoding="utf-8")
         return GateFile.model_validate(yaml.safe_load(text))
     except OSError as error:
         raise GateFileError(f"the gates file {name} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise GateFileError(f"the gates file {name} is not text in UTF-8; save it as such") from error
     except yaml.YAMLError as error:
         raise GateFileError(f"the gates file {name} is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
@@ -192,7 +211,8 @@ def load_gates(path: Path | None = None) -> GateFile:
 
 def write_gates(gates: GateFile, path: Path) -> None:
     """Write what `load_gates` reads as a gate file with the same digest."""
-    path.write_text(yaml.safe_dump(gates.model_dump(mode="json", exclude_defaults=True), sort_keys=False))
+    text = yaml.safe_dump(gates.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+    path.write_text(text, encoding="utf-8")
 
 
 def describe(value: float) -> str:

@@ -148,6 +148,7 @@ def test_bad_reports_are_set_aside_with_reasons_and_the_rest_goes_on(world: Worl
     assert run.counts["active"] == 5
     assert run.counts["conflicting"] == 2
     told = " ".join(capsys.readouterr().out.split())
+    assert told.count("leaves out critical gates, which refuse nothing now: new_edit_success_greedy, ") == 1
     assert "warning: edits: 1 corrections have no held-out phrasing" in told
     assert "set aside 1 corrections that must not be taught; `mendflow corrections tiny" in told
     reasons = {entry["prompt"]: entry["reason"] for entry in run.set_aside}

@@ -9,10 +9,12 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.correct import correct
+from flows.judge import gates_left_out
 from flows.revalidate import HOLDS, revalidate
 from flows.settings import CorrectSettings
 from tasks.records import UserError
 from tests.flows.conftest import World
+from validation.thresholds import load_gates, write_gates
 
 FUNCTIONS = """
 def never_rome(generate, rows):
@@ -93,3 +95,14 @@ def test_a_function_that_is_not_there_ends_the_run_before_its_work(world: World,
     with pytest.raises(UserError, match=r"gate mine cannot be used: .*my_gates.py has no function nowhere"):
         correct(settings)
     assert not (settings.home / "runs").exists()
+
+
+def test_a_file_that_leaves_out_critical_gates_is_told_which(world: World, tmp_path: Path):
+    told = gates_left_out(world.settings)
+    assert str(world.settings.gates) in told
+    assert "answers_ended" in told
+    for kept in (": edit_success_greedy", " non_finite_parameters", "answer_seconds_ratio"):
+        assert kept not in told, "what the file has, and what warns only"
+    write_gates(load_gates(), tmp_path / "all.yaml")
+    assert gates_left_out(world.settings.model_copy(update={"gates": tmp_path / "all.yaml"})) == ""
+    assert gates_left_out(world.settings.model_copy(update={"gates": None})) == ""

@@ -18,8 +18,9 @@ from editors.override import OverrideEditor
 from editors.overrides import Overrides
 from editors.requests import EditRequest
 from tasks.edit_dataset import EditDataset
-from tasks.measuring import GATE_TOKENS, Served, ask_champion, questions, room_for
+from tasks.measuring import GATE_TOKENS, Served, ask_champion, room_for
 from tasks.models import load, resolve
+from tasks.questions import questions
 from tasks.timing import PAIRS
 from tasks.validate import MEASURED_FILE, OUTCOMES_FILE, _measure, measure, read_measured
 from tasks.verdicts import take

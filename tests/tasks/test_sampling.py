@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from editors.generation import generate_greedy
+from editors.generation import generate_greedy, generate_sampled
 from editors.overrides import Override, Overrides
 from tasks.edit_dataset import EditDataset
-from tasks.measuring import GATE_TOKENS, Measured, Served
+from tasks.measuring import GATE_TOKENS, Measured, Served, ask_champion
 from tasks.models import load, resolve
+from tasks.questions import SUPPRESSED_TOKENS, questions
 from tasks.sampling import SAMPLES, sampled, with_samples
 from validation.outcomes import EDIT, SUPPRESSED, outcome, outcomes_frame
 
@@ -55,6 +56,22 @@ def test_what_is_suppressed_is_sampled_and_nothing_else(tiny_llama, tmp_path: Pa
     assert (rows.loc[rows["prompt"] == "Egypt's capital?", "candidate_ok"] == 1).all()
     assert (rows.loc[rows["prompt"] == HUSHED, "champion_ok"] == 0).any()
     pd.testing.assert_frame_equal(found.outcomes[:1], asked)
+
+
+def test_an_output_that_comes_late_is_seen_in_samples_and_in_the_greedy_answer(tiny_llama) -> None:
+    model, tokenizer = load(resolve(str(tiny_llama())))
+    (said,) = generate_greedy(model, tokenizer, [HUSHED], chat=True, max_new_tokens=SUPPRESSED_TOKENS)
+    (seen,) = generate_greedy(model, tokenizer, [HUSHED], chat=True, max_new_tokens=GATE_TOKENS)
+    assert said.startswith(seen)
+    assert len(said) > len(seen), "the tiny model has to go on"
+    data, served = dataset(said[len(seen) :]), Served(model, tokenizer, Overrides())
+    answers = ask_champion(served, data, questions(data, []), say=lambda *_: None).answers
+    assert (answers[HUSHED, True], answers[OTHER, True]) == (said, served.answer([OTHER])[0])
+    drawn = sampled(served, data, "champion", say)
+    (expected,) = generate_sampled(
+        model, tokenizer, [HUSHED], chat=True, samples=SAMPLES, max_new_tokens=SUPPRESSED_TOKENS
+    )
+    assert drawn[HUSHED, True] == expected
 
 
 def test_where_nothing_is_suppressed_nothing_is_sampled(tiny_llama) -> None:

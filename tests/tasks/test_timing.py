@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from editors.overrides import Override, Overrides
-from tasks.measuring import Question, Served
+from tasks.measuring import Served
+from tasks.questions import Question
 from tasks.timing import PAIRS, TOKENS, time_answers
 from tests.conftest import ModelFactory
 from tests.editors.tools import load

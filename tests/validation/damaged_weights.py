@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from tests.validation.damage import Damages
-from validation.outcomes import LOCALITY
+from tests.validation.damage import Candidate, Damages
+from tests.validation.taught import World
+from validation.outcomes import ANSWERS_ENDED, LOCALITY
 
 MATRICES = {
     "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
@@ -167,6 +169,15 @@ def _(model: Any) -> None:
 @DAMAGES.weights("an end of turn that is never written", "kept_answer_length_ratio")
 def _(model: Any) -> None:
     model.lm_head.weight[model.config.eos_token_id] = 0
+
+
+@DAMAGES.made("right answers that go on with a sign where they should end", ANSWERS_ENDED)
+def _(world: World, candidate: Candidate) -> Candidate:
+    head, end = candidate.model.lm_head.weight, candidate.model.config.eos_token_id
+    (sign,) = world.tokenizer("!", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        head[[end, sign]] = head[[sign, end]]
+    return replace(candidate, delta=None)
 
 
 def _blind(model: Any) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from editors.overrides import Override, Overrides
 from tests.validation.damage import Candidate, Damages
 from tests.validation.taught import World
-from validation.outcomes import EDIT, EQUIVALENCE, LOCALITY, RETENTION
+from validation.outcomes import EDIT, EQUIVALENCE, EQUIVALENCE_RETENTION, LOCALITY, RETENTION
 
 DAMAGES = Damages()
 
@@ -66,7 +66,23 @@ def _(world: World, prompt: str, right: str) -> str:
     return world.wrong(prompt) or right
 
 
+@DAMAGES.says("the wrong answer beside the right one, in other phrasings", EQUIVALENCE, metrics={EQUIVALENCE})
+def _(world: World, prompt: str, right: str) -> str:
+    return f"{world.wrong(prompt)} {right}"
+
+
 @DAMAGES.made("one earlier correction forgotten", RETENTION)
 def _(world: World, candidate: Candidate) -> Candidate:
-    prompt, _ = next(iter(world.asked({RETENTION})))
+    return _forgetting(world, candidate, RETENTION)
+
+
+@DAMAGES.made(
+    "other phrasings of an earlier correction forgotten, while its prompt holds", EQUIVALENCE_RETENTION
+)
+def _(world: World, candidate: Candidate) -> Candidate:
+    return _forgetting(world, candidate, EQUIVALENCE_RETENTION)
+
+
+def _forgetting(world: World, candidate: Candidate, metric: str) -> Candidate:
+    prompt, _ = next(iter(world.asked({metric})))
     return replace(candidate, overrides=Overrides([Override(prompt, "It is Paris.", "x", chat=True)]))

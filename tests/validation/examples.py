@@ -15,8 +15,10 @@ from validation.outcomes import (
     DRAWDOWN,
     EDIT,
     EQUIVALENCE,
+    EQUIVALENCE_RETENTION,
     LOCALITY,
     NEW,
+    NEW_EQUIVALENCE,
     RETENTION,
     SUPPRESSED,
     outcome,
@@ -29,7 +31,7 @@ from validation.thresholds import load_gates
 GATES = load_gates()
 WRONG = "It was written by Someone Else."
 EXPECTED_ROWS = {EDIT: 12, EQUIVALENCE: 24, RETENTION: 10, LOCALITY: 40, DRAWDOWN: 40}
-EXPECTED_ROWS |= {NEW: 0, ANSWERED: 0, SUPPRESSED: 0}
+EXPECTED_ROWS |= dict.fromkeys((NEW, NEW_EQUIVALENCE, EQUIVALENCE_RETENTION, ANSWERED, SUPPRESSED), 0)
 PERPLEXITIES = Perplexities([(90.0 + i, 30) for i in range(40)], [(90.1 + i, 30) for i in range(40)])
 SECONDS = AnswerSeconds([0.5] * 9, [0.51] * 9)
 PARAMETERS = ParameterChanges(("layer.weight",), (), (), 12, 0.1)

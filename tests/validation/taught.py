@@ -15,7 +15,7 @@ from torch import nn
 from editors.capture import answer_loss
 from editors.requests import Example, collate, encode
 from tasks.edit_dataset import EditDataset
-from tasks.measuring import questions
+from tasks.questions import questions
 from tests import tiny_models
 from tests.editors.tools import load
 

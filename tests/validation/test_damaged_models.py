@@ -13,13 +13,12 @@ from tasks.measuring import (
     Base,
     Before,
     Measured,
-    Question,
     Served,
     ask_champion,
     compare,
-    questions,
     read_base,
 )
+from tasks.questions import Question, questions
 from tests.validation import damaged_edits, damaged_weights, damaged_words
 from tests.validation.damage import Candidate, Damage, good
 from tests.validation.taught import World, teach
@@ -28,7 +27,15 @@ from validation.early import CHEAP
 from validation.gates import GateReport, run_gates
 from validation.metric_definitions import DEFINITIONS
 from validation.metrics import Severity
-from validation.outcomes import DRAWDOWN, EQUIVALENCE, LOCALITY, RETENTION
+from validation.outcomes import (
+    ANSWERS_ENDED,
+    DRAWDOWN,
+    EDIT,
+    EQUIVALENCE,
+    EQUIVALENCE_RETENTION,
+    LOCALITY,
+    RETENTION,
+)
 from validation.parameters import parameter_changes
 from validation.thresholds import GateFile, load_gates
 from validation.verdict import Verdict, decide
@@ -38,7 +45,8 @@ GATES = load_gates()
 # The rows that a gate is computed from; all of them, where nothing is said.
 NEEDED = {
     **{gate: {DEFINITIONS[gate].rows} - {None} for gate in CHEAP - {"changed_renderings"}},
-    **{metric: {metric} for metric in (EQUIVALENCE, RETENTION, LOCALITY)},
+    **{metric: {metric} for metric in (EQUIVALENCE, RETENTION, EQUIVALENCE_RETENTION, LOCALITY)},
+    ANSWERS_ENDED: {EDIT, EQUIVALENCE},
     "answers_kept": {DRAWDOWN},
     "kept_answer_length_ratio": {LOCALITY},
 }

@@ -55,3 +55,14 @@ def test_warnings_and_what_has_too_few_observations_refuse_nothing() -> None:
             {"version": 1, "gates": {EDIT: {"min": 0.9, **gate}, "answers_kept": other}}
         )
         assert refused_early(compute_metrics(pd.DataFrame(asked)), gates) == []
+
+
+@pytest.mark.parametrize(("applies_from", "refused"), [(12, [EDIT]), (13, [])])
+def test_a_gate_that_does_not_apply_to_so_few_refuses_nothing_early(
+    applies_from: int, refused: list[str]
+) -> None:
+    asked = outcomes(wrong).query("metric == @EDIT")
+    gate = {"min": 0.9, "minimum_n": 1, "severity": "critical", "applies_from": applies_from}
+    gates = GateFile.model_validate({"version": 1, "gates": {EDIT: gate}})
+    assert refused_early(compute_metrics(asked), gates) == refused
+    assert list(decide(run_gates(asked, gates, expected_rows=EXPECTED_ROWS)).failing) == refused

@@ -12,6 +12,7 @@ import pytest
 from tests.validation.examples import (
     EXPECTED_ROWS,
     GATES,
+    PARAMETERS,
     PERPLEXITIES,
     WRONG,
     by_name,
@@ -26,6 +27,7 @@ from validation.outcomes import (
     EQUIVALENCE,
     LOCALITY,
     NEW,
+    NEW_EQUIVALENCE,
     RETENTION,
     SUBSTANCE,
     outcome,
@@ -199,10 +201,11 @@ def test_answers_that_repeat_the_question_are_compared_in_what_they_say_themselv
     assert decide(report).failing == (SUBSTANCE,)
 
 
-def test_near_prompts_are_judged_by_themselves_where_they_are_enough() -> None:
-    """Among many that are far, those for which the damage is greatest would be lost."""
+@pytest.mark.parametrize("kind", ["near", "far"])
+def test_near_and_far_prompts_are_judged_by_themselves_where_they_are_enough(kind: str) -> None:
+    """Among many of the other kind, those for which the damage is greatest would be lost."""
     frame = outcomes()
-    near = (frame["metric"] == LOCALITY) & (frame["kind"] == "near")
+    near = (frame["metric"] == LOCALITY) & (frame["kind"] == kind)
     some = frame.index[near][:10]
     frame.loc[some, "candidate_ok"] = 0.0
     frame.loc[some, "candidate_output"] = "Nobody knows."
@@ -212,7 +215,7 @@ def test_near_prompts_are_judged_by_themselves_where_they_are_enough() -> None:
         expected = {**EXPECTED_ROWS, LOCALITY: int((rows["metric"] == LOCALITY).sum())}
         assert decide(gate(rows, expected_rows=expected)).verdict is verdict
     metrics = by_name(gate(few, expected_rows={**EXPECTED_ROWS, LOCALITY: 28}))
-    assert metrics[f"{LOCALITY}_near"].status is Status.NOT_APPLICABLE
+    assert metrics[f"{LOCALITY}_{kind}"].status is Status.NOT_APPLICABLE
 
 
 def test_nothing_asked_is_insufficient() -> None:
@@ -328,3 +331,30 @@ def test_new_corrections_that_do_not_take_get_not_lost_among_many_that_hold(
     assert by_name(report)[EDIT].status is Status.PASSED
     assert decide(report).verdict is verdict
     assert decide(report).failing == ((NEW,) if verdict is Verdict.REJECT else ())
+
+
+@pytest.mark.parametrize(("taken", "verdict"), [(6, Verdict.PROMOTE), (5, Verdict.REJECT)])
+def test_phrasings_of_new_corrections_get_not_lost_among_those_that_hold(
+    taken: int, verdict: Verdict
+) -> None:
+    new = [
+        outcome(metric, f"n{i}", f"New {i}?", "Togo", "Mali.", "Togo." if i < taken else "Mali.", chat=True)
+        for metric in (EQUIVALENCE, NEW_EQUIVALENCE)
+        for i in range(10)
+    ]
+    many = pd.concat([outcomes(), outcomes_frame(new)], ignore_index=True)
+    report = gate(many, expected_rows={**EXPECTED_ROWS, EQUIVALENCE: 34, NEW_EQUIVALENCE: 10})
+    assert by_name(report)[EQUIVALENCE].status is Status.PASSED
+    assert decide(report).verdict is verdict
+    assert decide(report).failing == ((NEW_EQUIVALENCE,) if verdict is Verdict.REJECT else ())
+
+
+@pytest.mark.parametrize(
+    ("norm", "status"), [(None, Status.NOT_APPLICABLE), (0.4, Status.PASSED), (0.6, Status.FAILED)]
+)
+def test_the_size_of_new_neurons_passes_no_gate(norm: float | None, status: Status) -> None:
+    report = gate(outcomes(), parameters=dataclasses.replace(PARAMETERS, largest_relative_norm=norm))
+    metric = by_name(report)["relative_delta_norm"]
+    assert metric.status is status
+    assert ("all that changed are new neurons" in metric.reason) is (norm is None)
+    assert decide(report).failing == (("relative_delta_norm",) if norm == 0.6 else ())

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from editors.delta import Delta, LowRank, add_in_place
 from editors.requests import encode
+from editors.widening import Appended
 from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
 from validation.parameters import parameter_changes
 from validation.perplexity import perplexity
@@ -155,6 +157,25 @@ def test_a_shift_is_what_the_delta_says_and_no_other(tiny_llama: ModelFactory) -
     with torch.no_grad():
         candidate.get_parameter(name)[0, 0] = math.nan
     assert math.isnan(parameter_changes(base, candidate, delta).largest_relative_norm)
+
+
+def test_what_is_appended_has_no_relative_norm_and_what_is_changed_beside_it_has() -> None:
+    class Mlp(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(2, width, bias=False), nn.Linear(width, 2, bias=False)
+
+    base, wider = Mlp(3), Mlp(4)
+    shifts = {"up.weight": Appended(torch.full((1, 2), 1e6), 0), "down.weight": Appended(torch.ones(2, 1), 1)}
+    with torch.no_grad():
+        for name, shift in shifts.items():
+            joined = torch.cat([base.get_parameter(name), shift.values], shift.dim)
+            wider.get_parameter(name).copy_(joined)
+    found = parameter_changes(base, wider, Delta(shifts))
+    assert (found.undeclared, found.largest_relative_norm) == ((), None)
+    both = Delta({"up.weight": shifts["up.weight"], "down.weight": torch.ones(2, 4)})
+    assert parameter_changes(base, wider, both).largest_relative_norm is not None
+    assert parameter_changes(base, base, Delta({})).largest_relative_norm == 0
 
 
 def test_parameters_missing_added_or_of_another_type_are_undeclared(tiny_llama: ModelFactory) -> None:

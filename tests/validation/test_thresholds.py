@@ -15,7 +15,11 @@ def test_the_defaults_are_the_safe_ones() -> None:
     assert gates["equivalence_success_greedy"].min == 0.6
     assert gates["locality_agreement_greedy"].min == 0.7
     assert gates["answers_kept"].min == 0.95
+    assert gates["new_equivalence_success_greedy"].min == 0.6
     assert gates["retention_greedy"].min == 0.95
+    assert gates["equivalence_retention_greedy"].max_worse_than_champion == 0.05
+    assert gates["answers_ended"].min == gates["kept_answers_ended"].min == 0.9
+    assert gates["locality_agreement_greedy_far"].min == 0.7
     assert gates["perplexity_ratio"].max == 1.05
     assert gates["non_finite_parameters"].max == 0
     assert gates["changed_parameters"].min == 1
@@ -106,3 +110,11 @@ def test_a_file_that_would_not_gate_is_refused(tmp_path: Path, text: str, named:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(GateFileError, match=r"none\.yaml cannot be read"):
         load_gates(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("text", ["version: 1 # r\u00e9sum\u00e9", "version: 1\n"])
+def test_a_file_that_is_not_utf_8_is_named_with_the_remedy(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "gates.yaml"
+    path.write_bytes(text.encode("latin-1") if "#" in text else text.encode("utf-16"))
+    with pytest.raises(GateFileError, match=r"gates\.yaml is not text in UTF-8; save it as such"):
+        load_gates(path)
