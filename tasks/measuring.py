@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from editors.overrides import Overrides
     from validation.divergence import AnswerLogProbs
+    from validation.early import Stop
     from validation.latency import AnswerSeconds
     from validation.metrics import Perplexities
     from validation.own_gates import OwnValues
@@ -34,13 +36,13 @@ class Measured:
 
     outcomes: pd.DataFrame
     expected_rows: dict[str, int]
-    perplexities: Perplexities
+    perplexities: Mapping[str, Perplexities]
     parameters: ParameterChanges
     renderings: RenderingChanges
     teacher_forced: list[float]
     answer_seconds: AnswerSeconds | None = None
     own: Mapping[str, OwnValues] = field(default_factory=dict)
-    stopped: bool = False
+    stopped: Stop | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,14 @@ class Served:
         )
         return self.overrides.answer(list(prompts), generate, chat=chat)
 
+    def log_likelihoods(
+        self, prompts: Sequence[str], continuations: Sequence[str], *, chat: bool
+    ) -> list[float]:
+        """Of continuations, by the model itself: overrides give answers, and no probabilities."""
+        from validation.likelihood import log_likelihoods
+
+        return log_likelihoods(self.model, self.tokenizer, prompts, continuations, chat=chat)
+
 
 @dataclass(frozen=True)
 class Before:
@@ -83,11 +93,11 @@ class Before:
 
 @dataclass(frozen=True)
 class Base:
-    """How the pristine base reads: its tokenizer, and the prose with its likelihood."""
+    """How the pristine base reads: its tokenizer, and texts with their likelihoods, by metric."""
 
     tokenizer: Any
-    prose: Sequence[str]
-    likelihoods: list[tuple[float, int]]
+    texts: Mapping[str, Sequence[str]]
+    likelihoods: Mapping[str, list[tuple[float, int]]]
 
 
 @dataclass(frozen=True)
@@ -166,18 +176,30 @@ def ask_champion(champion: Served, data: EditDataset, asked: Sequence[Question],
     return Before(answers, _by_rendering(_staying(asked), measured))
 
 
-def read_base(model: Any, tokenizer: Any, prose: Sequence[str]) -> Base:
-    """How the pristine base reads prose."""
+def read_base(model: Any, tokenizer: Any, texts: Mapping[str, Sequence[str]]) -> Base:
+    """How the pristine base reads the texts of each perplexity metric."""
     from validation.perplexity import perplexity
 
-    return Base(tokenizer, prose, perplexity(model, tokenizer, prose))
+    return Base(tokenizer, texts, {name: perplexity(model, tokenizer, read) for name, read in texts.items()})
+
+
+def read_beside(candidate: Served, base: Base) -> dict[str, Perplexities]:
+    """How base and candidate read the same texts, by metric."""
+    from validation.metrics import Perplexities
+    from validation.perplexity import perplexity
+
+    # The same tokens for both, whatever the candidate's own tokenizer makes of the texts.
+    return {
+        name: Perplexities(base.likelihoods[name], perplexity(candidate.model, base.tokenizer, texts))
+        for name, texts in base.texts.items()
+    }
 
 
 def compare(
     candidate: Served,
     base: Base,
     before: Before,
-    parameters: ParameterChanges,
+    unasked: Measured,
     data: EditDataset,
     asked: Sequence[Question],
     *,
@@ -189,15 +211,14 @@ def compare(
         candidate: as it will be served.
         base: from `read_base`, of its pristine base.
         before: from `ask_champion`, for the same questions.
-        parameters: from `parameter_changes`.
+        unasked: what was measured of the candidate without asking it.
         data: the dataset that was asked.
         asked: from `questions`.
         say: told (done, total, note).
     """
     from validation.divergence import locality_kl, teacher_forced_success
-    from validation.metrics import Perplexities
     from validation.outcomes import LOCALITY, REPLAY, outcome, outcomes_frame
-    from validation.perplexity import perplexity
+    from validation.probes import PROSE
     from validation.renderings import rendering_changes
 
     model, tokenizer = candidate.model, candidate.tokenizer
@@ -221,13 +242,11 @@ def compare(
         )
         for q in asked
     )
-    return Measured(
+    return dataclasses.replace(
+        unasked,
         outcomes=frame,
         expected_rows=rows_expected(asked),
-        # The same tokens for both, whatever the candidate's own tokenizer makes of the prose.
-        perplexities=Perplexities(base.likelihoods, perplexity(model, base.tokenizer, base.prose)),
-        parameters=parameters,
-        renderings=rendering_changes(base.tokenizer, tokenizer, [q.asked for q in asked], base.prose),
+        renderings=rendering_changes(base.tokenizer, tokenizer, [q.asked for q in asked], base.texts[PROSE]),
         teacher_forced=_by_rendering(edits, partial(teacher_forced_success, model, tokenizer)),
     )
 

@@ -93,3 +93,16 @@ def test_a_function_that_is_not_there_ends_the_run_before_its_work(world: World,
     with pytest.raises(UserError, match=r"gate mine cannot be used: .*my_gates.py has no function nowhere"):
         correct(settings)
     assert not (settings.home / "runs").exists()
+
+
+def test_a_task_that_cannot_be_used_ends_the_run_before_its_work(world: World, tmp_path: Path) -> None:
+    settings = with_own(world, tmp_path, "  mine: {task: mine.yaml, better: higher, min: 1}\n")
+    task = settings.gates.with_name("mine.yaml")
+    task.write_text(
+        "dataset_path: json\ndataset_kwargs: {data_files: rows.json}\n"
+        "doc_to_text: '{{asked}}'\ndoc_to_target: said\n"
+    )
+    task.with_name("rows.json").write_text('[{"prompt": "Who are you?", "said": "A model."}]')
+    with pytest.raises(UserError, match=r"gate mine cannot be used: row 1 of .*: 'asked' is undefined"):
+        correct(settings)
+    assert not (settings.home / "runs").exists()
