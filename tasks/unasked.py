@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.measuring import Base, Measured, Question, Say, Served, read_base, read_beside, rows_expected
+from tasks.measuring import Base, Measured, Question, Say, Served, read_base, read_beside
 
 if TYPE_CHECKING:
     from tasks.models import ModelFolder
@@ -17,7 +17,13 @@ Refused = Callable[[Measured, "Stop"], bool]
 
 
 def measure_unasked(
-    judged: Served, folder: ModelFolder, asked: Sequence[Question], refused: Refused, *, say: Say
+    judged: Served,
+    folder: ModelFolder,
+    asked: Sequence[Question],
+    expected: dict[str, int],
+    refused: Refused,
+    *,
+    say: Say,
 ) -> tuple[Measured, Base | None]:
     """What needs no answers, the cheapest first, and how the base reads; no base where it stopped before.
 
@@ -25,6 +31,7 @@ def measure_unasked(
         judged: the candidate, as it will be served.
         folder: of the candidate.
         asked: what it is to be asked if it is not refused.
+        expected: rows that each metric is to have then.
         refused: from `refusal`.
         say: told (done, total, note).
     """
@@ -44,7 +51,7 @@ def measure_unasked(
     prompts = [q.asked for q in asked if q.metric != REPLAY]
     measured = Measured(
         outcomes=outcomes_frame([]),
-        expected_rows=rows_expected(asked),
+        expected_rows=expected,
         perplexities={},
         parameters=parameter_changes(pristine, judged.model, delta),
         renderings=rendering_changes(tokenizer, judged.tokenizer, prompts, texts[PROSE]),

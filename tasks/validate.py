@@ -29,7 +29,7 @@ from tasks.measuring import (
 )
 from tasks.own_gates import OwnSource, call_all, own_digests, paired
 from tasks.records import UserError
-from tasks.sampling import sampled, with_samples
+from tasks.sampling import sampled, samples_expected, with_samples
 from tasks.timing import time_answers
 from tasks.unasked import measure_unasked, refusal
 
@@ -228,16 +228,17 @@ def _measured(request: Mapping[str, Any], folders: Mapping[str, ModelFolder]) ->
     """Candidate and pristine base, then candidate and champion, so that no more than two are in memory."""
     from tasks.models import load, load_overrides
     from validation.early import Stop
-    from validation.outcomes import EDIT, NEW
+    from validation.outcomes import EDIT, NEW, SUPPRESSED
 
     data = EditDataset.load(Path(request["dataset"]))
     replay = [(prompt, chat) for prompt, chat in request.get("replay", [])]
     asked = questions(data, request["earlier"], replay)
+    expected = {**rows_expected(asked), SUPPRESSED: samples_expected(data)}
     refused = refusal(request)
 
     candidate, tokenizer = load(folders["candidate"])
     judged = Served(candidate, tokenizer, load_overrides(folders["candidate"]))
-    unasked, base = measure_unasked(judged, folders["candidate"], asked, refused, say=_say)
+    unasked, base = measure_unasked(judged, folders["candidate"], asked, expected, refused, say=_say)
     if unasked.stopped or base is None:
         return unasked
 
@@ -247,7 +248,7 @@ def _measured(request: Mapping[str, Any], folders: Mapping[str, ModelFolder]) ->
         few = [q for q in asked if q.metric in (EDIT, NEW)]
         first = compare(judged, base, ask_champion(served, data, few, say=_say), unasked, data, few, say=_say)
         if refused(first, Stop.CORRECTIONS):
-            return dataclasses.replace(first, expected_rows=rows_expected(asked), stopped=Stop.CORRECTIONS)
+            return dataclasses.replace(first, expected_rows=expected, stopped=Stop.CORRECTIONS)
 
     own = {name: OwnSource(**source) for name, source in request.get("own", {}).items()}
     beside = Path(request["beside"]) if request.get("beside") else None

@@ -25,7 +25,7 @@ from tasks.validate import MEASURED_FILE, OUTCOMES_FILE, _measure, measure, read
 from tasks.verdicts import take
 from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
 from validation.early import BEFORE_ASKING, Stop
-from validation.outcomes import EDIT, LOCALITY, NEW
+from validation.outcomes import EDIT, LOCALITY, NEW, SUPPRESSED
 from validation.probes import ARITHMETIC
 from validation.thresholds import GateFile, load_gates
 
@@ -149,7 +149,8 @@ def test_what_a_cheap_gate_refuses_is_asked_no_further(
         assert (list(measured.outcomes["id"]), measured.stopped is None) == (rows, rows == all_rows)
         assert (measured.answer_seconds is None) is (measured.stopped is not None)
         assert bool(measured.perplexities) is (name != "changed_parameters")
-        assert [measured.expected_rows[metric] for metric in (EDIT, NEW, LOCALITY)] == [1, 1, 1]
+        asked_for = [measured.expected_rows[metric] for metric in (EDIT, NEW, LOCALITY, SUPPRESSED)]
+        assert asked_for == [1, 1, 1, 0]
 
 
 def test_one_candidate_measured_twice_has_the_same_figures_but_for_the_clock(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from editors.requests import render
@@ -87,6 +87,7 @@ def test_case_and_punctuation_count_unless_the_metric_says_so(
     assert Model(answers).run(file) == values
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.text(min_size=1), st.booleans()), min_size=1, max_size=4))
 def test_a_row_is_right_where_the_answer_begins_with_the_target_and_ends_there(
     tmp_path_factory: pytest.TempPathFactory, cases: list[tuple[str, bool]]
