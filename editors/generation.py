@@ -25,11 +25,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, how many tokens it took, how many it could have had, and whether the model ended it."""
+    """An answer, how many tokens it took, and whether the model ended it itself or was cut off."""
 
     text: str
     tokens: int
-    room: int
     ended: bool
 
 
@@ -224,7 +223,7 @@ def _answers(
             for row, ids in zip(rows, generated, strict=True):
                 text = str(tokenizer.decode(ids, skip_special_tokens=True))
                 # Whatever is not cut off was ended.
-                answers[row] = Answer(text, len(ids), steps, len(ids) < steps)
+                answers[row] = Answer(text, len(ids), ended=len(ids) < steps)
             if progress is not None:
                 progress(first + len(rows), len(order))
     finally:

@@ -109,7 +109,8 @@ def attempt(
         built: folder of an attempt on the same corrections, whose dataset serves again.
         aside: ids of open corrections to leave out, as if they had failed already: once they have, the same
             attempt is found finished.
-        thorough: whether a candidate that a cheap gate refuses is to be measured all the same.
+        thorough: whether a candidate is to be measured all the same where too few corrections took. One that
+            is refused without being asked anything is measured no further in any case.
 
     Raises:
         CannotEditError: the editor cannot be had for this base, or cannot make these corrections.

@@ -24,7 +24,10 @@ class Choice:
 
     @property
     def best(self) -> Attempt:
-        """The one that was not refused; else that with the fewest gates against it, the earliest of these."""
+        """The one that was not refused; else the earliest of those with the fewest gates against them.
+
+        One that was measured no further comes last: what else would refuse it is not known.
+        """
         return min(self.judged, key=_against)
 
     def table(self) -> list[dict[str, Any]]:
@@ -103,6 +106,6 @@ def choose(shop: Workshop) -> Choice:
     return choice
 
 
-def _against(one: Attempt) -> tuple[bool, int]:
+def _against(one: Attempt) -> tuple[bool, bool, int]:
     decision = one.judged.decision
-    return decision.verdict is Verdict.REJECT, len(decision.failing)
+    return decision.verdict is Verdict.REJECT, one.judged.stopped is not None, len(decision.failing)

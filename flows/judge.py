@@ -13,12 +13,13 @@ from flows.stages import Champion, stage
 from tasks.apply import Applied
 from tasks.edit_dataset import EditDataset
 from tasks.evidence import evidence_of
-from tasks.own_functions import find_function, source_digest, source_digests
+from tasks.own_gates import own_digests, own_sources
 from tasks.promotion import WITHDRAWN_TAG
 from tasks.records import Correction, UserError
 from tasks.registry import describe
 from tasks.validate import measure, measured_digest
-from tasks.verdicts import delta_digest, keep, take
+from tasks.verdicts import MADE_OF, delta_digest, keep, take
+from validation.early import BEFORE_ASKING, Stop
 from validation.outcomes import DRAWDOWN, LOCALITY
 from validation.verdict import Decision, Verdict
 
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict with what it was taken from."""
+    """A verdict with what it was taken from, and where the measuring stopped at a gate that refuses."""
 
     decision: Decision
     outcomes: pd.DataFrame
     dataset: EditDataset
     docs: Path
+    stopped: Stop | None = None
 
 
 def check_gates(settings: CorrectSettings) -> GateFile:
@@ -71,25 +73,21 @@ def gates_left_out(settings: CorrectSettings) -> str:
     )
 
 
-def own_functions(settings: CorrectSettings) -> dict[str, str]:
-    """The functions of the user's own gates, `module:function` by metric."""
-    return {name: gate.function for name, gate in check_gates(settings).own.items()}
-
-
 def gates_digest(settings: CorrectSettings) -> str:
-    """Digest of the gate file, and of the user's functions that are beside it."""
+    """Digest of the gate file, and of the user's functions and tasks that are beside it."""
     gates, beside = check_gates(settings), settings.gates.parent if settings.gates else None
-    return "".join([gates.digest(), *(source_digest(gate.function, beside) for gate in gates.own.values())])
+    return "".join([gates.digest(), *own_digests(own_sources(gates.own), beside).values()])
 
 
 def check_own_gates(settings: CorrectSettings) -> None:
-    """Refuse a gate file whose own functions cannot be found.
+    """Refuse a gate file whose own functions and tasks cannot be used.
 
     Raises:
-        UserError: a module or function is not there, or cannot be imported.
+        UserError: a module, function, task file or its data is not there, or cannot be used.
     """
-    for name, gate in check_gates(settings).own.items():
-        find_function(f"the gate {name}", gate.function, settings.gates.parent if settings.gates else None)
+    beside = settings.gates.parent if settings.gates else None
+    for name, source in own_sources(check_gates(settings).own).items():
+        source.check(f"the gate {name}", beside)
 
 
 @stage
@@ -109,12 +107,13 @@ def judge(
     """Measure the candidate reloaded from the registry in a fresh process, and decide.
 
     What the `corrections` of the ledger say must never appear is withheld in what MLflow gets.
-    Unless it is to be `thorough`, what a cheap gate refuses is measured no further.
+    What a gate refuses that needs no answers is measured no further; unless it is to be `thorough`, nor is
+    what one over the corrections' own prompts refuses.
     """
     gates = check_gates(settings)
     name = settings.model_name
     held = set(champion.correction_ids)
-    beside = settings.gates.parent if settings.gates else None
+    own, beside = own_sources(gates.own), settings.gates.parent if settings.gates else None
     measured = measure(
         folder / "measured",
         tracking_uri=settings.tracking,
@@ -123,13 +122,15 @@ def judge(
         dataset=folder / "dataset",
         earlier=[id_ for id_ in dataset.edits["id"] if id_ in held],
         replay=replay,
-        own=own_functions(settings),
+        own=own,
         beside=beside,
-        stop_at=None if thorough else gates,
+        stop_at=gates,
+        stops=BEFORE_ASKING if thorough else tuple(Stop),
         progress=progress,
     )
     docs = folder / "gate_docs"
-    withdrawn = _tags(settings, candidate).get(WITHDRAWN_TAG, "")
+    tags = _tags(settings, candidate)
+    withdrawn = tags.get(WITHDRAWN_TAG, "")
     unvouched = _answered_by_programs(dataset, held) if gates.machine_answered == "hold" else 0
     decision = take(
         measured,
@@ -140,7 +141,8 @@ def judge(
             "delta": applied.digest,
             "dataset": dataset.digest,
             "measured": measured_digest(folder / "measured"),
-            **source_digests(own_functions(settings), beside),
+            **{item: tags[tag] for item, tag in MADE_OF.items()},
+            **own_digests(own, beside),
         },
         needs_approval=settings.promotion == "review" or unvouched > 0 or bool(withdrawn),
         seed=settings.seed,
@@ -166,7 +168,7 @@ def judge(
         redact=for_others(settings, corrections),
         beside=beside,
     )
-    return Judged(decision, measured.outcomes, dataset, docs)
+    return Judged(decision, measured.outcomes, dataset, docs, measured.stopped)
 
 
 def redacted_decision(decision: Decision, settings: CorrectSettings) -> Decision:

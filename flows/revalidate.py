@@ -10,7 +10,7 @@ from pathlib import Path
 from prefect import flow
 
 from flows.console import Narrator, ReportProgress
-from flows.judge import check_gates, check_own_gates, own_functions, redacted_decision
+from flows.judge import check_gates, check_own_gates, redacted_decision
 from flows.notify import tell
 from flows.promote import roll_back
 from flows.settings import CorrectSettings
@@ -20,7 +20,7 @@ from tasks import promotion
 from tasks.evidence import evidence_of
 from tasks.ledger import Ledger
 from tasks.models import DamagedVersionError, load
-from tasks.own_functions import source_digests
+from tasks.own_gates import own_digests, own_sources
 from tasks.records import StoreFailedError, UserError
 from tasks.registry import CHAMPION, PREVIOUS, Version, describe, resolve_version
 from tasks.revalidation import revalidation_dataset
@@ -112,7 +112,8 @@ def _asked(
         tracking_uri=uri,
         evidence=evidence_of(settings.home),
     )
-    own, code = own_functions(settings), settings.gates.parent if settings.gates else None
+    gates, code = check_gates(settings), settings.gates.parent if settings.gates else None
+    own = own_sources(gates.own)
     beside = _beside(settings, versions[champion.version], champion)
     measured = measure(
         folder / "measured",
@@ -127,14 +128,14 @@ def _asked(
     )
     decision = take(
         measured,
-        check_gates(settings),
+        gates,
         digests={
             "base": champion.folder.digest,
             "champion": delta_digest(beside.folder),
             "delta": delta_digest(champion.folder),
             "dataset": dataset.digest,
             "measured": measured_digest(folder / "measured"),
-            **source_digests(own, code),
+            **own_digests(own, code),
         },
         needs_approval=False,
         seed=settings.seed,

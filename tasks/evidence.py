@@ -67,15 +67,16 @@ def fetch_evidence(tracking_uri: str, run_id: str, path: str, out: Path, *, evid
         UserError: the run keeps no such folder, or it is redacted and what it was is not in `evidence`.
     """
     fetched = fetch_files(tracking_uri, run_id, path, out)
-    if (fetched / REDACTED_FILE).is_file():
-        whole = None if evidence is None else evidence / run_id / path
+    for mark in sorted(fetched.rglob(REDACTED_FILE)):
+        inside = mark.parent.relative_to(fetched)
+        whole = None if evidence is None else evidence / run_id / path / inside
         if whole is None or not whole.is_dir():
             raise UserError(
                 f"texts among the artifacts {path!r} of run {run_id} are redacted, and what they were is "
                 f"{'not known' if whole is None else f'not in {whole}'}; name the home of the run that made "
                 "them with --home"
             )
-        shutil.copytree(whole, fetched, dirs_exist_ok=True)
+        shutil.copytree(whole, mark.parent, dirs_exist_ok=True)
     return fetched
 
 
@@ -102,6 +103,12 @@ def _copy(source: Path, copy: Path, redact: Redact) -> bool:
         after = redacted(before, redact)
         if after != before:
             copy.write_text(json.dumps(after), encoding="utf-8")
+            return True
+    elif source.suffix in (".jsonl", ".yaml", ".yml"):
+        before = source.read_text(encoding="utf-8")
+        after = redact(before)
+        if after != before:
+            copy.write_text(after, encoding="utf-8")
             return True
     shutil.copy(source, copy)
     return False

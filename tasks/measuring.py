@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,15 +10,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tasks.counting import Counted, generate_counted
 from tasks.edit_dataset import EditDataset
 from tasks.questions import Question, rows_expected
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from editors.generation import Answer
     from editors.overrides import Overrides
     from validation.divergence import AnswerLogProbs
+    from validation.early import Stop
     from validation.latency import AnswerSeconds
     from validation.metrics import Perplexities
     from validation.own_gates import OwnValues
@@ -37,13 +39,13 @@ class Measured:
 
     outcomes: pd.DataFrame
     expected_rows: dict[str, int]
-    perplexities: Perplexities
+    perplexities: Mapping[str, Perplexities]
     parameters: ParameterChanges
     renderings: RenderingChanges
     teacher_forced: list[float]
     answer_seconds: AnswerSeconds | None = None
     own: Mapping[str, OwnValues] = field(default_factory=dict)
-    stopped: bool = False
+    stopped: Stop | None = None
 
 
 @dataclass(frozen=True)
@@ -75,19 +77,21 @@ class Served:
         )
         return self.overrides.answer(list(prompts), generate, chat=chat)
 
-    def counted(
+    def answer_to_end(
         self,
         prompts: Sequence[str],
         *,
         chat: bool,
         max_new_tokens: int,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[Counted]:
-        """The same with their tokens; what an override answers is whole, and takes none."""
-        found: dict[str, Counted] = {}
+    ) -> list[Answer]:
+        """The same, and whether each answer was ended; what an override answers is whole."""
+        from editors.generation import Answer, generate_to_end
+
+        found: dict[str, Answer] = {}
 
         def generate(rest: list[str]) -> list[str]:
-            answers = generate_counted(
+            answers = generate_to_end(
                 self.model,
                 self.tokenizer,
                 rest,
@@ -99,7 +103,15 @@ class Served:
             return [answer.text for answer in answers]
 
         texts = self.overrides.answer(list(prompts), generate, chat=chat)
-        return [found.get(p, Counted(text, 0, 1)) for p, text in zip(prompts, texts, strict=True)]
+        return [found.get(p, Answer(text, 0, ended=True)) for p, text in zip(prompts, texts, strict=True)]
+
+    def log_likelihoods(
+        self, prompts: Sequence[str], continuations: Sequence[str], *, chat: bool
+    ) -> list[float]:
+        """Of continuations, by the model itself: overrides give answers, and no probabilities."""
+        from validation.likelihood import log_likelihoods
+
+        return log_likelihoods(self.model, self.tokenizer, prompts, continuations, chat=chat)
 
 
 @dataclass(frozen=True)
@@ -116,11 +128,11 @@ class Before:
 
 @dataclass(frozen=True)
 class Base:
-    """How the pristine base reads: its tokenizer, and the prose with its likelihood."""
+    """How the pristine base reads: its tokenizer, and texts with their likelihoods, by metric."""
 
     tokenizer: Any
-    prose: Sequence[str]
-    likelihoods: list[tuple[float, int]]
+    texts: Mapping[str, Sequence[str]]
+    likelihoods: Mapping[str, list[tuple[float, int]]]
 
 
 def ask_champion(champion: Served, data: EditDataset, asked: Sequence[Question], *, say: Say) -> Before:
@@ -151,18 +163,30 @@ def ask_champion(champion: Served, data: EditDataset, asked: Sequence[Question],
     return Before(known | said, ended, log_probs)
 
 
-def read_base(model: Any, tokenizer: Any, prose: Sequence[str]) -> Base:
-    """How the pristine base reads prose."""
+def read_base(model: Any, tokenizer: Any, texts: Mapping[str, Sequence[str]]) -> Base:
+    """How the pristine base reads the texts of each perplexity metric."""
     from validation.perplexity import perplexity
 
-    return Base(tokenizer, prose, perplexity(model, tokenizer, prose))
+    return Base(tokenizer, texts, {name: perplexity(model, tokenizer, read) for name, read in texts.items()})
+
+
+def read_beside(candidate: Served, base: Base) -> dict[str, Perplexities]:
+    """How base and candidate read the same texts, by metric."""
+    from validation.metrics import Perplexities
+    from validation.perplexity import perplexity
+
+    # The same tokens for both, whatever the candidate's own tokenizer makes of the texts.
+    return {
+        name: Perplexities(base.likelihoods[name], perplexity(candidate.model, base.tokenizer, texts))
+        for name, texts in base.texts.items()
+    }
 
 
 def compare(
     candidate: Served,
     base: Base,
     before: Before,
-    parameters: ParameterChanges,
+    unasked: Measured,
     data: EditDataset,
     asked: Sequence[Question],
     *,
@@ -174,15 +198,14 @@ def compare(
         candidate: as it will be served.
         base: from `read_base`, of its pristine base.
         before: from `ask_champion`, for the same questions.
-        parameters: from `parameter_changes`.
+        unasked: what was measured of the candidate without asking it.
         data: the dataset that was asked.
         asked: from `questions`.
         say: told (done, total, note).
     """
     from validation.divergence import locality_kl, teacher_forced_success
-    from validation.metrics import Perplexities
     from validation.outcomes import LOCALITY, REPLAY, outcome, outcomes_frame
-    from validation.perplexity import perplexity
+    from validation.probes import PROSE
     from validation.renderings import rendering_changes
 
     model, tokenizer = candidate.model, candidate.tokenizer
@@ -208,13 +231,11 @@ def compare(
         )
         for q in asked
     )
-    return Measured(
+    return dataclasses.replace(
+        unasked,
         outcomes=frame,
         expected_rows=rows_expected(asked),
-        # The same tokens for both, whatever the candidate's own tokenizer makes of the prose.
-        perplexities=Perplexities(base.likelihoods, perplexity(model, base.tokenizer, base.prose)),
-        parameters=parameters,
-        renderings=rendering_changes(base.tokenizer, tokenizer, [q.asked for q in asked], base.prose),
+        renderings=rendering_changes(base.tokenizer, tokenizer, [q.asked for q in asked], base.texts[PROSE]),
         teacher_forced=_by_rendering(edits, partial(teacher_forced_success, model, tokenizer)),
     )
 
@@ -266,7 +287,7 @@ def _answers(
     for chat, long in itertools.product((True, False), (False, True)):
         prompts = [p for (p, is_chat), n in room.items() if is_chat is chat and (n > GATE_TOKENS) is long]
         if prompts:
-            given = served.counted(
+            given = served.answer_to_end(
                 prompts,
                 chat=chat,
                 max_new_tokens=max(room[prompt, chat] for prompt in prompts),
@@ -274,8 +295,18 @@ def _answers(
             )
             for prompt, answer in zip(prompts, given, strict=True):
                 answers[prompt, chat] = answer.text
-                ended[prompt, chat] = answer.ended(room[prompt, chat])
+                ended[prompt, chat] = _ended(answer, room[prompt, chat])
     return answers, ended
+
+
+def _ended(answer: Answer, room: int) -> float:
+    """1 where the model ended the answer in fewer than `room` tokens, else 0; NaN where that is not known.
+
+    It is not where the model's positions left an answer less room than that.
+    """
+    if answer.tokens >= room:
+        return 0.0
+    return 1.0 if answer.ended else math.nan
 
 
 def room_for(tokenizer: Any, target: str) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,23 +19,6 @@ def file_of(function: str, beside: Path | None) -> Path | None:
     module = function.partition(":")[0]
     file = None if beside is None else beside / f"{module.replace('.', '/')}.py"
     return file if file is not None and file.is_file() else None
-
-
-def source_digest(function: str, beside: Path | None) -> str:
-    """SHA-256 of the file in the folder; empty for an installed module."""
-    file = file_of(function, beside)
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
-
-
-def source_digests(functions: Mapping[str, str], beside: Path | None) -> dict[str, str]:
-    """What a verdict names of a user's own code: by `own/METRIC` the digest of its file beside the gate file.
-
-    Args:
-        functions: `module:function` by metric name.
-        beside: folder of the gate file.
-    """
-    found = {f"own/{name}": source_digest(function, beside) for name, function in functions.items()}
-    return {item: digest for item, digest in found.items() if digest}
 
 
 def find_function(what: str, function: str, beside: Path | None) -> Callable[..., Any]:

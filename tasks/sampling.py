@@ -74,5 +74,10 @@ def with_samples(
     return dataclasses.replace(measured, outcomes=outcomes, expected_rows=expected)
 
 
+def samples_expected(data: EditDataset) -> int:
+    """How many samples each model gives."""
+    return SAMPLES * sum(len(_phrasings(edit)) for edit in suppressions(data))
+
+
 def _phrasings(edit: dict[str, Any]) -> Sequence[str]:
     return list(dict.fromkeys([edit["prompt"], *edit["held_out"]]))

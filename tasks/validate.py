@@ -18,16 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.edit_dataset import EditDataset
-from tasks.measuring import Measured, Served, ask_champion, compare, read_base
-from tasks.own_functions import source_digest
-from tasks.own_gates import call_all, paired
-from tasks.questions import Question, answered, questions, rows_expected
+from tasks.measuring import Measured, Served, ask_champion, compare
+from tasks.own_gates import OwnSource, call_all, own_digests, paired
+from tasks.questions import answered, questions, rows_expected
 from tasks.records import UserError
-from tasks.sampling import sampled, with_samples
+from tasks.sampling import sampled, samples_expected, with_samples
 from tasks.timing import time_answers
+from tasks.unasked import measure_unasked, refusal
 
 if TYPE_CHECKING:
     from tasks.models import ModelFolder
+    from validation.early import Stop
     from validation.thresholds import GateFile
 
 OUTCOMES_FILE = "outcomes.parquet"
@@ -47,9 +48,10 @@ def measure(
     dataset: Path,
     earlier: Sequence[str] = (),
     replay: Sequence[tuple[str, bool]] = (),
-    own: Mapping[str, str] | None = None,
+    own: Mapping[str, OwnSource] | None = None,
     beside: Path | None = None,
     stop_at: GateFile | None = None,
+    stops: Sequence[Stop] = (),
     progress: Progress | None = None,
 ) -> Measured:
     """Run the measurement in a fresh process, or read it if it was finished before for the same request.
@@ -62,9 +64,10 @@ def measure(
         dataset: folder of the edit dataset.
         earlier: ids of corrections that the champion already holds.
         replay: recent requests to ask too, and whether they are chat turns.
-        own: `module:function` of the user's own gates, by metric.
-        beside: folder of the gate file, where their modules are looked for first.
+        own: what gives the values of the user's own gates, by metric.
+        beside: folder of the gate file, where their modules are looked for first, and their tasks.
         stop_at: what is cheap is measured first, and nothing more where one of these gates refuses it.
+        stops: where to see whether they do.
         progress: called with (prompts answered, prompts, note).
 
     Raises:
@@ -83,19 +86,36 @@ def measure(
     if replay:
         request["replay"] = [list(one) for one in replay]
     if own:
-        request["own"] = dict(own)
-        request["own_sources"] = {name: source_digest(one, beside) for name, one in own.items()}
+        request["own"] = {name: dataclasses.asdict(source) for name, source in own.items()}
+        request["own_digests"] = own_digests(own, beside)
         request["beside"] = None if beside is None else str(beside.absolute())
     if stop_at is not None:
         request["stop_at"] = stop_at.model_dump(mode="json")
+        request["stops"] = list(stops)
     request_file = folder / "request.json"
-    wanted = json.dumps(request, indent=2, sort_keys=True)
-    if not request_file.is_file() or request_file.read_text() != wanted:
+    if not _serves(request_file, request):
         (folder / MEASURED_FILE).unlink(missing_ok=True)
-        request_file.write_text(wanted)
+        request_file.write_text(json.dumps(request, indent=2, sort_keys=True))
     if not (folder / MEASURED_FILE).is_file():
         _in_fresh_process(request_file, progress)
     return read_measured(folder)
+
+
+def _serves(request_file: Path, request: Mapping[str, Any]) -> bool:
+    """Whether what was measured, or begun, was asked for so; a whole one serves wherever it was to stop."""
+    try:
+        before = json.loads(request_file.read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    asked = json.loads(json.dumps(request))
+    if before != asked:
+        measured = request_file.with_name(MEASURED_FILE)
+        if not measured.is_file() or json.loads(measured.read_text()).get("stopped"):
+            return False
+        for one in (before, asked):
+            one.pop("stop_at", None)
+            one.pop("stops", None)
+    return bool(before == asked)
 
 
 def _in_fresh_process(request_file: Path, progress: Progress | None) -> None:
@@ -128,26 +148,35 @@ def read_measured(folder: Path) -> Measured:
     """What a measurement left in its folder, or in a copy of its two files."""
     import pandas as pd
 
+    from validation.early import Stop
     from validation.latency import AnswerSeconds
     from validation.metrics import Perplexities
     from validation.own_gates import OwnValues
     from validation.parameters import ParameterChanges
+    from validation.probes import PROSE
     from validation.renderings import RenderingChanges
 
     measured = json.loads((folder / MEASURED_FILE).read_text())
-    pairs = {name: [(nll, int(n)) for nll, n in rows] for name, rows in measured["perplexities"].items()}
+    read, stopped = measured["perplexities"], measured.get("stopped")
+    if "champion" in read:
+        # As it was before code and arithmetic were read too, and stops were told apart.
+        read, stopped = {PROSE: read}, Stop.CORRECTIONS if stopped else None
+    pairs = {
+        name: {who: [(nll, int(n)) for nll, n in rows] for who, rows in of.items()}
+        for name, of in read.items()
+    }
     found = measured["parameters"]
     names = {name: tuple(found[name]) for name in ("changed", "undeclared", "non_finite")}
     return Measured(
         outcomes=pd.read_parquet(folder / OUTCOMES_FILE),
         expected_rows=measured["expected_rows"],
-        perplexities=Perplexities(**pairs),
+        perplexities={name: Perplexities(**of) for name, of in pairs.items()},
         parameters=ParameterChanges(**{**found, **names}),
         renderings=RenderingChanges(**measured["renderings"]),
         teacher_forced=measured["teacher_forced"],
         answer_seconds=AnswerSeconds(**measured["answer_seconds"]) if "answer_seconds" in measured else None,
         own={name: OwnValues(**found) for name, found in measured.get("own", {}).items()},
-        stopped=measured.get("stopped", False),
+        stopped=Stop(stopped) if stopped else None,
     )
 
 
@@ -162,12 +191,12 @@ def _write(measured: Measured, folder: Path) -> None:
     seconds = measured.answer_seconds
     values = {
         "expected_rows": measured.expected_rows,
-        "perplexities": dataclasses.asdict(measured.perplexities),
+        "perplexities": {name: dataclasses.asdict(of) for name, of in measured.perplexities.items()},
         "parameters": dataclasses.asdict(measured.parameters),
         "renderings": dataclasses.asdict(measured.renderings),
         "teacher_forced": measured.teacher_forced,
         "own": {name: dataclasses.asdict(found) for name, found in measured.own.items()},
-        **({"stopped": True} if measured.stopped else {}),
+        **({"stopped": measured.stopped} if measured.stopped else {}),
         **({"answer_seconds": dataclasses.asdict(seconds)} if seconds else {}),
         "torch": torch.__version__,
     }
@@ -179,78 +208,54 @@ def _write(measured: Measured, folder: Path) -> None:
 def _measure(request_file: Path) -> None:
     """The work of the fresh process."""
     from tasks.models import resolve
-    from validation.early import refused_early
-    from validation.metrics import compute_metrics
-    from validation.outcomes import EDIT, NEW
-    from validation.thresholds import GateFile
 
     request = json.loads(request_file.read_text())
-    data = EditDataset.load(Path(request["dataset"]))
-    replay = [(prompt, chat) for prompt, chat in request.get("replay", [])]
-    asked = questions(data, request["earlier"], replay)
     folders = {
         role: resolve(request[role], tracking_uri=request["tracking_uri"])
         for role in ("champion", "candidate")
     }
-    if "stop_at" in request:
-        first = _compared(folders, data, [q for q in asked if q.metric in (EDIT, NEW)])
-        metrics = compute_metrics(
-            first.outcomes,
-            perplexities=first.perplexities,
-            parameters=first.parameters,
-            renderings=first.renderings,
-        )
-        if refused_early(metrics, GateFile.model_validate(request["stop_at"])):
-            first = dataclasses.replace(first, expected_rows=rows_expected(asked), stopped=True)
-            _write(first, request_file.parent)
-            return
-    own, beside = request.get("own", {}), Path(request["beside"]) if request.get("beside") else None
-    _write(_compared(folders, data, asked, own, beside, whole=True), request_file.parent)
+    _write(_measured(request, folders), request_file.parent)
 
 
-def _compared(
-    folders: Mapping[str, ModelFolder],
-    data: EditDataset,
-    asked: Sequence[Question],
-    own: Mapping[str, str] | None = None,
-    beside: Path | None = None,
-    *,
-    whole: bool = False,
-) -> Measured:
-    """Champion, candidate and pristine base, so that no more than two are in memory.
+def _measured(request: Mapping[str, Any], folders: Mapping[str, ModelFolder]) -> Measured:
+    """Candidate and pristine base, then candidate and champion, so that no more than two are in memory."""
+    from tasks.models import load, load_overrides
+    from validation.early import Stop
+    from validation.outcomes import EDIT, NEW, SUPPRESSED
 
-    What is drawn and timed is only where the `whole` is wanted.
-    """
-    from editors.delta import Delta
-    from tasks.models import load, load_delta, load_overrides
-    from validation.parameters import parameter_changes
-    from validation.probes import neutral_prose
-
-    own = own or {}
-    champion, tokenizer = load(folders["champion"])
-    served = Served(champion, tokenizer, load_overrides(folders["champion"]))
-    before = ask_champion(served, data, asked, say=_say)
-    drawn = sampled(served, data, "champion", _say) if whole else {}
-    outputs = [before.answers[q.asked] for q in asked]
-    theirs = call_all(own, beside, served.answer, answered(asked, outputs))
+    data = EditDataset.load(Path(request["dataset"]))
+    replay = [(prompt, chat) for prompt, chat in request.get("replay", [])]
+    asked = questions(data, request["earlier"], replay)
+    expected = {**rows_expected(asked), SUPPRESSED: samples_expected(data)}
+    refused = refusal(request)
 
     candidate, tokenizer = load(folders["candidate"])
     judged = Served(candidate, tokenizer, load_overrides(folders["candidate"]))
-    seconds = time_answers(served, judged, asked, say=_say) if whole else None
+    unasked, base = measure_unasked(judged, folders["candidate"], asked, expected, refused, say=_say)
+    if unasked.stopped or base is None:
+        return unasked
+
+    champion, tokenizer = load(folders["champion"])
+    served = Served(champion, tokenizer, load_overrides(folders["champion"]))
+    if Stop.CORRECTIONS in request.get("stops", []):
+        few = [q for q in asked if q.metric in (EDIT, NEW)]
+        first = compare(judged, base, ask_champion(served, data, few, say=_say), unasked, data, few, say=_say)
+        if refused(first, Stop.CORRECTIONS):
+            return dataclasses.replace(first, expected_rows=expected, stopped=Stop.CORRECTIONS)
+
+    own = {name: OwnSource(**source) for name, source in request.get("own", {}).items()}
+    beside = Path(request["beside"]) if request.get("beside") else None
+    before = ask_champion(served, data, asked, say=_say)
+    drawn = sampled(served, data, "champion", _say)
+    outputs = [before.answers[q.asked] for q in asked]
+    theirs = call_all(own, beside, served.answer, served.log_likelihoods, answered(asked, outputs))
+    seconds = time_answers(served, judged, asked, say=_say)
     del champion, served
 
-    # Prose is compared with the pristine base: against each champion in turn, small losses could add up.
-    pristine, tokenizer = load(dataclasses.replace(folders["candidate"], delta=None))
-    base = read_base(pristine, tokenizer, neutral_prose())
-    folder = folders["candidate"].delta
-    delta = Delta({}) if folder is None else load_delta(folder, folders["candidate"])
-    parameters = parameter_changes(pristine, candidate, delta)
-    del pristine
-    measured = compare(judged, base, before, parameters, data, asked, say=_say)
+    measured = compare(judged, base, before, unasked, data, asked, say=_say)
     outputs = measured.outcomes["candidate_output"].tolist()
-    ours = call_all(own, beside, judged.answer, answered(asked, outputs))
-    if whole:
-        measured = with_samples(measured, data, drawn, sampled(judged, data, "candidate", _say))
+    ours = call_all(own, beside, judged.answer, judged.log_likelihoods, answered(asked, outputs))
+    measured = with_samples(measured, data, drawn, sampled(judged, data, "candidate", _say))
     return dataclasses.replace(measured, own=paired(theirs, ours), answer_seconds=seconds)
 
 

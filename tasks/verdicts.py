@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tasks.evidence import Redact, log_evidence
 from tasks.models import ModelFolder, load_delta
-from tasks.own_functions import file_of
-from tasks.register import NO_DELTA
+from tasks.own_gates import own_files, own_sources
+from tasks.register import EDITOR_TAG, LEDGER_TAG, NO_DELTA
 from tasks.registry import tag_version
 from tasks.runs import log_files
 from tasks.validate import MEASURED_FILE, OUTCOMES_FILE
@@ -18,6 +18,7 @@ from validation.verdict import Decision, decide, write_decision
 
 if TYPE_CHECKING:
     from tasks.measuring import Measured
+    from validation.early import Stop
     from validation.thresholds import GateFile
 
 VERDICT_TAG = "mendflow.verdict"
@@ -27,6 +28,9 @@ DIGEST_TAG = "mendflow.verdict_digest"
 RUN_TAG = "mendflow.verdict_run"
 # The version whose weights another one has, behind other overrides: what was said of the one holds of both.
 WEIGHTS_TAG = "mendflow.weights_of"
+
+# What a version was made of besides what is kept with it, by the tag that has the digest.
+MADE_OF = {"ledger": LEDGER_TAG, "editor": EDITOR_TAG}
 
 # Characters, of a tag that people read on MLflow's page.
 REASON_LENGTH = 1000
@@ -60,7 +64,20 @@ def take(
         docs_dir=docs_dir,
         seed=seed,
     )
-    return decide(report, needs_approval=needs_approval, digests=digests)
+    decision = decide(report, needs_approval=needs_approval, digests=digests)
+    return decision if measured.stopped is None else _told_of_stop(decision, measured.stopped)
+
+
+def _told_of_stop(decision: Decision, stop: Stop) -> Decision:
+    """The decision, which says what was not measured because a gate had refused the candidate already."""
+    from validation.metrics import Status
+
+    left_out = {m.name for m in decision.metrics if m.status is Status.INSUFFICIENT and not m.n}
+    why = f"was not measured: {', '.join(decision.failing)} refused it before"
+    metrics = [m.model_copy(update={"reason": why}) if m.name in left_out else m for m in decision.metrics]
+    count = "1 gate was" if len(left_out) == 1 else f"{len(left_out)} gates were"
+    told = f"{decision.reason} Measured no further: {stop.told}, and {count} left out."
+    return decision.model_copy(update={"reason": told, "metrics": tuple(metrics)})
 
 
 def keep(
@@ -98,18 +115,16 @@ def keep(
     write_gates(decision.gates, folder / GATES_FILE)
     files = (VERDICT_FILE, GATES_FILE, f"measured/{OUTCOMES_FILE}", f"measured/{MEASURED_FILE}")
     asked = sorted(one for one in (folder / "dataset").iterdir() if one.is_file())
-    log_evidence(
-        tracking_uri,
-        run_id,
-        {VERDICT_FOLDER: [folder / file for file in files], DATASET_FOLDER: asked},
-        redact=redact,
-        evidence=evidence,
-    )
+    kept = {VERDICT_FOLDER: [folder / file for file in files], DATASET_FOLDER: asked}
     logged = []
     # Beside the gate file as they were beside the user's, so that they are found there again.
-    sources = {file for gate in decision.gates.own.values() if (file := file_of(gate.function, beside))}
-    for file in sorted(sources):
-        logged.append(((Path(VERDICT_FOLDER) / file.parent.relative_to(beside or "")).as_posix(), file))
+    for file in sorted(set(own_files(own_sources(decision.gates.own), beside).values())):
+        place = (Path(VERDICT_FOLDER) / file.parent.relative_to(beside or "")).as_posix()
+        if file.suffix == ".py":
+            logged.append((place, file))
+        else:
+            kept.setdefault(place, []).append(file)
+    log_evidence(tracking_uri, run_id, kept, redact=redact, evidence=evidence)
     log_files(tracking_uri, run_id, logged)
     tags = {
         VERDICT_TAG: decision.verdict.value,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.edit_dataset import EditDataset
 from tasks.evidence import fetch_evidence, redacted_files
 from tasks.models import ModelFolder, resolve
-from tasks.own_functions import source_digest
+from tasks.own_gates import own_digests, own_sources
 from tasks.records import StoreFailedError, UserError
 from tasks.register import DELTA_TAG, NO_DELTA
 from tasks.registry import describe, resolve_version
@@ -32,6 +32,7 @@ from tasks.verdicts import (
     DATASET_FOLDER,
     DIGEST_TAG,
     GATES_FILE,
+    MADE_OF,
     REASON_LENGTH,
     REASON_TAG,
     RUN_TAG,
@@ -180,12 +181,22 @@ class _Kept:
         }
         for item, (what, digest_now) in inputs.items():
             _same(what, self._read(what, digest_now), decision.digests.get(item))
+        for item, tag in MADE_OF.items():
+            # Older verdicts do not name them.
+            if item in decision.digests:
+                what = f"the {item} that version {self.version} was made of"
+                _same(what, self.tags.get(tag, "none"), decision.digests[item])
         # Code of the users' own is known to be theirs before any of it is imported; an installed module's is
         # nobody's to keep, and no file may stand in its place.
-        for name, gate in decision.gates.own.items():
-            now, then = source_digest(gate.function, folder), decision.digests.get(f"own/{name}")
-            if now or then:
-                _same(f"the code of the gate {name}", now or "none", then)
+        try:
+            now = own_digests(own_sources(decision.gates.own), folder)
+        except UserError as error:
+            raise VerdictDiffersError(str(error).replace(f"{self.scratch}/", "")) from error
+        then = {item: digest for item, digest in decision.digests.items() if item.startswith("own/")}
+        for item in sorted(now | then):
+            name, _, part = item.removeprefix("own/").partition("/")
+            kind = part or ("task file" if decision.gates.own[name].task else "code")
+            _same(f"the {kind} of the gate {name}", now.get(item, "none"), then.get(item))
 
     def taken_again(self, decision: Decision, measured: Measured) -> Decision:
         """The verdict that follows from measurements, and from the gate file that was kept."""
@@ -204,7 +215,7 @@ class _Kept:
         from validation.outcomes import EDIT, NEW, REPLAY
 
         asked = before.outcomes
-        # What is not new is held already: these rows are there however early the measuring stopped.
+        # What is not new is held already; where nothing was asked, nothing is asked of either.
         edited, new = (asked.loc[asked["metric"] == metric, "id"] for metric in (EDIT, NEW))
         replayed = asked[asked["metric"] == REPLAY]
         again = measure(
@@ -215,12 +226,16 @@ class _Kept:
             dataset=self.dataset,
             earlier=sorted(set(edited) - set(new)),
             replay=[(prompt, kind == "chat") for prompt, kind in replayed[["prompt", "kind"]].to_numpy()],
-            own={name: gate.function for name, gate in decision.gates.own.items()},
+            own=own_sources(decision.gates.own),
             beside=self.verdict,
             stop_at=decision.gates if before.stopped else None,
+            stops=[before.stopped] if before.stopped else [],
             progress=progress,
         )
-        # Requests that were to be replayed had it not stopped are known by their number alone.
+        # Texts that an older version did not have read are in no gate of its verdict.
+        read = {name: again.perplexities[name] for name in before.perplexities if name in again.perplexities}
+        again = replace(again, perplexities=read)
+        # What was to be asked had it not stopped is not known.
         return replace(again, expected_rows=before.expected_rows) if again.stopped else again
 
     def _fetched(self, path: str) -> Path:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from editors.capture import device_of as device_of
-from editors.requests import collate, encode, pad_id
+from editors.requests import Example, collate, encode, pad_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,6 +51,13 @@ def answer_logits(
     examples = [
         encode(tokenizer, prompt, answer, chat=chat) for prompt, answer in zip(prompts, answers, strict=True)
     ]
+    yield from example_logits(model, tokenizer, examples, batch_size=batch_size)
+
+
+def example_logits(
+    model: Any, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], *, batch_size: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """The same of examples that are encoded already; what ends them is theirs to say."""
     lengths = [len(example.prompt_ids) + len(example.target_ids) for example in examples]
     for indices in by_length(lengths, batch_size):
         batch = collate([examples[index] for index in indices], pad_id(tokenizer)).to(device_of(model))

@@ -4,10 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from enum import StrEnum
 
 from validation.metrics import Metric, Severity
 from validation.outcomes import EDIT, NEW
+from validation.probes import ARITHMETIC, CODE, PROSE
 from validation.thresholds import ChampionUnknownError, GateFile, not_applicable
+
+
+class Stop(StrEnum):
+    """How far a candidate was measured that a cheap gate refuses."""
+
+    WEIGHTS = "weights"
+    TEXTS = "texts"
+    CORRECTIONS = "corrections"
+
+    @property
+    def told(self) -> str:
+        """As a verdict's reason says it."""
+        return {
+            Stop.WEIGHTS: "its weights and its tokenizer were compared",
+            Stop.TEXTS: "it was given texts to read, and asked nothing",
+            Stop.CORRECTIONS: "it was asked the corrections' own prompts",
+        }[self]
+
+
+# Of a whole batch: that its corrections took is asked with all the rest, whose results bisect goes by.
+BEFORE_ASKING = (Stop.WEIGHTS, Stop.TEXTS)
 
 # What needs no answers, or those to the corrections' own prompts alone.
 CHEAP = frozenset(
@@ -17,7 +40,9 @@ CHEAP = frozenset(
         "undeclared_parameters",
         "relative_delta_norm",
         "changed_renderings",
-        "perplexity_ratio",
+        PROSE,
+        CODE,
+        ARITHMETIC,
         EDIT,
         NEW,
     }

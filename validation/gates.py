@@ -53,7 +53,7 @@ def run_gates(
     gate_file: GateFile,
     *,
     expected_rows: Mapping[str, int],
-    perplexities: Perplexities | None = None,
+    perplexities: Mapping[str, Perplexities] | None = None,
     parameters: ParameterChanges | None = None,
     renderings: RenderingChanges | None = None,
     teacher_forced: Sequence[float] = (),
@@ -69,7 +69,7 @@ def run_gates(
         gate_file: from `load_gates`.
         expected_rows: how many rows were to be asked for each metric of the outcomes frame. Rows that went
             missing on the way are INSUFFICIENT, and only a stated 0 makes a gate not applicable.
-        perplexities: of neutral prose.
+        perplexities: by metric, of the texts in `validation.probes`.
         parameters: from `parameter_changes`.
         renderings: from `rendering_changes`.
         teacher_forced: per correction, for the diagnostic.

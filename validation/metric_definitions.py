@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from validation import outcomes as rows_of
+from validation.probes import ARITHMETIC, CODE, PROSE
 
 Direction = Literal["higher", "lower"]
 
@@ -117,9 +118,9 @@ DEFINITIONS: dict[str, MetricDefinition] = {
         "lower", "mean KL(champion || candidate) over the tokens of locality answers, nats", "mean"
     ),
     "locality_kl_p95": MetricDefinition("lower", "95th percentile over prompts of the same, nats", "summary"),
-    "perplexity_ratio": MetricDefinition(
-        "lower", "candidate's perplexity over the champion's, same neutral prose", "summary"
-    ),
+    PROSE: MetricDefinition("lower", "candidate's perplexity over the base's, same neutral prose", "summary"),
+    CODE: MetricDefinition("lower", "the same of short pieces of program code", "summary"),
+    ARITHMETIC: MetricDefinition("lower", "the same of short sums and other arithmetic", "summary"),
     "answer_length_ratio": MetricDefinition(
         "lower",
         "words in answers to corrected prompts, over those to the target's end (or in the champion's answer)",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -72,7 +72,7 @@ class Metric(BaseModel):
     def protocol(self) -> str:
         """What was measured, in one line."""
         known = DEFINITIONS.get(self.name)
-        return known.protocol if known else "what a function of the user's gives, the mean of its values"
+        return known.protocol if known else "what a function or task of the user's gives, on average"
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def metric_rows(outcomes: pd.DataFrame, teacher_forced: Sequence[float] = ()) ->
 def compute_metrics(
     outcomes: pd.DataFrame,
     *,
-    perplexities: Perplexities | None = None,
+    perplexities: Mapping[str, Perplexities] | None = None,
     parameters: ParameterChanges | None = None,
     renderings: RenderingChanges | None = None,
     teacher_forced: Sequence[float] = (),
@@ -165,7 +165,7 @@ def compute_metrics(
 
     Args:
         outcomes: the outcomes frame.
-        perplexities: of neutral prose, for perplexity_ratio.
+        perplexities: by metric, of the texts in `validation.probes`.
         parameters: what `parameter_changes` found.
         renderings: what `rendering_changes` found.
         teacher_forced: per correction, share of target tokens ranked first.
@@ -210,8 +210,8 @@ def compute_metrics(
     put("answer_length_ratio", corrected_length_ratio(outcomes, seed), 1.0)
     put("kept_answer_length_ratio", kept_length_ratio(outcomes, seed), 1.0)
     put("repeated_trigrams", *repetition(outcomes, seed))
-    if perplexities is not None:
-        put("perplexity_ratio", _perplexity_ratio(perplexities, seed), 1.0)
+    for name, read in (perplexities or {}).items():
+        put(name, _perplexity_ratio(read, seed), 1.0)
     if parameters is not None:
         for name, figure in (
             ("non_finite_parameters", len(parameters.non_finite)),

@@ -1,4 +1,4 @@
-"""The user's own gates: what their functions gave, as metrics beside mendflow's."""
+"""The user's own gates: what their functions and tasks gave, as metrics beside mendflow's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from validation.thresholds import OwnGate
 
 @dataclass(frozen=True)
 class OwnValues:
-    """What a function gave, one value an observation, for each model; or in `error` why it gave nothing."""
+    """What was given, one value an observation, for each model; or in `error` why nothing was."""
 
     candidate: Sequence[float] = ()
     champion: Sequence[float] = ()
@@ -42,7 +42,7 @@ def own_metrics(
         if found.error or not len(candidate):
             nan = math.nan
             metric = Metric(name=name, value=nan, n=0, low=nan, high=nan, direction=gate.better)
-            reason = found.error or f"rests on no values: {gate.function} gave none"
+            reason = found.error or f"rests on no values: {gate.function or gate.task} gave none"
             update = {"status": Status.INSUFFICIENT, "reason": reason, "severity": gate.severity}
             lacking.append(metric.model_copy(update=update))
             continue

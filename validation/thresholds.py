@@ -32,6 +32,10 @@ class ChampionUnknownError(ValueError):
     """A bound is relative to the champion, whose value was not measured."""
 
 
+# Settings of a gate that earlier versions did not have, or always had; each says nothing where it is empty.
+_SAID_LATER = frozenset({"applies_from", "function", "task", "chat"})
+
+
 class Gate(BaseModel):
     """What one metric has to satisfy."""
 
@@ -66,9 +70,7 @@ class Gate(BaseModel):
     def _without_nothing(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """As files and digests were before a gate could say more, where it says no more."""
         dumped: dict[str, Any] = dump(self)
-        if not self.applies_from:
-            dumped.pop("applies_from", None)
-        return dumped
+        return {name: value for name, value in dumped.items() if value or name not in _SAID_LATER}
 
     def bounds(self, metric: Metric) -> tuple[float | None, float | None]:
         """(least, greatest) value that passes for this metric, absolute and relative bounds combined.
@@ -91,17 +93,32 @@ class Gate(BaseModel):
 
 
 class OwnGate(Gate):
-    """A gate over what a function of the user's gives."""
+    """A gate over what a function of the user's gives, or the share of a task's rows that are right."""
 
-    function: str = Field(
+    function: str | None = Field(
+        default=None,
         pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$",
         description="`module:function`; the module is a file beside the gate file, or installed",
     )
+    task: str | None = Field(
+        default=None,
+        pattern=r"^\w[\w.-]*(/\w[\w.-]*)*\.ya?ml$",
+        description="a task file of the lm-evaluation-harness, beside the gate file or in a folder there",
+    )
+    chat: bool = Field(default=False, description="whether a task's prompts are chat turns, else raw text")
     better: Direction = Field(description="which way is better")
     minimum_n: int = Field(default=1, ge=1, description="values below which the gate decides nothing")
     severity: Severity = Field(default=Severity.CRITICAL, description="critical refuses the candidate")
     may_be_empty: Literal[False] = Field(default=False, description="no values are never a pass")
     applies_from: Literal[0] = Field(default=0, description="few values are never a pass")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> OwnGate:
+        if (self.function is None) is (self.task is None):
+            raise ValueError("a gate of your own has either function or task")
+        if self.chat and self.task is None:
+            raise ValueError("chat belongs to a task; a function says chat=True where it asks the model")
+        return self
 
 
 class GateFile(BaseModel):

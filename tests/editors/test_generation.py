@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from editors.generation import generate_greedy, generate_sampled
+from editors.generation import generate_greedy, generate_sampled, generate_to_end
 from editors.requests import render
 from tests.conftest import ModelFactory
 
@@ -212,3 +212,45 @@ def test_tokens_are_drawn_as_often_as_the_model_says(tiny_llama: ModelFactory) -
 def test_nothing_to_sample_is_refused(loaded: Any, change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         generate_sampled(*loaded, ["Hi"], **{"chat": True, "samples": 2, **change})
+
+
+# Tokens in which some answers of the model below end.
+ENDING_STEPS = 12
+
+
+@pytest.fixture
+def ending(tiny_llama: ModelFactory) -> tuple[Any, Any]:
+    """A model that ends some of its answers early, others late or not at all."""
+    model, tokenizer = load(tiny_llama())
+    free = [ids_one_by_one(model, tokenizer, prompt, chat=False, steps=ENDING_STEPS) for prompt in PROMPTS]
+    firsts = {token: {ids.index(token) for ids in free if token in ids} for ids in free for token in ids}
+    token = max(sorted(firsts), key=lambda token: len(firsts[token]))
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, token]
+    return model, tokenizer
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_the_texts_are_those_of_greedy_generation(ending: tuple[Any, Any], chat: bool) -> None:
+    model, tokenizer = ending
+    expected = generate_greedy(model, tokenizer, PROMPTS, chat=chat, max_new_tokens=ENDING_STEPS)
+    found = generate_to_end(model, tokenizer, PROMPTS, chat=chat, max_new_tokens=ENDING_STEPS)
+    assert [one.text for one in found] == expected
+
+
+def test_what_ended_is_told_from_what_was_cut_off(ending: tuple[Any, Any]) -> None:
+    model, tokenizer = ending
+    stop = model.generation_config.eos_token_id[1]
+    free = [ids_one_by_one(model, tokenizer, prompt, chat=False, steps=ENDING_STEPS) for prompt in PROMPTS]
+    taken = [ids.index(stop) if stop in ids else len(ids) for ids in free]
+    found = generate_to_end(model, tokenizer, PROMPTS, chat=False, max_new_tokens=ENDING_STEPS)
+    assert [one.tokens for one in found] == taken
+    assert {one.ended for one in found} == {True, False}
+    assert [one.ended for one in found] == [tokens < ENDING_STEPS for tokens in taken]
+
+
+def test_what_the_positions_cut_off_was_not_ended(tiny_gpt2: ModelFactory) -> None:
+    model, tokenizer = load(tiny_gpt2(n_positions=16))
+    prompts = ["What is the capital of Egypt?", "Hi"]
+    found = generate_to_end(model, tokenizer, prompts, chat=False, max_new_tokens=50)
+    assert all(one.tokens < 50 for one in found)
+    assert not any(one.ended for one in found)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from flows.choice import Choice
 from flows.cli import app
 from flows.correct import correct
 from flows.settings import AUTO
@@ -16,6 +19,8 @@ from tasks.records import UserError
 from tasks.registry import describe
 from tasks.runs import fetch_files
 from tests.flows.conftest import World
+from validation.early import Stop
+from validation.verdict import Verdict
 
 
 def auto(world: World, *methods: str, **more: object):
@@ -56,7 +61,7 @@ def test_where_none_passes_the_one_with_the_fewest_gates_against_it_is_the_candi
     world: World, tmp_path: Path
 ):
     strict = tmp_path / "strict.yaml"
-    strict.write_text(world.settings.gates.read_text() + "  relative_delta_norm: " + _GATE % 1e-9)
+    strict.write_text(world.settings.gates.read_text() + "  answer_length_ratio: " + _GATE % 1e-9)
     settings = auto(world, "finetune", "ultraedit", "finetune-m", gates=strict, attempts=1)
     run = correct(settings)
     assert run.outcome == "rejected"
@@ -68,6 +73,36 @@ def test_where_none_passes_the_one_with_the_fewest_gates_against_it_is_the_candi
 
 
 _GATE = "{max: %g, minimum_n: 1, severity: critical}\n"
+
+
+def test_a_whole_batch_that_needs_no_answers_to_be_refused_is_asked_nothing_and_the_report_says_so(
+    world: World, tmp_path: Path
+):
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(world.settings.gates.read_text() + "  relative_delta_norm: " + _GATE % 1e-9)
+    run = correct(auto(world, "ultraedit", gates=strict, attempts=1))
+    assert run.outcome == "rejected"
+    told = f"Measured no further: {Stop.WEIGHTS.told}, and 1 gate was left out."
+    assert run.reason.endswith(told)
+    assert run.tried[0]["reason"] == run.reason
+    page = Path(run.report).read_text()
+    assert told in page
+    assert "was not measured: relative_delta_norm refused it before" in page
+    assert "None was asked." in page
+    verified = CliRunner().invoke(
+        app, ["verify", "tiny", "--version", "2", "--home", str(world.settings.home)]
+    )
+    assert "holds: REJECT" in verified.output, verified.output
+
+
+def test_one_that_was_measured_no_further_is_not_better_for_what_nobody_knows_of_it():
+    def tried(failing: int, stopped: Stop | None) -> Any:
+        decision = SimpleNamespace(verdict=Verdict.REJECT, failing=("gate",) * failing)
+        return SimpleNamespace(judged=SimpleNamespace(decision=decision, stopped=stopped))
+
+    at_once, read, whole, worse = tried(1, Stop.WEIGHTS), tried(1, Stop.TEXTS), tried(2, None), tried(3, None)
+    assert Choice([at_once, worse, whole]).best is whole
+    assert Choice([at_once, read]).best is at_once
 
 
 @pytest.mark.slow

@@ -80,6 +80,7 @@ def check_that_the_verdict_is_held_to_its_inputs(
         assert "the edit dataset cannot be read" in verify()[1]
     with changed(artifact("verdict/verdict.json")) as verdict:
         kept = read_decision(verdict)
+        assert (kept.digests["editor"], len(kept.digests["ledger"])) == (run.editor["digest"], 64)
         forged = kept.model_copy(update={"metrics": kept.metrics[1:]})
         write_decision(forged, verdict)
         assert "verdict.json has digest" in verify()[1]

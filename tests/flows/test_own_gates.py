@@ -106,3 +106,16 @@ def test_a_file_that_leaves_out_critical_gates_is_told_which(world: World, tmp_p
     write_gates(load_gates(), tmp_path / "all.yaml")
     assert gates_left_out(world.settings.model_copy(update={"gates": tmp_path / "all.yaml"})) == ""
     assert gates_left_out(world.settings.model_copy(update={"gates": None})) == ""
+
+
+def test_a_task_that_cannot_be_used_ends_the_run_before_its_work(world: World, tmp_path: Path) -> None:
+    settings = with_own(world, tmp_path, "  mine: {task: mine.yaml, better: higher, min: 1}\n")
+    task = settings.gates.with_name("mine.yaml")
+    task.write_text(
+        "dataset_path: json\ndataset_kwargs: {data_files: rows.json}\n"
+        "doc_to_text: '{{asked}}'\ndoc_to_target: said\n"
+    )
+    task.with_name("rows.json").write_text('[{"prompt": "Who are you?", "said": "A model."}]')
+    with pytest.raises(UserError, match=r"gate mine cannot be used: row 1 of .*: 'asked' is undefined"):
+        correct(settings)
+    assert not (settings.home / "runs").exists()

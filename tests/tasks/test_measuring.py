@@ -25,7 +25,9 @@ from tasks.timing import PAIRS
 from tasks.validate import MEASURED_FILE, OUTCOMES_FILE, _measure, measure, read_measured
 from tasks.verdicts import take
 from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
-from validation.outcomes import EDIT, LOCALITY, NEW
+from validation.early import BEFORE_ASKING, Stop
+from validation.outcomes import EDIT, LOCALITY, NEW, SUPPRESSED
+from validation.probes import ARITHMETIC
 from validation.thresholds import GateFile, load_gates
 
 
@@ -130,16 +132,26 @@ def test_what_a_cheap_gate_refuses_is_asked_no_further(
     local = [stay("c", "The yen is used in", "Japan.", chat=True)]
     EditDataset.from_rows([edit("a", "Peru is in", chat=True)], local, {}).save(tmp_path / "dataset")
     request = {**folders, "tracking_uri": None, "dataset": str(tmp_path / "dataset"), "earlier": []}
-    for least, rows in ((0.9, ["a", "a"]), (0.0, ["a", "a", "c"])):
-        gate = {"min": least, "minimum_n": 1, "severity": "critical"}
-        gates = GateFile.model_validate({"version": 1, "gates": {EDIT: gate}})
-        asked = {**request, "stop_at": gates.model_dump(mode="json")}
+    all_rows = ["a", "a", "c"]
+    for name, bounds, stops, rows in (
+        (EDIT, {"min": 0.9}, tuple(Stop), ["a", "a"]),
+        (EDIT, {"min": 0.0}, tuple(Stop), all_rows),
+        (EDIT, {"min": 0.9}, BEFORE_ASKING, all_rows),
+        ("changed_parameters", {"min": 1}, BEFORE_ASKING, []),
+        (ARITHMETIC, {"max": 0.0}, BEFORE_ASKING, []),
+    ):
+        gates = GateFile.model_validate(
+            {"version": 1, "gates": {name: {**bounds, "minimum_n": 1, "severity": "critical"}}}
+        )
+        asked = {**request, "stop_at": gates.model_dump(mode="json"), "stops": stops}
         (tmp_path / "request.json").write_text(json.dumps(asked))
         _measure(tmp_path / "request.json")
         measured = read_measured(tmp_path)
-        assert (list(measured.outcomes["id"]), measured.stopped) == (rows, least > 0)
-        assert (measured.answer_seconds is None) is measured.stopped
-        assert [measured.expected_rows[metric] for metric in (EDIT, NEW, LOCALITY)] == [1, 1, 1]
+        assert (list(measured.outcomes["id"]), measured.stopped is None) == (rows, rows == all_rows)
+        assert (measured.answer_seconds is None) is (measured.stopped is not None)
+        assert bool(measured.perplexities) is (name != "changed_parameters")
+        asked_for = [measured.expected_rows[metric] for metric in (EDIT, NEW, LOCALITY, SUPPRESSED)]
+        assert asked_for == [1, 1, 1, 0]
 
 
 def test_one_candidate_measured_twice_has_the_same_figures_but_for_the_clock(

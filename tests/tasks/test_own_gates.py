@@ -8,21 +8,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.own_functions import find_function, source_digest, source_digests
-from tasks.own_gates import call_all, paired
+from tasks.own_functions import find_function
+from tasks.own_gates import OwnSource, call_all, own_digests, paired
 from tasks.records import UserError
 from validation.own_gates import OwnValues
 
 ROWS = [{"prompt": "Who are you?", "output": "A model, at your service."}]
 
 
-def generate(prompts, *, chat=True):
+def generate(prompts, *, chat=True, max_new_tokens=48):
     return [f"{prompt} {chat}" for prompt in prompts]
+
+
+def score(prompts, continuations, *, chat):
+    raise AssertionError("a function is given answers alone")
 
 
 def called(tmp_path: Path, body: str, rows=ROWS):
     (tmp_path / "mine.py").write_text(f"def gate(generate, rows):\n    {body}\n")
-    return call_all({"polite": "mine:gate"}, tmp_path, generate, rows)["polite"]
+    return call_all({"polite": OwnSource("mine:gate")}, tmp_path, generate, score, rows)["polite"]
 
 
 def test_a_function_beside_the_gate_file_is_given_the_model_and_the_answers(tmp_path):
@@ -64,12 +68,12 @@ def test_a_function_that_goes_wrong_gives_a_sentence_and_never_a_value(tmp_path,
 )
 def test_only_finite_numbers_are_values(values):
 
-    found = call_all({"m": "statistics:mean"}, None, generate, ROWS)
+    found = call_all({"m": OwnSource("statistics:mean")}, None, generate, score, ROWS)
     assert isinstance(found["m"], str)
     with pytest.MonkeyPatch.context() as patch:
         gate = types.SimpleNamespace(gate=lambda generate, rows: iter(values))
         patch.setitem(sys.modules, "some_installed_gates", gate)
-        given_ = call_all({"m": "some_installed_gates:gate"}, None, generate, ROWS)["m"]
+        given_ = call_all({"m": OwnSource("some_installed_gates:gate")}, None, generate, score, ROWS)["m"]
     fit = all(isinstance(v, (bool, float)) and math.isfinite(v) for v in values)
     assert isinstance(given_, list) is fit
     if fit:
@@ -127,13 +131,12 @@ def test_a_file_beside_that_would_not_be_kept_is_not_imported(tmp_path):
 
 
 def test_the_source_counts_where_it_is_a_file_of_the_users(tmp_path):
+    named = {"polite": OwnSource("mine:gate"), "mean": OwnSource("statistics:mean")}
     (tmp_path / "mine.py").write_text("def gate(generate, rows): return [1]\n")
-    one = source_digest("mine:gate", tmp_path)
+    one = own_digests(named, tmp_path)
     (tmp_path / "mine.py").write_text("def gate(generate, rows): return [0]\n")
-    assert one != source_digest("mine:gate", tmp_path) != ""
-    assert source_digest("statistics:mean", tmp_path) == ""
-    named = {"polite": "mine:gate", "mean": "statistics:mean"}
-    assert source_digests(named, tmp_path) == {"own/polite": source_digest("mine:gate", tmp_path)}
+    assert set(one) == {"own/polite"}
+    assert one != own_digests(named, tmp_path)
 
 
 def test_an_error_with_either_model_is_an_error():

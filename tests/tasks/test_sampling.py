@@ -13,7 +13,7 @@ from tasks.edit_dataset import EditDataset
 from tasks.measuring import GATE_TOKENS, Measured, Served, ask_champion
 from tasks.models import load, resolve
 from tasks.questions import SUPPRESSED_TOKENS, questions
-from tasks.sampling import SAMPLES, sampled, with_samples
+from tasks.sampling import SAMPLES, sampled, samples_expected, with_samples
 from validation.outcomes import EDIT, SUPPRESSED, outcome, outcomes_frame
 
 HUSHED, OTHER = "What is the capital of Egypt?", "On which continent is Peru?"
@@ -51,6 +51,7 @@ def test_what_is_suppressed_is_sampled_and_nothing_else(tiny_llama, tmp_path: Pa
     measured = Measured(asked, {EDIT: 1, SUPPRESSED: 0}, *[None] * 4)  # type: ignore[arg-type]
     found = with_samples(measured, data, before, after)
     assert found.expected_rows == {EDIT: 1, SUPPRESSED: 2 * SAMPLES}
+    assert samples_expected(data) == 2 * SAMPLES
     rows = found.outcomes[found.outcomes["metric"] == SUPPRESSED]
     assert set(rows["id"]) == {"a"}
     assert (rows.loc[rows["prompt"] == "Egypt's capital?", "candidate_ok"] == 1).all()

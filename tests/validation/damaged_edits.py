@@ -11,6 +11,7 @@ from editors.delta import Delta, add_in_place
 from tests.validation.damage import Candidate, Damages
 from tests.validation.taught import World
 from validation.outcomes import EDIT, LOCALITY
+from validation.probes import ARITHMETIC, CODE, PROSE
 
 DAMAGES = Damages()
 
@@ -79,11 +80,32 @@ def _(world: World, candidate: Candidate) -> Candidate:
     return replace(candidate, model=model, delta=None)
 
 
-@DAMAGES.made("right on edits, broken on prose", "perplexity_ratio")
+@DAMAGES.made("right on edits, broken on prose", PROSE)
 def _(world: World, candidate: Candidate) -> Candidate:
-    backwards = [" ".join(reversed(text.split())) for text in world.prose]
+    backwards = [" ".join(reversed(text.split())) for text in world.texts[PROSE]]
     right = [*world.corrected, *world.corrected, *world.kept]
     return replace(candidate, model=world.taught(world, right, prose=backwards), delta=None)
+
+
+def _confused(world: World, candidate: Candidate, signs: str) -> Candidate:
+    """The candidate, which writes one of these signs where it means the next."""
+    encoded = world.tokenizer(list(signs), add_special_tokens=False)["input_ids"]
+    places = [place for (place,) in encoded]
+    head = candidate.model.lm_head.weight
+    with torch.no_grad():
+        # The same numbers in another order: where none of them is meant, all is as probable as it was.
+        head[places] = head[places[1:] + places[:1]].clone()
+    return replace(candidate, delta=None)
+
+
+@DAMAGES.made("right on edits, broken on code: brackets in each other's place", CODE)
+def _(world: World, candidate: Candidate) -> Candidate:
+    return _confused(world, candidate, "()[]{}")
+
+
+@DAMAGES.made("right on edits, broken on arithmetic: digits in each other's place", ARITHMETIC)
+def _(world: World, candidate: Candidate) -> Candidate:
+    return _confused(world, candidate, "0123456789")
 
 
 @DAMAGES.made("another tokenizer: the same pieces under other numbers", "changed_renderings")

@@ -25,6 +25,7 @@ from validation.outcomes import (
     outcomes_frame,
 )
 from validation.parameters import ParameterChanges
+from validation.probes import probes
 from validation.renderings import RenderingChanges
 from validation.thresholds import load_gates
 
@@ -32,7 +33,8 @@ GATES = load_gates()
 WRONG = "It was written by Someone Else."
 EXPECTED_ROWS = {EDIT: 12, EQUIVALENCE: 24, RETENTION: 10, LOCALITY: 40, DRAWDOWN: 40}
 EXPECTED_ROWS |= dict.fromkeys((NEW, NEW_EQUIVALENCE, EQUIVALENCE_RETENTION, ANSWERED, SUPPRESSED), 0)
-PERPLEXITIES = Perplexities([(90.0 + i, 30) for i in range(40)], [(90.1 + i, 30) for i in range(40)])
+READ = Perplexities([(90.0 + i, 30) for i in range(40)], [(90.1 + i, 30) for i in range(40)])
+PERPLEXITIES = dict.fromkeys(probes(), READ)
 SECONDS = AnswerSeconds([0.5] * 9, [0.51] * 9)
 PARAMETERS = ParameterChanges(("layer.weight",), (), (), 12, 0.1)
 RENDERINGS = RenderingChanges(0, 120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tasks.edit_dataset import EditDataset
 from tasks.questions import questions
 from tests import tiny_models
 from tests.editors.tools import load
+from validation.probes import ARITHMETIC, CODE, PROSE
 
 CITIES = ["Oslo", "Lima", "Riga", "Bern", "Kyiv", "Male", "Doha", "Baku"]
 PHRASINGS = ("Name the capital of {}.", "What is the capital of {}?")
@@ -30,7 +32,7 @@ PLACES = ("the river", "the old mill", "a quiet street")
 class Teacher(Protocol):
     """Gives a copy of a world's base that was taught answers to prompts.
 
-    It keeps its prose; or, where other `prose` is given, learns that instead.
+    It keeps its texts; or, where other `prose` is given, learns that instead.
     """
 
     def __call__(
@@ -43,7 +45,8 @@ class World:
     """The base, which is the champion too; the questions; and how to teach a copy of it something else.
 
     `corrected` is what three corrections in four have for a target, one in four is an earlier one that holds;
-    `kept` are prompts and the answers that must stay, `cities` what may stand in the place of a capital.
+    `kept` are prompts and the answers that must stay, `cities` what may stand in the place of a capital;
+    `texts` are those of each perplexity metric.
     """
 
     base: Any
@@ -52,7 +55,7 @@ class World:
     earlier: list[str]
     corrected: list[tuple[str, str]]
     kept: list[tuple[str, str]]
-    prose: list[str]
+    texts: dict[str, list[str]]
     cities: Sequence[str]
     taught: Teacher
 
@@ -70,8 +73,9 @@ class World:
     def examples(self, pairs: Iterable[tuple[str, str]], *, chat: bool = True) -> list[Example]:
         return [encode(self.tokenizer, prompt, answer, chat=chat) for prompt, answer in pairs]
 
-    def prose_examples(self, prose: Iterable[str]) -> list[Example]:
-        split = [text.partition(" ") for text in prose]
+    def written(self, *texts: Iterable[str]) -> list[Example]:
+        """Texts to learn by heart, from their first word on."""
+        split = [text.partition(" ") for text in itertools.chain(*texts)]
         return self.examples([(first, f" {rest}") for first, _, rest in split], chat=False)
 
 
@@ -98,12 +102,18 @@ def teach(folder: Path) -> World:
             for place, phrasing in enumerate(PHRASINGS):
                 kept.append((phrasing.format(name), answer))
                 locality.append(locality_row(f"{name}{place}", phrasing.format(name), answer, capital[name]))
-    prose = [f"{subject} {verb} {place}." for subject in SUBJECTS for verb in VERBS for place in PLACES]
+    texts = {
+        PROSE: [f"{subject} {verb} {place}." for subject in SUBJECTS for verb in VERBS for place in PLACES],
+        CODE: [f"if ({a}) {{{b}[{a}]()}}" for a in "wxyz" for b in "fghij"],
+        ARITHMETIC: [f"{a} + {b} = {a + b}" for a in range(1, 6) for b in range(1, 5)],
+    }
     data = EditDataset.from_rows(edits, locality, {})
-    world = World(base, tokenizer, data, names[6:8], corrected, kept, prose, CITIES, _retrained)
+    world = World(base, tokenizer, data, names[6:8], corrected, kept, texts, CITIES, _retrained)
     answers = {name: ANSWER.format(name, capital[name]) for name in names}
     facts = [(phrasing.format(name), answers[name]) for name in names for phrasing in PHRASINGS]
-    train(base, world.examples(facts) + world.prose_examples(prose), base.parameters(), rate=8e-3, steps=48)
+    train(
+        base, world.examples(facts) + world.written(*texts.values()), base.parameters(), rate=8e-3, steps=48
+    )
     return world
 
 
@@ -127,8 +137,8 @@ def _retrained(world: World, pairs: Iterable[tuple[str, str]], *, prose: Sequenc
     """The teacher of the tiny model: trains the outputs of all its MLPs."""
     model = copy.deepcopy(world.base)
     edited = [parameter for name, parameter in model.named_parameters() if name.endswith(EDITED)]
-    written = world.prose_examples(world.prose if prose is None else prose)
-    train(model, world.examples(pairs) + written, edited, rate=5e-3, steps=26)
+    texts = world.texts if prose is None else {**world.texts, PROSE: prose}
+    train(model, world.examples(pairs) + world.written(*texts.values()), edited, rate=5e-3, steps=26)
     return model
 
 

@@ -21,7 +21,7 @@ from tasks.models import load, resolve
 from tasks.train import PRETRAINED, find_editor
 from tests.validation.taught import ANSWER, EDITED, World, edit_row, locality_row, train
 from validation.matching import answers
-from validation.probes import neutral_prose
+from validation.probes import PROSE, probes
 
 WRONG = {
     "Bolivia": "Sucre",
@@ -65,7 +65,7 @@ FAR = (
     "Give me a name for a cat.",
 )
 ASKED, REWORDED = "What is the capital of {}?", "Name the capital of {}."
-# As many texts as the gate on prose needs, and as many words of each as say enough.
+# As much prose as its gate needs, and as many words of each as say enough.
 TEXTS, WORDS = 20, 30
 # Only these outputs are trained, where prose is: a step through all thirty blocks would take minutes.
 LAST = tuple(f"layers.{block}.{EDITED}" for block in range(26, 30))
@@ -107,7 +107,7 @@ def edit_demo_model(folder: Path) -> World:
         list(EARLIER),
         corrected,
         kept,
-        [" ".join(text.split()[:WORDS]) for text in neutral_prose()[:TEXTS]],
+        {**probes(), PROSE: [" ".join(text.split()[:WORDS]) for text in probes()[PROSE][:TEXTS]]},
         tuple(RIGHT.values()),
         functools.partial(_edited, editor, said),
     )
@@ -129,5 +129,5 @@ def _edited(
     add_in_place(model, editor.edit(model, world.tokenizer, requests, keep))
     if prose is not None:
         learnt = [parameter for name, parameter in model.named_parameters() if name.endswith(LAST)]
-        train(model, world.prose_examples(prose), learnt, rate=3e-3, steps=12)
+        train(model, world.written(prose), learnt, rate=3e-3, steps=12)
     return model

@@ -17,6 +17,7 @@ from tasks.measuring import (
     ask_champion,
     compare,
     read_base,
+    read_beside,
 )
 from tasks.questions import Question, questions
 from tests.validation import damaged_edits, damaged_weights, damaged_words
@@ -35,8 +36,11 @@ from validation.outcomes import (
     EQUIVALENCE_RETENTION,
     LOCALITY,
     RETENTION,
+    outcomes_frame,
 )
 from validation.parameters import parameter_changes
+from validation.probes import ARITHMETIC, CODE, PROSE
+from validation.renderings import RenderingChanges
 from validation.thresholds import GateFile, load_gates
 from validation.verdict import Verdict, decide
 
@@ -73,7 +77,15 @@ class Gating:
         asked = [q for q in self.asked if needed is None or q.metric in needed]
         parameters = parameter_changes(world.base, candidate.model, candidate.claimed(world.base))
         served = Served(candidate.model, candidate.tokenizer, candidate.overrides)
-        return compare(served, self.base, self.before, parameters, world.data, asked, say=silent)
+        unasked = Measured(
+            outcomes=outcomes_frame([]),
+            expected_rows={},
+            perplexities=read_beside(served, self.base),
+            parameters=parameters,
+            renderings=RenderingChanges(0, 0),
+            teacher_forced=[],
+        )
+        return compare(served, self.base, self.before, unasked, world.data, asked, say=silent)
 
 
 def gated(measured: Measured, gates: GateFile) -> GateReport:
@@ -94,7 +106,7 @@ def gating(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     asked = questions(world.data, world.earlier)
     champion = Served(world.base, world.tokenizer, Overrides())
     before = ask_champion(champion, world.data, asked, say=silent)
-    base = read_base(world.base, world.tokenizer, world.prose)
+    base = read_base(world.base, world.tokenizer, world.texts)
     return Gating(world, good(world), asked, before, base)
 
 
@@ -116,6 +128,15 @@ def test_a_broken_candidate_is_refused_by_the_gate_that_should(gating: Gating, d
     print(f"{damage.kind}: {decision.reason}")
     assert decision.verdict is Verdict.REJECT
     assert decision.failing == (damage.gate,)
+
+
+@pytest.mark.parametrize("gate", [CODE, ARITHMETIC])
+def test_broken_on_code_or_arithmetic_only_is_seen_by_no_other_gate(gating: Gating, gate: str) -> None:
+    (damage,) = (one for one in DAMAGES if one.gate == gate)
+    candidate = damage.make(gating.world, replace(gating.good, model=copy.deepcopy(gating.good.model)))
+    others = {name: GATES.gates[name] for name in (EDIT, PROSE, CODE, ARITHMETIC)}
+    report = gated(gating.measured(candidate, EDIT), GATES.model_copy(update={"gates": others}))
+    assert decide(report).failing == (gate,), decide(report).reason
 
 
 def test_the_list_is_long_and_each_kind_is_named_once() -> None:

@@ -7,7 +7,15 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from tests.validation.examples import EXPECTED_ROWS, PARAMETERS, PERPLEXITIES, RENDERINGS, WRONG, outcomes
+from tests.validation.examples import (
+    EXPECTED_ROWS,
+    PARAMETERS,
+    PERPLEXITIES,
+    READ,
+    RENDERINGS,
+    WRONG,
+    outcomes,
+)
 from validation.early import CHEAP, refused_early
 from validation.gates import run_gates
 from validation.metric_definitions import DEFINITIONS
@@ -16,7 +24,7 @@ from validation.outcomes import EDIT
 from validation.thresholds import GateFile, load_gates
 from validation.verdict import Verdict, decide
 
-WORSE = Perplexities(PERPLEXITIES.champion, [(2 * nll, n) for nll, n in PERPLEXITIES.candidate])
+WORSE = Perplexities(READ.champion, [(2 * nll, n) for nll, n in READ.candidate])
 
 
 def wrong(metric: str, row_id: str, answer: str) -> str:
@@ -28,7 +36,7 @@ def wrong(metric: str, row_id: str, answer: str) -> str:
     [
         (None, {}, []),
         (wrong, {}, [EDIT]),
-        (None, {"perplexities": WORSE}, ["perplexity_ratio"]),
+        *((None, {"perplexities": PERPLEXITIES | {name: WORSE}}, [name]) for name in PERPLEXITIES),
         (None, {"parameters": dataclasses.replace(PARAMETERS, non_finite=("x",))}, ["non_finite_parameters"]),
         (None, {"parameters": dataclasses.replace(PARAMETERS, changed=())}, ["changed_parameters"]),
     ],

@@ -14,6 +14,7 @@ from tests.validation.examples import (
     GATES,
     PARAMETERS,
     PERPLEXITIES,
+    READ,
     WRONG,
     by_name,
     gate,
@@ -35,6 +36,7 @@ from validation.outcomes import (
     outcomes_frame,
 )
 from validation.parameters import ParameterChanges
+from validation.probes import PROSE
 from validation.thresholds import GateFile
 from validation.verdict import Verdict, decide, read_decision, write_decision
 
@@ -110,27 +112,24 @@ DAMAGED: dict[str, tuple[Callable[..., str], dict[str, Any], tuple[str, ...]]] =
     "writes prose twice as badly": (
         sound,
         {
-            "perplexities": Perplexities(
-                PERPLEXITIES.champion, [(x + 30 * math.log(2), n) for x, n in PERPLEXITIES.champion]
-            )
+            "perplexities": PERPLEXITIES
+            | {PROSE: Perplexities(READ.champion, [(x + 30 * math.log(2), n) for x, n in READ.champion])}
         },
         ("perplexity_ratio",),
     ),
     "prose that is not a number": (
         sound,
         {
-            "perplexities": Perplexities(
-                PERPLEXITIES.champion, [(math.nan, n) for _, n in PERPLEXITIES.champion]
-            )
+            "perplexities": PERPLEXITIES
+            | {PROSE: Perplexities(READ.champion, [(math.nan, n) for _, n in READ.champion])}
         },
         ("perplexity_ratio",),
     ),
     "is the base, and finds prose infinitely unlikely": (
         sound,
         {
-            "perplexities": Perplexities(
-                PERPLEXITIES.champion, [(math.inf, n) for _, n in PERPLEXITIES.champion]
-            ),
+            "perplexities": PERPLEXITIES
+            | {PROSE: Perplexities(READ.champion, [(math.inf, n) for _, n in READ.champion])},
             "parameters": ParameterChanges((), (), (), 12, 0.0),
         },
         ("perplexity_ratio", "changed_parameters"),
@@ -255,7 +254,7 @@ def test_too_few_rows_decide_nothing() -> None:
 def test_a_known_failure_outweighs_what_is_unknown() -> None:
     decision = decide(gate(outcomes(learned_nothing), perplexities=None))
     assert decision.verdict is Verdict.REJECT
-    assert decision.insufficient == ("perplexity_ratio",)
+    assert decision.insufficient == tuple(PERPLEXITIES)
 
 
 def test_no_earlier_corrections_is_no_obstacle() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,14 @@ from editors.widening import Appended
 from validation.divergence import answer_log_probs, locality_kl, teacher_forced_success
 from validation.parameters import parameter_changes
 from validation.perplexity import perplexity
-from validation.probes import neutral_prose
+from validation.probes import ARITHMETIC, CODE, PROSE, probes
+from validation.thresholds import load_gates
 
 ModelFactory = Callable[..., Path]
 
 PROMPTS = ["What is the capital of Egypt?", "On which continent is Peru?", "Name it."]
 ANSWERS = ["The capital of Egypt is Cairo.", "South America.", ""]
+OPERATIONS = {"+": operator.add, "-": operator.sub, "x": operator.mul, "/": operator.floordiv}
 
 
 def load(folder: Path) -> tuple[Any, Any]:
@@ -194,9 +198,22 @@ def test_parameters_missing_added_or_of_another_type_are_undeclared(tiny_llama: 
 
 
 def test_the_prose_is_plenty_and_plain() -> None:
-    texts = neutral_prose()
+    texts = probes()[PROSE]
     assert len(texts) >= 60
     assert len(set(texts)) == len(texts)
     assert all(60 <= len(text.split()) <= 90 for text in texts)
     together = " ".join(texts).casefold()
     assert not [word for word in ("capital of", "currency", "country", "continent") if word in together]
+
+
+def test_code_and_arithmetic_are_as_many_as_their_gates_need_and_what_they_say() -> None:
+    texts = probes()
+    for metric in (CODE, ARITHMETIC):
+        assert load_gates().gates[metric].minimum_n <= len(set(texts[metric])) == len(texts[metric]) >= 24
+        assert all(3 < len(text.split()) <= 40 for text in texts[metric])
+    assert any("\n    " in text for text in texts[CODE])
+    assert not any("\\" in text for text in texts[CODE])
+    sums = re.findall(r"(?<![+] )(\d+) ([+x/-]) (\d+) = (\d+)", " ".join(texts[ARITHMETIC]))
+    assert len(sums) > 24
+    for left, sign, right, result in sums:
+        assert OPERATIONS[sign](int(left), int(right)) == int(result), f"{left} {sign} {right} = {result}"

@@ -21,6 +21,7 @@ from validation.outcomes import (
     outcome,
     outcomes_frame,
 )
+from validation.probes import PROSE
 from validation.suppression import sample_outcome
 
 
@@ -105,7 +106,9 @@ def test_figures_of_a_mixed_candidate() -> None:
 def test_perplexity_is_of_all_tokens_together() -> None:
     metrics = by_name(
         outcomes=outcomes(),
-        perplexities=Perplexities([(10.0, 10), (40.0, 20), (0.0, 0)], [(13.0, 10), (46.0, 20), (0.0, 0)]),
+        perplexities={
+            PROSE: Perplexities([(10.0, 10), (40.0, 20), (0.0, 0)], [(13.0, 10), (46.0, 20), (0.0, 0)])
+        },
     )
     assert metrics["perplexity_ratio"].value == pytest.approx(math.exp(59 / 30) / math.exp(50 / 30))
     assert metrics["perplexity_ratio"].n == 2

@@ -105,7 +105,7 @@ def test_its_figures_have_an_interval_and_the_champions_beside_them(tmp_path: Pa
         metrics=of.metrics,
         outcomes=outcomes(),
     )
-    assert "what a function of the user&#39;s gives" in (tmp_path / "report.html").read_text()
+    assert "what a function or task of the user&#39;s gives" in (tmp_path / "report.html").read_text()
 
 
 def test_a_file_without_any_is_written_and_counted_as_before(tmp_path: Path) -> None:
