@@ -175,14 +175,17 @@ def test_what_is_active_is_told_and_not_dropped(ledger: Ledger, tmp_path: Path) 
 
 def test_a_flood_takes_back_nothing_that_is_active_or_chosen(ledger: Ledger, tmp_path: Path) -> None:
     others = [report(f"Who wrote book {n}?", f"Author {n}", f"s{n}", reporter=f"user {n}") for n in range(2)]
-    flood = [report(f"Where is town {n}?", f"Place {n}", f"f{n}", reporter="flooder") for n in range(4)]
+    flood = [report(f"Where is town {n}?", f"Place {n}", f"f{n}", reporter="flooder") for n in range(7)]
     live = active(ledger, flood[0])
     ledger.record([*others, *flood])
     chosen = ledger.resolve(only(ledger.record([flood[1]])).id, "ann")
     checked = run(ledger, tmp_path, reporter_corrections=2)
     assert {live.id, chosen.id} < set(checked.edits["id"])
-    assert len(checked.rows_failed) == 2
-    assert all("raise it with --reporter-limit" in reason for reason in checked.rows_failed.values())
+    assert len(checked.rows_failed) == 5
+    assert all(
+        "3 new corrections, more than the limit of 2 (--reporter-limit)" in reason
+        for reason in checked.rows_failed.values()
+    )
 
 
 def test_a_rule_that_makes_an_order_of_a_question_costs_the_phrasing_alone(
