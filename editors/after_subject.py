@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from editors.batch_generation import keeps_all
 from editors.gather import batches
-from editors.generation import keeps_all
 from editors.model_kinds import answer_logits_only
 from editors.replay import PrefixCache, replaced
 from editors.requests import TokenBatch

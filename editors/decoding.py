@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from editors.generation import last_logits_only
+from editors.batch_generation import last_logits_only
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
