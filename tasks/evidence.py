@@ -46,7 +46,7 @@ def log_evidence(
         logged: list[tuple[str, Path]] = []
         for path, originals in files.items():
             folder = Path(scratch) / path
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             redacted = [one.name for one in originals if _copy(one, folder / one.name, redact)]
             whole = evidence / run_id / path
             if redacted:
@@ -56,7 +56,9 @@ def log_evidence(
                 whole.mkdir(parents=True, exist_ok=True)
                 for one in originals:
                     shutil.copy(one, whole)
-            logged.append((path, folder))
+            # A folder is logged with those in it.
+            if not any(path.startswith(f"{other}/") for other in files):
+                logged.append((path, folder))
         log_files(tracking_uri, run_id, logged)
 
 
@@ -104,7 +106,7 @@ def _copy(source: Path, copy: Path, redact: Redact) -> bool:
         if after != before:
             copy.write_text(json.dumps(after), encoding="utf-8")
             return True
-    elif source.suffix in (".jsonl", ".yaml", ".yml"):
+    elif source.suffix == ".jsonl":
         before = source.read_text(encoding="utf-8")
         after = redact(before)
         if after != before:
