@@ -97,8 +97,8 @@ def test_a_rate_that_is_far_off_is_found_before_the_first_step(facts: Facts) -> 
     still = dataclasses.replace(TRAINING, steps=1, learning_rate=0.0)
     config = MendConfig(rank=8, rate=3.0)
     before, after = run(facts, editor="mend", config=config, training=still).history
-    assert before["locality"] < 0.5 < after["locality"]
-    assert after["edit"] > 0
+    assert after["locality"] > before["locality"] + 0.2
+    assert after["score"] > before["score"]
 
 
 def test_same_seed_same_bytes(facts: Facts) -> None:

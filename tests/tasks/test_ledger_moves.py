@@ -135,7 +135,11 @@ def test_a_reviewer_may_change_their_mind(ledger: Ledger) -> None:
 def test_an_answer_makes_the_correction_that_later_bare_reports_count_for(ledger: Ledger) -> None:
     waiting = only(ledger.record([report("p", None, "s1", reporter="ann")]))
     answered = ledger.answer(waiting.id, "x", "carol")
-    assert (answered.state, answered.desired_output, answered.reporters) == (State.ACCEPTED, "x", ("ann",))
+    assert (answered.state, answered.desired_output, answered.reporters) == (
+        State.ACCEPTED,
+        "x",
+        ("ann", "carol"),
+    )
     closed = ledger.get(waiting.id)
     assert closed.state is State.DUPLICATE
     assert "carol" in closed.reason

@@ -13,11 +13,11 @@ import torch
 from editors.overrides import Overrides
 from editors.requests import encode, end_of_turn_ids
 from tasks.edit_dataset import EditDataset
-from tasks.measuring import GATE_TOKENS, Served, ask_champion, compare, read_base, room_for
+from tasks.measuring import GATE_TOKENS, Measured, Served, ask_champion, compare, read_base, room_for
 from tasks.questions import questions
 from tests.conftest import ModelFactory
 from tests.editors.tools import load
-from tests.validation.examples import EXPECTED_ROWS, GATES, by_name, gate, outcomes
+from tests.validation.examples import EXPECTED_ROWS, GATES, PARAMETERS, RENDERINGS, by_name, gate, outcomes
 from tests.validation.taught import edit_row, locality_row, train
 from validation.metrics import Metric, Status
 from validation.outcomes import (
@@ -28,8 +28,9 @@ from validation.outcomes import (
     KEPT_ANSWERS_ENDED,
     LOCALITY,
     outcomes_digest,
+    outcomes_frame,
 )
-from validation.parameters import ParameterChanges
+from validation.probes import PROSE
 from validation.verdict import Verdict, decide
 
 CORRECTED, STAYING = [EDIT, EQUIVALENCE], [LOCALITY, DRAWDOWN]
@@ -101,10 +102,10 @@ def test_where_no_end_can_be_told_nothing_is_gated_and_old_frames_have_their_dig
 def measured(champion: Any, candidate: Any, tokenizer: Any, data: EditDataset) -> pd.DataFrame:
     asked = questions(data, [])
     before = ask_champion(Served(champion, tokenizer, Overrides()), data, asked, say=silent)
-    base = read_base(champion, tokenizer, ["The fox walks."])
-    unchanged = ParameterChanges((), (), (), 1, 0.0)
     served = Served(candidate, tokenizer, Overrides())
-    return compare(served, base, before, unchanged, data, asked, say=silent).outcomes
+    unasked = Measured(outcomes_frame([]), {}, {}, PARAMETERS, RENDERINGS, [])
+    base = read_base(champion, tokenizer, {PROSE: ["The fox walks."]})
+    return compare(served, base, before, unasked, data, asked, say=silent).outcomes
 
 
 def leaning(folder: Path, towards: float, *, chat: bool) -> tuple[Any, Any]:

@@ -13,8 +13,10 @@ from validation.outcomes import (
     ANSWERED,
     DRAWDOWN,
     EDIT,
+    EQUIVALENCE_RETENTION,
     LOCALITY,
     NEW,
+    NEW_EQUIVALENCE,
     REPLAY,
     SUPPRESSED,
     check_outcomes,
@@ -49,6 +51,8 @@ def test_a_replay_is_only_where_there_was_one_and_counts_answers_that_begin_othe
 def test_every_metric_is_computed_and_in_order() -> None:
     asked = [
         outcome(NEW, "c1", "Who?", "Author 1", "Nobody.", "Author 1.", chat=True),
+        outcome(NEW_EQUIVALENCE, "c1", "By whom?", "Author 1", "Nobody.", "Author 1.", chat=True),
+        outcome(EQUIVALENCE_RETENTION, "c2", "By whom?", "Author 2", "Author 2.", "Author 2.", chat=True),
         outcome(ANSWERED, "c1", "Who?", "Author 1", "Nobody.", "Author 1.", chat=True),
         sample_outcome("c1", "Who?", "No.", ["Author 1"], "", ("Author 1.", "No.")),
     ]
@@ -61,7 +65,9 @@ def test_every_metric_is_computed_and_in_order() -> None:
         answer_seconds=SECONDS,
     )
     assert [metric.name for metric in metrics] == list(DEFINITIONS)
-    rows = {**EXPECTED_ROWS, NEW: 1, ANSWERED: 1, SUPPRESSED: 1}
+    rows = EXPECTED_ROWS | dict.fromkeys(
+        (NEW, NEW_EQUIVALENCE, EQUIVALENCE_RETENTION, ANSWERED, SUPPRESSED), 1
+    )
     assert {m.name: m.n for m in metrics if m.name in rows} == rows
     frame = metrics_frame(metrics)
     assert {
