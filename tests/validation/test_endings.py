@@ -62,8 +62,8 @@ def ends(metrics: list[str], champion: float, candidate: float, cut: int = 0) ->
     [
         (CORRECTED, ANSWERS_ENDED, 3, Verdict.PROMOTE),
         (CORRECTED, ANSWERS_ENDED, 4, Verdict.REJECT),
-        ([LOCALITY], KEPT_ANSWERS_ENDED, 4, Verdict.PROMOTE),
-        ([LOCALITY], KEPT_ANSWERS_ENDED, 5, Verdict.REJECT),
+        ([LOCALITY], KEPT_ANSWERS_ENDED, 10, Verdict.PROMOTE),
+        ([LOCALITY], KEPT_ANSWERS_ENDED, 11, Verdict.REJECT),
     ],
 )
 def test_answers_that_are_cut_off_are_refused(
