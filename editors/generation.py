@@ -59,6 +59,37 @@ def generate_greedy(
     Raises:
         ValueError: a prompt has no tokens or more than the model's positions; a chat turn without a template.
     """
+    answers = generate_to_end(
+        model,
+        tokenizer,
+        prompts,
+        chat=chat,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        to_natural_end=to_natural_end,
+        strip=strip,
+        progress=progress,
+    )
+    return [answer.text for answer in answers]
+
+
+def generate_to_end(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    chat: bool,
+    max_new_tokens: int = 48,
+    batch_size: int = 64,
+    to_natural_end: bool = True,
+    strip: bool = True,
+    progress: Progress | None = None,
+) -> list[Answer]:
+    """What `generate_greedy` answers, and whether the model ended each answer itself.
+
+    Raises:
+        ValueError: as for `generate_greedy`.
+    """
     answers = _answers(
         model,
         tokenizer,
@@ -70,31 +101,7 @@ def generate_greedy(
         progress=progress,
         to_natural_end=to_natural_end,
     )
-    return [answer.text.strip() if strip else answer.text for answer in answers]
-
-
-def generate_to_end(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
-    *,
-    chat: bool,
-    max_new_tokens: int = 48,
-    batch_size: int = 64,
-    progress: Progress | None = None,
-) -> list[Answer]:
-    """What `generate_greedy` answers, stripped, and whether the model ended each answer itself."""
-    answers = _answers(
-        model,
-        tokenizer,
-        prompts,
-        lambda _: _most_probable,
-        chat=chat,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        progress=progress,
-    )
-    return [replace(answer, text=answer.text.strip()) for answer in answers]
+    return [replace(answer, text=answer.text.strip()) for answer in answers] if strip else answers
 
 
 def _most_probable(logits: Tensor, rows: Tensor, step: int) -> Tensor:  # noqa: ARG001
