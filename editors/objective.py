@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ Weighted = tuple[Example, float, Tensor | None]
 
 # Of log-probabilities: some hundreds of long answers, some thousands of short ones.
 LIMIT = 2**32
+# Answer tokens whose logits are in memory at a time: a few tensors of a hundred megabytes each.
+TOGETHER = 512
 
 
 def as_many_as_fit(
@@ -49,8 +51,8 @@ def log_probabilities(
 ) -> dict[Example, Tensor]:
     """The model's log-probabilities at the answer positions: (answer tokens, vocabulary) by example."""
     result: dict[Example, Tensor] = {}
-    for start in range(0, len(examples), 64):
-        chunk = list(examples[start : start + 64])
+    for numbers in _few_at_a_time(examples):
+        chunk = [examples[number] for number in numbers]
         batch = collate(chunk, pad)
         with torch.no_grad(), cache.replayed(batch):
             rows = answer_logits(model, batch).log_softmax(-1)
@@ -64,8 +66,8 @@ def weighted_backward(model: nn.Module, weighted: Sequence[Weighted], pad: int, 
     Both are sums over answer tokens. Gradients accumulate in the parameters; the loss is returned.
     """
     total = 0.0
-    for start in range(0, len(weighted), 64):
-        chunk = weighted[start : start + 64]
+    for numbers in _few_at_a_time([example for example, _, _ in weighted]):
+        chunk = [weighted[number] for number in numbers]
         batch = collate([example for example, _, _ in chunk], pad)
         with torch.enable_grad(), cache.replayed(batch):
             log_p = answer_logits(model, batch).log_softmax(-1)
@@ -80,6 +82,22 @@ def weighted_backward(model: nn.Module, weighted: Sequence[Weighted], pad: int, 
             loss.backward()
         total += float(loss.detach())
     return total
+
+
+def _few_at_a_time(examples: Sequence[Example]) -> Iterator[list[int]]:
+    """Numbers of examples of like length, with at most `TOGETHER` answer tokens in all; at least one."""
+    lengths = [len(example.prompt_ids) + len(example.target_ids) for example in examples]
+    few: list[int] = []
+    tokens = 0
+    for number in sorted(range(len(examples)), key=lambda number: lengths[number]):
+        answer = len(examples[number].target_ids)
+        if few and tokens + answer > TOGETHER:
+            yield few
+            few, tokens = [], 0
+        few.append(number)
+        tokens += answer
+    if few:
+        yield few
 
 
 def backward_of_the_wrong(

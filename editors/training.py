@@ -218,7 +218,7 @@ def _find_rates(cases: Cases, training: TrainingConfig, progress: Progress) -> N
         draws = [random.Random(f"{training.seed}-rate-{i}") for i in range(max(several // (4 * n), 1))]
         loss = sum(_step(cases, training, n, rng) for rng in draws) / len(draws)
         losses[n, factor] = loss if math.isfinite(loss) else math.inf
-        progress(done, len(tried), "finding rates")
+        progress(done, len(tried), f"finding rates, loss {loss:.2f}")
     editor.zero_grad()
     one, many = (min(editor.rates_tried, key=lambda factor: losses[n, factor]) for n in (1, several))
     with torch.no_grad():

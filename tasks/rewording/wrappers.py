@@ -85,7 +85,6 @@ _QUESTION = {
     "polite": (*_ANY["polite"], "Excuse me, {}", "Sorry to bother you. {}"),
     "brief": (
         "Please answer briefly: {}",
-        "Answer in a few words: {}",
         "{} Just the answer, please.",
         "{} Keep it short.",
         "In one short sentence: {}",
@@ -108,7 +107,7 @@ _QUESTION = {
     "quoted": (
         'Someone asked me: "{}" What should I answer?',
         'How would you answer the question "{}"',
-        'The next card says: "{}" What is the right answer?',
+        '"{}" How would you answer that?',
     ),
 }
 _INSTRUCTION = {
