@@ -49,7 +49,10 @@ class Cases:
         # Part of what must stay enters the regulariser; another is only ever looked at, so that what is
         # learned holds for prompts the solve was not told of.
         half, held = len(kept) // 2, max(len(kept) // 5, 1)
-        self.kept_known, self.kept_unseen = kept[:half], kept[half:-held]
+        self.kept_known, unseen = kept[:half], kept[half:-held]
+        # What is trained on is held as it is validated: all of a long answer would outweigh a short target.
+        openings = self._given_exactly(unseen) if self._hardly_any_ends(unseen) else []
+        self.kept_unseen = openings or unseen
         self.kept_validation = self._given_exactly(kept[-held:])[:64]
         if not self.kept_validation:
             raise ValueError(
@@ -64,6 +67,10 @@ class Cases:
         if not editor.all_tokens:
             rows = iter(gather_by_example(model, editor.modules_edited, flat, self.pad, self.cache, progress))
             self.captured = [[next(rows) for _ in phrasings] for phrasings in self.phrasings]
+
+    def _hardly_any_ends(self, kept: Sequence[Example]) -> bool:
+        """Whether too few answers are the base's to their end to be enough, as those of raw text are not."""
+        return sum(answered_exactly(self.model, kept, self.pad, self.cache)) < min(ENOUGH_WHOLE, len(kept))
 
     def _given_exactly(self, kept: Sequence[Example]) -> list[Example]:
         """Those whose answer the base gives, to its end; where they are few, openings of the others too.

@@ -298,9 +298,10 @@ def test_answers_without_an_end_are_kept_by_their_openings(facts: Facts) -> None
         editor = Malmen.untrained(facts.model, CONFIG)
         return Cases(facts.model, facts.tokenizer, editor, facts.requests, keep, 0, no_progress)
 
-    openings = cases(keep).kept_validation
-    assert {len(example.target_ids) for example in openings} == {OPENING}
-    assert all(answered_exactly(facts.model, openings, 0, cache))
+    made = cases(keep)
+    for openings in (made.kept_unseen, made.kept_validation):
+        assert {len(example.target_ids) for example in openings} == {OPENING}
+        assert all(answered_exactly(facts.model, openings, 0, cache))
     with pytest.raises(ValueError, match="none of"):
         cases([Kept(kept.prompt, f"No {kept.answer}", False) for kept in keep])
 
