@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,19 +76,18 @@ def practice_from_file(
     left_out(rejected)
     withheld = learnable.withheld
 
-    def free(prompts: Sequence[str]) -> list[str]:
-        again = restated(learnable.corrected, prompts)
-        return [p for i, p in enumerate(prompts) if i not in again and wording(p) not in withheld]
-
-    practised = set(free([request.prompt for request in read]))
+    # Once for all of them: it goes through every correction.
+    asked = list(dict.fromkeys(p for request in read for p in (request.prompt, *request.locality)))
+    again = restated(learnable.corrected, asked)
+    free = {p for i, p in enumerate(asked) if i not in again and wording(p) not in withheld}
     requests = [
         replace(
             request,
             equivalents=tuple(text for text in request.equivalents if wording(text) not in withheld),
-            locality=tuple(free(request.locality)),
+            locality=tuple(prompt for prompt in request.locality if prompt in free),
         )
         for request in read
-        if request.prompt in practised
+        if request.prompt in free
     ]
     if len(requests) < len(read):
         reason = f"{len(read) - len(requests)} of {len(read)} rows ask what the gates or corrections ask"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from flows.practice import practice_from_file
 from flows.train import _practice as practice
 from tasks.models import ModelFolder, resolve
+from tasks.neighbours import restated
 from tasks.records import CannotEditError, Rejected, TrafficRecord, UserError
 from tasks.rephrase import wording
 from tasks.roles import Learnable
@@ -115,3 +117,31 @@ def test_named_training_data_is_used_without_what_the_gates_or_corrections_ask(t
     everything = frozenset(wording(f"What is the capital of {place}?") for place in places)
     with pytest.raises(CannotEditError, match="nothing to train on: 4 of 4 rows ask what"):
         practice_from_file(data, Learnable([], everything), chat=True, left_out=told.extend)
+
+
+def test_a_file_of_many_rows_is_held_against_the_corrections_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = tmp_path / "data.jsonl"
+    lines = [
+        {
+            "prompt": f"What is the capital of {place}?",
+            "target": "Cairo",
+            "locality": ["Name a river."] * (n == 1),
+        }
+        for n, place in enumerate(PLACES)
+    ]
+    data.write_text("\n".join(map(json.dumps, lines)))
+    held: list[Sequence[str]] = []
+
+    def counted(corrected: Sequence[str], prompts: Sequence[str]) -> set[int]:
+        held.append(prompts)
+        return restated(corrected, prompts)
+
+    monkeypatch.setattr("flows.practice.restated", counted)
+    learnable = Learnable([], frozenset(), (f"Tell me the capital of {PLACES[0]}.",))
+    requests, stay = practice_from_file(data, learnable, chat=True, left_out=list)
+    assert (len(requests), stay) == (len(PLACES) - 1, ["Name a river."])
+    assert [sorted(prompts) for prompts in held] == [
+        sorted({"Name a river.", *(str(line["prompt"]) for line in lines)})
+    ]
