@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -226,12 +226,6 @@ def compute_metrics(
     if answer_seconds is not None:
         put("answer_seconds_ratio", seconds_ratio(answer_seconds, seed), 1.0)
     return [metrics[name] for name in DEFINITIONS if name in metrics]
-
-
-def metrics_frame(metrics: Iterable[Metric]) -> pd.DataFrame:
-    """The metrics as a table, one row each, columns as the fields of `Metric`."""
-    columns = [*Metric.model_fields, *Metric.model_computed_fields]
-    return pd.DataFrame([metric.model_dump(mode="python") for metric in metrics], columns=columns)
 
 
 def _worst_of(rows: pd.DataFrame) -> tuple[Interval, float | None]:
