@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -33,7 +34,7 @@ def log_evidence(
     redact: Redact,
     evidence: Path,
 ) -> None:
-    """Log files, Parquet and JSON redacted; where this changes any of a folder, all are kept in `evidence`.
+    """Log files, their texts redacted; where this changes any of a folder, all are kept in `evidence`.
 
     Args:
         tracking_uri: the MLflow store.
@@ -100,20 +101,48 @@ def _copy(source: Path, copy: Path, redact: Redact) -> bool:
         if after != before:
             parquet.write_table(pa.Table.from_pylist(after, schema=table.schema), copy)
             return True
-    elif source.suffix == ".json":
-        before = json.loads(source.read_text(encoding="utf-8"))
-        after = redacted(before, redact)
-        if after != before:
-            copy.write_text(json.dumps(after), encoding="utf-8")
-            return True
-    elif source.suffix == ".jsonl":
-        before = source.read_text(encoding="utf-8")
-        after = redact(before)
-        if after != before:
-            copy.write_text(after, encoding="utf-8")
-            return True
+    else:
+        with contextlib.suppress(UnicodeDecodeError):
+            text = source.read_bytes().decode("utf-8-sig")
+            clean = _text_redacted(text, redact, values_only=source.suffix == ".json")
+            if clean != text:
+                copy.write_bytes(clean.encode("utf-8"))
+                return True
     shutil.copy(source, copy)
     return False
+
+
+def _text_redacted(text: str, redact: Redact, *, values_only: bool) -> str:
+    """The text redacted, and where it is JSON, whole or by lines, the values that it writes with escapes too.
+
+    Args:
+        text: of a file.
+        redact: what is done to every text.
+        values_only: of JSON that is whole, leave figures and names as they are.
+    """
+    try:
+        whole = _json_redacted(text, redact)
+        return whole if values_only else redact(whole)
+    except ValueError:
+        pass
+    try:
+        # Nothing else than a line feed ends a line of JSON; other separators may stand in its texts.
+        return "\n".join(redact(_json_redacted(line, redact)) for line in text.split("\n"))
+    except ValueError:
+        return redact(text)
+
+
+def _json_redacted(text: str, redact: Redact) -> str:
+    """JSON with its values redacted, as it is written where that changes none.
+
+    Raises:
+        ValueError: it is no JSON, and not blank either.
+    """
+    if not text.strip():
+        return text
+    before = json.loads(text)
+    after = redacted(before, redact)
+    return text if after == before else json.dumps(after)
 
 
 def redacted(value: Any, redact: Redact) -> Any:

@@ -27,7 +27,7 @@ def files(folder: Path, said: str) -> list[Path]:
     rows = pd.DataFrame({"id": ["a", "b"], "texts": [[said, "x"], []], "value": [0.1, float("nan")]})
     rows.to_parquet(folder / "rows.parquet")
     (folder / "about.json").write_text(json.dumps({"secret": [said, 1.5, None, {"deep": said}]}, indent=3))
-    (folder / "gates.yaml").write_text("version: 1 # secret\n")
+    (folder / "gates.yaml").write_text(f"version: 1 # {said.removeprefix('a ')}\n")
     return sorted(folder.iterdir())
 
 
@@ -41,7 +41,8 @@ def test_others_read_it_redacted_and_the_home_has_it_to_the_byte(
     assert json.loads((seen / "about.json").read_text()) == {
         "secret": ["a [redacted]", 1.5, None, {"deep": "a [redacted]"}]
     }
-    assert json.loads((seen / REDACTED_FILE).read_text()) == ["about.json", "rows.parquet"]
+    assert (seen / "gates.yaml").read_text() == "version: 1 # [redacted]\n"
+    assert json.loads((seen / REDACTED_FILE).read_text()) == ["about.json", "gates.yaml", "rows.parquet"]
     whole = fetch_evidence(mlflow_store, run_id, "verdict", tmp_path / "again", evidence=evidence)
     assert all((whole / one.name).read_bytes() == one.read_bytes() for one in given)
     assert evidence.stat().st_mode & 0o077 == 0
@@ -64,3 +65,35 @@ def test_what_holds_nothing_to_redact_is_the_same_everywhere_and_not_kept_twice(
         one.name: one.read_bytes() for one in given
     }
     assert not evidence.exists()
+
+
+LINES = '{"asked": "a secret", "n": 1.50}\n\n{"asked": "\\u0073ecret"}\n{"asked":  "a\u2028b"}\n'
+CLEAN = '{"asked": "a [redacted]", "n": 1.5}\n\n{"asked": "[redacted]"}\n{"asked":  "a\u2028b"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "seen"),
+    [
+        *[(f"rows.{ending}", LINES, CLEAN) for ending in ("json", "jsonl", "ndjson", "txt")],
+        ("rows.txt", '[{"asked": "\\u0073ecret"}]', '[{"asked": "[redacted]"}]'),
+        ("rows.json", '\ufeff[{"asked": "secret"}]', '[{"asked": "[redacted]"}]'),
+        ("rows.jsonl", '{"secret": 1}', '{"[redacted]": 1}'),
+        ("task.yaml", "doc_to_text: |\n  the secret\r\n", "doc_to_text: |\n  the [redacted]\r\n"),
+        ("broken.json", '{"asked": "secret', '{"asked": "[redacted]'),
+    ],
+)
+def test_all_that_is_text_is_redacted_whatever_its_name_ends_in(
+    run_id: str, mlflow_store: str, tmp_path: Path, name: str, given: str, seen: str
+):
+    file = tmp_path / "given" / name
+    file.parent.mkdir()
+    file.write_bytes(given.encode())
+    other = file.with_name("no_text.bin")
+    other.write_bytes(b"\xff secret")
+    evidence = evidence_of(tmp_path)
+    log_evidence(mlflow_store, run_id, {"verdict": [file, other]}, redact=redact, evidence=evidence)
+    folder = fetch_files(mlflow_store, run_id, "verdict", tmp_path)
+    assert (folder / name).read_bytes().decode() == seen
+    assert (folder / other.name).read_bytes() == other.read_bytes()
+    whole = fetch_evidence(mlflow_store, run_id, "verdict", tmp_path / "again", evidence=evidence)
+    assert (whole / name).read_bytes() == file.read_bytes()
