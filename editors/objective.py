@@ -19,8 +19,8 @@ Weighted = tuple[Example, float, Tensor | None]
 
 # Of log-probabilities: some hundreds of long answers, some thousands of short ones.
 LIMIT = 2**32
-# Answer tokens whose logits are in memory at a time: a few tensors of a hundred megabytes each.
-TOGETHER = 512
+# Answer tokens whose logits, and tokens whose activations, are in memory at a time: some hundreds of megabytes.
+ANSWER_TOKENS, TOKENS = 256, 1024
 
 
 def as_many_as_fit(
@@ -85,17 +85,18 @@ def weighted_backward(model: nn.Module, weighted: Sequence[Weighted], pad: int, 
 
 
 def _few_at_a_time(examples: Sequence[Example]) -> Iterator[list[int]]:
-    """Numbers of examples of like length, with at most `TOGETHER` answer tokens in all; at least one."""
+    """Numbers of examples of like length, no more at a time than the bounds allow; at least one."""
     lengths = [len(example.prompt_ids) + len(example.target_ids) for example in examples]
     few: list[int] = []
-    tokens = 0
+    answers = 0
     for number in sorted(range(len(examples)), key=lambda number: lengths[number]):
         answer = len(examples[number].target_ids)
-        if few and tokens + answer > TOGETHER:
+        # All are padded to the longest, which is this one.
+        if few and (answers + answer > ANSWER_TOKENS or (len(few) + 1) * lengths[number] > TOKENS):
             yield few
-            few, tokens = [], 0
+            few, answers = [], 0
         few.append(number)
-        tokens += answer
+        answers += answer
     if few:
         yield few
 

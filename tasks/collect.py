@@ -34,6 +34,8 @@ CHAT_ATTRIBUTE = "chat"
 LIMIT_ATTRIBUTE, END_ATTRIBUTE = "max_new_tokens", "finish_reason"
 SOURCE_PREFIX = "trace:"
 FEEDBACK_NAME = "correct"
+# What MLflow writes where nobody says who gave the feedback, and what a report without a name says.
+_NO_SOURCE, _NO_NAME = frozenset({None, "", "default"}), "unknown"
 
 _PAGE = 100
 _CONNECT_SECONDS = 5.0
@@ -216,12 +218,13 @@ def _report(
         raise UnreadableContent(
             f"has an expectation {expectation_name!r} that is not one text; write one text"
         )
+    who = verdict.source.source_id
     return ErrorReport(
         prompt=one.prompt,
         wrong_output=one.output,
         desired_output=None if desired is None else desired[0],
         source=f"{SOURCE_PREFIX}{trace.info.trace_id}",
-        reporter=verdict.source.source_id or "unknown",
+        reporter=_NO_NAME if who in _NO_SOURCE else who,
         reported_at=datetime.fromtimestamp(verdict.last_update_time_ms / 1000, UTC),
         model_name=model_name,
         model_version=trace.info.tags.get(VERSION_TAG, ""),

@@ -79,7 +79,8 @@ def test_few_logits_are_in_memory_at_a_time_and_the_gradient_is_that_of_all(
         return logits
 
     def run(together: int) -> tuple[float, Tensor]:
-        monkeypatch.setattr(objective, "TOGETHER", together)
+        monkeypatch.setattr(objective, "ANSWER_TOKENS", together)
+        monkeypatch.setattr(objective, "TOKENS", 20 * together)
         seen.clear()
         model.zero_grad()
         references = objective.log_probabilities(model, kept, pad, cache)

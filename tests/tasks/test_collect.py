@@ -14,6 +14,7 @@ from mlflow.entities import AssessmentSource
 from tasks.collect import Collected, from_traces, mark_collected
 from tasks.ledger import Ledger
 from tasks.records import State, TrafficRecord, UserError
+from validation.flooding import named
 
 # MLflow warns about its own type hints when it first traces.
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
@@ -98,6 +99,12 @@ def test_a_flagged_trace_is_a_report_and_every_other_is_traffic(traffic: Traffic
     ]
     assert collected.rejected == []
     assert traffic.collect() == collected
+
+
+def test_feedback_without_a_source_is_a_report_without_a_name(traffic: Traffic) -> None:
+    mlflow.log_feedback(trace_id=traffic.ask("q", "a"), name="correct", value=False)
+    (report,) = traffic.collect().reports
+    assert named([[report.reporter]]) == set()
 
 
 def test_the_latest_valid_judgement_counts(traffic: Traffic) -> None:

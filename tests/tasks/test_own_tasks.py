@@ -127,6 +127,17 @@ def test_data_is_a_list_or_lines(tmp_path: Path, text: str) -> None:
     assert Model(["N'Djamena", "Lima"]).run(file) == [1.0, 1.0]
 
 
+@pytest.mark.parametrize("first", ["", "\ufeff"])
+def test_lines_end_at_line_feeds_alone_and_a_byte_order_mark_is_none_of_them(
+    tmp_path: Path, first: str
+) -> None:
+    rows = [{**row, "answer": f"{row['answer']}\u2028in\x85Africa"} for row in ROWS]
+    file = written(tmp_path, ASKS)
+    text = first + "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "data" / "trivia.jsonl").write_bytes(text.encode())
+    assert Model([row["answer"] for row in rows]).run(file) == [1.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
