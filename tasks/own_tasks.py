@@ -285,12 +285,13 @@ def _item(task: TaskFile, row: dict[str, Any], render: Callable[[str, dict[str, 
 def _rows(what: str, data: Path) -> list[dict[str, Any]]:
     """The rows of a file that is one JSON list, or JSON by lines."""
     try:
-        text = data.read_text(encoding="utf-8")
+        text = data.read_text(encoding="utf-8-sig")
         try:
             found = json.loads(text)
             found = [found] if isinstance(found, dict) else found
         except json.JSONDecodeError:
-            found = [json.loads(line) for line in text.splitlines() if line.strip()]
+            # `splitlines` would split at separators that may stand in the texts of JSON.
+            found = [json.loads(line) for line in text.split("\n") if line.strip()]
     except OSError as error:
         raise UserError(f"{what} cannot be used: {data} cannot be read: {error.strerror}") from error
     except ValueError as error:
