@@ -62,9 +62,13 @@ class Served:
         *,
         chat: bool = True,
         max_new_tokens: int = GATE_TOKENS,
+        strip: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[str]:
-        """Greedy answers, as they are served, of so many tokens at most."""
+        """Greedy answers, as they are served, of so many tokens at most.
+
+        `strip`: without the white space around them; an override's answer is as it is, always.
+        """
         from editors.generation import generate_greedy
 
         generate = partial(
@@ -73,6 +77,7 @@ class Served:
             self.tokenizer,
             chat=chat,
             max_new_tokens=max_new_tokens,
+            strip=strip,
             progress=progress,
         )
         return self.overrides.answer(list(prompts), generate, chat=chat)

@@ -32,8 +32,10 @@ _UNTIL, _TOKENS = ("\n\n",), 256
 class Generate(Protocol):
     """Asks a model: (prompts, chat turns or raw text) to its greedy answers, as it serves them."""
 
-    def __call__(self, prompts: Sequence[str], *, chat: bool = True, max_new_tokens: int = 48) -> list[str]:
-        """One answer a prompt."""
+    def __call__(
+        self, prompts: Sequence[str], *, chat: bool = True, max_new_tokens: int = 48, strip: bool = True
+    ) -> list[str]:
+        """One answer a prompt, `strip`: without the white space around it."""
 
 
 class LogLikelihoods(Protocol):
@@ -198,8 +200,12 @@ def run_task(
     task = read_task(what, file)
     items = _items(what, task, file)
     if task.output_type == "generate_until":
+        # White space that an answer begins with may be what ends it.
         given = generate(
-            [item.prompt for item in items], chat=chat, max_new_tokens=task.generation_kwargs.max_gen_toks
+            [item.prompt for item in items],
+            chat=chat,
+            max_new_tokens=task.generation_kwargs.max_gen_toks,
+            strip=False,
         )
         same = _matcher(task)
         return [float(same(answer, item.target)) for answer, item in zip(given, items, strict=True)]
@@ -216,7 +222,7 @@ def run_task(
 
 
 def _matcher(task: TaskFile) -> Callable[[str, str], bool]:
-    """Whether an answer, as far as a text that ends it, is the target; spaces around them do not count."""
+    """Whether an answer, as far as a text that ends it, is the target; spaces around both do not count."""
     metric = task.metric_list[0] if task.metric_list else _Metric(metric="exact_match")
     dropped = str.maketrans("", "", string.punctuation if metric.ignore_punctuation else "")
 

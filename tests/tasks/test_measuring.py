@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from editors.delta import Delta
 from editors.generation import generate_greedy
 from editors.override import OverrideEditor
-from editors.overrides import Overrides
+from editors.overrides import Override, Overrides
 from editors.requests import EditRequest
 from tasks.edit_dataset import EditDataset
 from tasks.measuring import GATE_TOKENS, Served, ask_champion, room_for
@@ -101,6 +102,16 @@ def test_an_answer_is_given_room_for_the_whole_of_a_long_target(tiny_llama):
     for prompt, longest in (("Peru is in", room), (short, GATE_TOKENS)):
         (said,) = generate_greedy(model, tokenizer, [prompt], chat=True, max_new_tokens=longest)
         assert answers[prompt, True] == said
+
+
+def test_an_answer_is_to_be_had_with_its_white_space_and_an_override_as_it_is(tiny_llama):
+    model, tokenizer = load(resolve(str(tiny_llama())))
+    (space,) = tokenizer(" ", add_special_tokens=False)["input_ids"]
+    model.lm_head.bias = torch.nn.Parameter(1e4 * torch.eye(model.config.vocab_size)[space])
+    served = Served(model, tokenizer, Overrides([Override("Chad", " N'Djamena ", "a")]))
+    for strip, answer in ((True, ""), (False, " " * 3)):
+        answers = served.answer(["Peru", "Chad"], max_new_tokens=3, strip=strip)
+        assert answers == [answer, " N'Djamena "]
 
 
 def test_what_is_overridden_is_measured_as_it_is_served(

@@ -51,9 +51,11 @@ class Model:
         self.answers, self.likely = list(answers), list(likely)
         self.asked: list[tuple[Any, ...]] = []
 
-    def generate(self, prompts: Sequence[str], *, chat: bool = True, max_new_tokens: int = 48) -> list[str]:
+    def generate(
+        self, prompts: Sequence[str], *, chat: bool = True, max_new_tokens: int = 48, strip: bool = True
+    ) -> list[str]:
         self.asked.append((list(prompts), chat, max_new_tokens))
-        return self.answers
+        return [answer.strip() if strip else answer for answer in self.answers]
 
     def score(self, prompts: Sequence[str], continuations: Sequence[str], *, chat: bool) -> list[float]:
         self.asked.append((list(prompts), list(continuations), chat))
@@ -70,6 +72,11 @@ def test_answers_are_compared_as_far_as_what_ends_them(tmp_path: Path) -> None:
     assert model.run(file) == [1.0, 0.0]
     prompts = [f"Be brief.\nQuestion: {row['question']}\nAnswer:" for row in ROWS]
     assert model.asked == [(prompts, False, 7)]
+
+
+def test_an_answer_that_begins_with_what_ends_it_is_empty(tmp_path: Path) -> None:
+    file = written(tmp_path, {**ASKS, "generation_kwargs": {"until": ["\n"]}})
+    assert Model(["\nN'Djamena", " Lima \nQuito"]).run(file) == [0.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +242,9 @@ def test_a_gate_has_a_task_or_a_function_and_names_both_files_of_a_task(tmp_path
 def test_a_task_that_goes_wrong_gives_a_sentence_and_never_a_value(tmp_path: Path) -> None:
     own = {"trivia": OwnSource(task="trivia.yaml")}
 
-    def fails(prompts: Sequence[str], *, chat: bool = True, max_new_tokens: int = 48) -> list[str]:
+    def fails(
+        prompts: Sequence[str], *, chat: bool = True, max_new_tokens: int = 48, strip: bool = True
+    ) -> list[str]:
         raise ValueError("a prompt has no tokens")
 
     written(tmp_path, ASKS)
