@@ -119,7 +119,7 @@ def fit_to_teach(edited: Sequence[Correction], phrasings: Mapping[str, Sequence[
 
 
 def beside_the_ledger(edits: pd.DataFrame, corrections: Sequence[Correction]) -> pd.DataFrame:
-    """The edits with what the data gate weighs them by: `active`, `approved` (when), and their `rivals`."""
+    """The edits with what the data gate weighs them by: `active`, `approved` (when), `answered`, `rivals`."""
     of_id = {c.id: c for c in corrections}
     edited = [of_id[id_] for id_ in edits["id"]]
     phrasings = {c.id: rephrase(c.prompt, chat=c.chat) for c in edited}
@@ -132,6 +132,7 @@ def beside_the_ledger(edits: pd.DataFrame, corrections: Sequence[Correction]) ->
     return edits.assign(
         active=[c.state is State.ACTIVE for c in edited],
         approved=[c.approved_at.isoformat(timespec="microseconds") if c.approved_at else "" for c in edited],
+        answered=[c.answered for c in edited],
         rivals=pd.Series(rivals, dtype=object, index=edits.index),
     )
 

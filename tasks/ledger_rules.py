@@ -200,6 +200,7 @@ def merge(
         reporters=_joined([*((r.reporter,) for r in reports), answerers]),
         approved_at=approved_at,
         suppressed=_suppressed(reports),
+        answered=bool(set(answerers) - {r.reporter for r in reports}),
         answerer=first.answerer if approved_at is None and all(r.answerer for r in reports) else "",
         first_reported_at=first.reported_at,
         model_version=next((r.model_version for r in reports if r.model_version), ""),

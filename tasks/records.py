@@ -88,6 +88,9 @@ class Correction(BaseModel):
     answerer: str = Field(
         default="", description="the program that gave the desired output, where no person has vouched for it"
     )
+    answered: bool = Field(
+        default=False, description="a person who did not report it gave its desired output"
+    )
     suppressed: tuple[str, ...] = Field(default=(), description="outputs that must never appear again")
     first_reported_at: datetime
     model_version: str = ""

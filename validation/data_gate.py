@@ -67,8 +67,9 @@ def check_data(
 
     Args:
         edits: columns id, prompt, target, wrong_output, subject, chat, equivalents, held_out, reports,
-            reporters, sources, active (the champion holds it), approved (when a person chose it) and rivals
-            (the ids of those that ask the same and answer otherwise).
+            reporters, sources, active (the champion holds it), approved (when a person chose it), answered
+            (a person who did not report it gave its target) and rivals (the ids of those that ask the same
+            and answer otherwise).
         locality: columns id, prompt, reference, confirmed, kind, role, chat.
         docs_dir: folder for the Data Docs, a folder for each frame; none are written without one.
         limits: lengths and least numbers of rows.

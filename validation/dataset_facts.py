@@ -29,6 +29,7 @@ EDIT_COLUMNS = (
     "sources",
     "active",
     "approved",
+    "answered",
     "rivals",
 )
 LOCALITY_COLUMNS = ("id", "prompt", "reference", "confirmed", "kind", "role", "chat")
@@ -96,7 +97,7 @@ def edit_facts(
     targets: dict[tuple[str, bool], dict[str, str]] = {}
     given: dict[str, str] = {}
     stands = [bool(row.active) or bool(_text(row.approved)) for row in rows]
-    alone = new_of_reporter(reporters_of(edits), stands)
+    alone = new_of_reporter(reporters_of(edits), stands, [bool(row.answered) for row in rows])
     for row in rows:
         prompt, target = _text(row.prompt), _text(row.target)
         key = (_prompt_key(prompt), _is_chat(row.chat))

@@ -29,21 +29,24 @@ def most_of_one(reporters: int) -> int:
     return MOST_OF_STRANGER if reporters >= STRANGERS else MOST_OF_TESTER
 
 
-def new_of_reporter(reporters: Sequence[Sequence[str]], stands: Sequence[bool]) -> list[int]:
+def new_of_reporter(
+    reporters: Sequence[Sequence[str]], stands: Sequence[bool], answered: Sequence[bool]
+) -> list[int]:
     """For each correction that one person's word alone stands behind, how many this person has; else 0.
 
     Args:
         reporters: who reported each correction.
         stands: whether it is active or a person chose it: it counts for nobody, and makes up for one of each
             of its reporters' others.
+        answered: whether a person answered what others reported: it counts for nobody.
     """
     names = [named([of_one]) for of_one in reporters]
     if len(set().union(*names)) < SEVERAL:
         return [0] * len(names)
     proven = Counter(name for of_one, good in zip(names, stands, strict=True) if good for name in of_one)
     sole = [
-        next(iter(of_one)) if len(of_one) == 1 and not good else None
-        for of_one, good in zip(names, stands, strict=True)
+        next(iter(of_one)) if len(of_one) == 1 and not (good or settled) else None
+        for of_one, good, settled in zip(names, stands, answered, strict=True)
     ]
     alone = Counter(name for name in sole if name)
     return [max(alone[name] - proven[name], 0) if name else 0 for name in sole]

@@ -27,6 +27,7 @@ def edit(number: int, **changes: Any) -> dict[str, Any]:
         "sources": [f"trace:{number}"],
         "active": False,
         "approved": "",
+        "answered": False,
         "rivals": [],
     }
     assert set(changes) <= set(row)

@@ -200,6 +200,13 @@ def test_who_has_proved_right_may_report_more_and_what_stands_counts_for_nobody(
         assert len(result.rows_failed) == (count if flooded else 0)
 
 
+def test_what_a_person_answered_is_no_flood_and_proves_nobody_right() -> None:
+    for count, flooded in ((20, False), (21, True)):
+        answers = [edit(200 + n, reporters=["unknown", "alice"], answered=True) for n in range(30)]
+        result = check_data(pd.concat([flood(count, 12), pd.DataFrame(answers)]), localities())
+        assert len(result.rows_failed) == (count if flooded else 0)
+
+
 def test_what_others_reported_too_is_no_flood() -> None:
     rows = [edit(n, reporters=["alice", "bob"] if n < 5 else ["alice"]) for n in range(12)]
     frame = pd.DataFrame([*rows, edit(20, reporters=["bob"]), edit(21, reporters=["carol"])])

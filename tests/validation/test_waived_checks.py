@@ -188,6 +188,20 @@ def test_a_flood_takes_back_nothing_that_is_active_or_chosen(ledger: Ledger, tmp
     )
 
 
+@pytest.mark.parametrize(("reporter", "held"), [("unknown", 0), ("bob", 30)])
+def test_a_reviewer_who_answers_what_others_reported_floods_nothing(
+    ledger: Ledger, tmp_path: Path, reporter: str, held: int
+) -> None:
+    ledger.record(
+        report(f"Who wrote book {n}?", f"Author {n}", f"s{n}", reporter=f"user {n}") for n in range(12)
+    )
+    bare = [report(f"Where is town {n}?", None, f"b{n}", reporter=reporter) for n in range(30)]
+    for number, one in enumerate(ledger.record(bare)):
+        ledger.answer(one.id, f"Place {number}", "bob")
+    # Nobody vouches for oneself.
+    assert len(run(ledger, tmp_path).rows_failed) == held
+
+
 def test_a_rule_that_makes_an_order_of_a_question_costs_the_phrasing_alone(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
