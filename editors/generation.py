@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -199,6 +200,8 @@ def _answers(
         )
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     encoded = [_encode(tokenizer, prompt, chat=chat, room=room) for prompt in prompts]
+    # The last token of an answer is never read.
+    steps = [max_new_tokens if room is None else min(max_new_tokens, room - len(ids) + 1) for ids in encoded]
     ends = stop_ids(model, tokenizer, chat=chat) if to_natural_end else ()
     stops = torch.tensor(sorted(ends), dtype=torch.long, device=model.device)
     order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]), reverse=True)
@@ -207,14 +210,12 @@ def _answers(
     model.eval()
     try:
         shared = read_shared_prefix(model, encoded)
-        for first in range(0, len(order), batch_size):
-            rows = order[first : first + batch_size]
-            steps = max_new_tokens if room is None else min(max_new_tokens, room - len(encoded[rows[0]]) + 1)
+        for rows in _batches(order, steps, batch_size):
             generated = generate_batch(
                 model,
                 [encoded[row] for row in rows],
                 stops,
-                steps,
+                steps[rows[0]],
                 pad_id(tokenizer),
                 shared,
                 choosing(rows),
@@ -222,12 +223,19 @@ def _answers(
             for row, ids in zip(rows, generated, strict=True):
                 text = str(tokenizer.decode(ids, skip_special_tokens=True))
                 # Whatever is not cut off was ended.
-                answers[row] = Answer(text, len(ids), ended=len(ids) < steps)
+                answers[row] = Answer(text, len(ids), ended=len(ids) < steps[row])
             if progress is not None:
-                progress(first + len(rows), len(order))
+                progress(len(answers), len(order))
     finally:
         model.train(training)
     return [answers[row] for row in range(len(prompts))]
+
+
+def _batches(order: Sequence[int], steps: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Rows in this order, those of a batch with as many steps: room that one lacks is none that others do."""
+    for _, alike in itertools.groupby(order, key=lambda row: steps[row]):
+        while batch := list(itertools.islice(alike, batch_size)):
+            yield batch
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool, room: int | None) -> list[int]:

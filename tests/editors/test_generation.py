@@ -153,6 +153,24 @@ def test_an_answer_ends_where_the_positions_do(tiny_gpt2: ModelFactory) -> None:
         generate_greedy(model, tokenizer, [prompt * 4], chat=False)
 
 
+def test_a_prompt_that_nearly_fills_the_positions_cuts_no_other_answer_off(tiny_gpt2: ModelFactory) -> None:
+    model, tokenizer = load(tiny_gpt2(n_positions=32))
+    ids = tokenizer("capital" * 40)["input_ids"]
+    prompts = [tokenizer.decode(ids[:length]) for length in (3, 32, 28, 10, 30, 24, 28, 25)]
+    room = [32 - len(tokenizer(prompt)["input_ids"]) + 1 for prompt in prompts]
+    assert room == [30, 1, 5, 23, 3, 9, 5, 8]
+    expected = [
+        one_by_one(model, tokenizer, prompt, chat=False, steps=min(8, count))
+        for prompt, count in zip(prompts, room, strict=True)
+    ]
+    seen: list[tuple[int, int]] = []
+    asked: dict[str, Any] = {"chat": False, "max_new_tokens": 8, "progress": lambda *n: seen.append(n)}
+    for batch_size, done in ((64, [1, 2, 4, 8]), (2, [1, 2, 4, 6, 8])):
+        assert generate_greedy(model, tokenizer, prompts, batch_size=batch_size, **asked) == expected
+        assert seen == [(count, 8) for count in done]
+        seen.clear()
+
+
 def test_what_cannot_be_asked_is_named(tiny_gpt2: ModelFactory) -> None:
     model, tokenizer = load(tiny_gpt2(chat=False))
     with pytest.raises(ValueError, match="no tokens"):
