@@ -190,8 +190,8 @@ def train_or_reuse(
     """The folder of an editor for this base: reused if one fits, else trained; None if none is needed.
 
     Where the user named training data or asked for a training, only one trained on just that fits; otherwise
-    not one that a run trained while other prompts were the gates'. `left_out` is told which rows of the
-    training data cannot be used.
+    not one that a run trained while prompts that are the gates' now were not. `left_out` is told which rows
+    of the training data cannot be used.
 
     Raises:
         CannotEditError: there is too little to train on, or the editor that fits is damaged.
@@ -223,11 +223,10 @@ def train_or_reuse(
                 f"{LEAST_TO_TRAIN_ON} of each: train one with `mendflow train-editor --model {base.ref} "
                 f"--data FILE --editor {kind} --out DIR` and name DIR with --editor, or use --editor finetune"
             )
-    # What an interrupted run had trained is there already.
+    # What an interrupted run had trained is there already. Whatever the gates asked then, now they ask none
+    # of these data.
     digest = data_digest(requests, stay)
-    found = find_editor(
-        base.digest, [trained], chat=settings.chat, name=kind, trained_on=digest, split=learnable.split
-    )
+    found = find_editor(base.digest, [trained], chat=settings.chat, name=kind, trained_on=digest)
     if found:
         return found
     name = f"{kind}-{base.digest[:12]}"

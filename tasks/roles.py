@@ -22,7 +22,8 @@ class Learnable:
 
     `asked` are the wordings of all that was ever asked, or named as what must stay; `corrected` are the
     prompts of corrections, as they were reported, of which no other wording may be trained on either. `split`
-    is what decides which prompts are the gates'.
+    is what decides which prompts are the gates', and the `bound` that came of it: the share from which on
+    they are not.
     """
 
     traffic: list[TrafficRecord]
@@ -110,7 +111,7 @@ def for_training(
     learnable = [r for r in storable if wording(r.prompt) in free and share(r.prompt, seed) >= bound]
     corrected = tuple(text for c in open_ for text in (c.prompt, *c.equivalents))
     asked = barred | named | {wording(r.prompt) for r in storable}
-    split = {"seed": seed, "gate_share": gate_share, "gate_rows": gate_rows}
+    split = {"seed": seed, "gate_share": gate_share, "gate_rows": gate_rows, "bound": bound}
     return Learnable(learnable, asked, corrected, split)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -55,7 +56,8 @@ def find_editor(
     """The first editor in `places` trained for this base, on chat turns or raw text if such a one is there.
 
     Its own digest is verified by loading it. `trained_on` is the `data_digest` that it must have; one whose
-    manifest names another `split` than this has practised on what may be the gates' now, and is passed over.
+    manifest names another `split` than this, or a lower bound, has practised on what may be the gates' now,
+    and is passed over.
 
     Raises:
         CannotEditError: the editor that fits is damaged.
@@ -69,7 +71,7 @@ def find_editor(
             except ValueError as error:
                 raise CannotEditError(f"the editor in {folder} cannot be used: {error}") from error
             fits = manifest.get("base_digest") == base_digest and manifest["editor"] == name
-            apart = split is None or manifest.get("split") in (None, split)
+            apart = _is_apart(manifest.get("split"), split)
             if fits and apart and trained_on in (None, manifest.get("data_digest")):
                 other_kind = chat is not None and manifest.get("chat", chat) not in (chat, "both")
                 found.append((other_kind, folder, manifest.get("statement", "")))
@@ -77,6 +79,17 @@ def find_editor(
         return None
     _, folder, statement = min(found, key=lambda editor: editor[0])
     return TrainedEditor(folder, open_editor(folder).digest(), "reused", statement)
+
+
+def _is_apart(practised: Mapping[str, float] | None, split: Mapping[str, float] | None) -> bool:
+    """Whether what was kept for the gates in a training, where that is known, has all that is theirs now.
+
+    The bound depends on the traffic, and rises where a prompt of the gates' leaves it.
+    """
+    if practised is None or split is None:
+        return True
+    before, now = dict(practised), dict(split)
+    return before.pop("bound", math.inf) >= now.pop("bound", 0) and before == now
 
 
 def open_editor(folder: Path) -> TrainableEditor:

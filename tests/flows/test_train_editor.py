@@ -258,6 +258,18 @@ def test_an_editor_that_a_run_trained_is_used_again_only_while_the_same_prompts_
     for change in ({"seed": 1}, {"gate_share": 0.5}, {"gate_rows": 30}):
         with pytest.raises(CannotEditError, match="there is no malmen editor"):
             trained({**split, **change}, training_data=None)
+    # Where a prompt of the gates' has left the traffic, they ask some that it may have practised on.
+    for bound, then in ((0.4, 0.5), (0.5, 0.5), (0.6, 0.5), (1.0, 0.5), (0.6, None)):
+        said = json.loads((first.folder / "editor.json").read_text())
+        said["split"] = split if then is None else {**split, "bound": then}
+        (first.folder / "editor.json").write_text(json.dumps(said))
+        if then is None or bound <= then:
+            assert trained({**split, "bound": bound}, training_data=None).origin == "reused"
+            continue
+        with pytest.raises(CannotEditError, match="there is no malmen editor"):
+            trained({**split, "bound": bound}, training_data=None)
+        # Of what it is to be trained on today it has practised on nothing else.
+        assert trained({**split, "bound": bound}).origin == "reused"
     # One that says nothing of it, such as a shipped one, is used as it is.
     shipped = TRAINED["malmen"](load(base)[0])
     shipped.manifest = {"base_digest": base.digest, "chat": False}

@@ -10,7 +10,7 @@ from tasks.build import build
 from tasks.ledger import Ledger
 from tasks.records import Correction, TrafficRecord
 from tasks.rephrase import rephrase, wording
-from tasks.roles import for_training, recent
+from tasks.roles import for_training, recent, share
 from tests.tasks.ledger_tools import report
 
 PLACES = ("Chad", "Sudan", "Peru", "Fiji", "Cuba", "Mali", "Oman", "Togo", "Laos", "Iran", "Iraq", "Guam")
@@ -69,6 +69,23 @@ def test_whatever_is_chosen_for_the_gates_no_training_before_has_seen(
         assert count < 20 or len(asked) >= 20
         assert count < 40 or built.locality_prompts("editor")
     assert len(learnt) > len(served) / 2
+
+
+@pytest.mark.parametrize("count", [19, 20, 36])
+def test_the_bound_is_told_and_rises_where_a_prompt_of_the_gates_leaves_the_traffic(
+    corrections: list[Correction], ledger: Ledger, count: int
+) -> None:
+    sides = {"gate_share": 0.2, "gate_rows": 20, "seed": 0}
+    served = [r for r in traffic(36) if r.prompt != corrections[0].prompt][:count]
+    before = for_training(served, corrections, **sides)
+    first = min(served, key=lambda r: share(r.prompt, 0))
+    more = [*corrections, *ledger.record([report(first.prompt, "Lima", "s2")])]
+    after = for_training(served, more, **sides)
+    bounds = [one.split["bound"] for one in (before, after) if one.split]
+    assert bounds == ([1.0, 1.0] if count == 19 else sorted(set(bounds)))
+    assert all(share(r.prompt, 0) >= bounds[0] for r in before.traffic)
+    # What it may have practised on before the gates ask now.
+    assert (len(before.traffic) > len(after.traffic)) is (count == 36)
 
 
 def test_a_rewording_of_a_correction_and_half_a_character_are_left_out(corrections: list[Correction]) -> None:
