@@ -22,7 +22,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, how many tokens it took, and whether the model ended it itself or was cut off."""
+    """An answer, how many tokens it took, and whether the model ended it itself or was cut off.
+
+    An answer that was looked at further than its text may go has a token more than that.
+    """
 
     text: str
     tokens: int
@@ -84,9 +87,12 @@ def generate_to_end(
     batch_size: int = 64,
     to_natural_end: bool = True,
     strip: bool = True,
+    look_further: bool = False,
     progress: Progress | None = None,
 ) -> list[Answer]:
     """What `generate_greedy` answers, and whether the model ended each answer itself.
+
+    `look_further`: by a token more, which tells whether an answer of `max_new_tokens` ends there.
 
     Raises:
         ValueError: as for `generate_greedy`.
@@ -101,6 +107,7 @@ def generate_to_end(
         batch_size=batch_size,
         progress=progress,
         to_natural_end=to_natural_end,
+        look_further=look_further,
     )
     return [replace(answer, text=answer.text.strip()) for answer in answers] if strip else answers
 
@@ -192,6 +199,7 @@ def _answers(
     batch_size: int,
     progress: Progress | None,
     to_natural_end: bool = True,
+    look_further: bool = False,
 ) -> list[Answer]:
     """An answer to every prompt; `choosing` says for those of a batch how their tokens are chosen."""
     if max_new_tokens < 1 or batch_size < 1:
@@ -200,8 +208,9 @@ def _answers(
         )
     room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     encoded = [_encode(tokenizer, prompt, chat=chat, room=room) for prompt in prompts]
+    most = max_new_tokens + look_further
     # The last token of an answer is never read.
-    steps = [max_new_tokens if room is None else min(max_new_tokens, room - len(ids) + 1) for ids in encoded]
+    steps = [most if room is None else min(most, room - len(ids) + 1) for ids in encoded]
     ends = stop_ids(model, tokenizer, chat=chat) if to_natural_end else ()
     stops = torch.tensor(sorted(ends), dtype=torch.long, device=model.device)
     order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]), reverse=True)
@@ -221,7 +230,7 @@ def _answers(
                 choosing(rows),
             )
             for row, ids in zip(rows, generated, strict=True):
-                text = str(tokenizer.decode(ids, skip_special_tokens=True))
+                text = str(tokenizer.decode(ids[:max_new_tokens], skip_special_tokens=True))
                 # Whatever is not cut off was ended.
                 answers[row] = Answer(text, len(ids), ended=len(ids) < steps[row])
             if progress is not None:

@@ -90,7 +90,7 @@ class Served:
         max_new_tokens: int,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Answer]:
-        """The same, and whether each answer was ended; what an override answers is whole."""
+        """The same, and whether each was ended, at its last token at the latest; an override's is whole."""
         from editors.generation import Answer, generate_to_end
 
         found: dict[str, Answer] = {}
@@ -102,6 +102,7 @@ class Served:
                 rest,
                 chat=chat,
                 max_new_tokens=max_new_tokens,
+                look_further=True,
                 progress=progress,
             )
             found.update(zip(rest, answers, strict=True))
@@ -305,11 +306,11 @@ def _answers(
 
 
 def _ended(answer: Answer, room: int) -> float:
-    """1 where the model ended the answer in fewer than `room` tokens, else 0; NaN where that is not known.
+    """1 where the model ended the answer after `room` tokens at most, else 0; NaN where that is not known.
 
-    It is not where the model's positions left an answer less room than that.
+    It is not where the model's positions left the answer no room for as many and its end.
     """
-    if answer.tokens >= room:
+    if answer.tokens > room:
         return 0.0
     return 1.0 if answer.ended else math.nan
 

@@ -266,6 +266,23 @@ def test_what_ended_is_told_from_what_was_cut_off(ending: tuple[Any, Any]) -> No
     assert [one.ended for one in found] == [tokens < ENDING_STEPS for tokens in taken]
 
 
+def test_looking_further_tells_what_ends_with_the_last_token_and_leaves_the_texts(
+    ending: tuple[Any, Any],
+) -> None:
+    model, tokenizer = ending
+    whole = generate_to_end(model, tokenizer, PROMPTS, chat=False, max_new_tokens=ENDING_STEPS)
+    most = max(one.tokens for one in whole if one.ended)
+    assert most > 0
+    plain, further = (
+        generate_to_end(model, tokenizer, PROMPTS, chat=False, max_new_tokens=most, look_further=look)
+        for look in (False, True)
+    )
+    assert [one.text for one in further] == [one.text for one in plain]
+    assert [one.ended for one in further] == [one.ended and one.tokens <= most for one in whole]
+    assert [one.ended for one in plain] != [one.ended for one in further]
+    assert [one.tokens for one in further] == [min(one.tokens, most + 1) for one in whole]
+
+
 def test_what_the_positions_cut_off_was_not_ended(tiny_gpt2: ModelFactory) -> None:
     model, tokenizer = load(tiny_gpt2(n_positions=16))
     prompts = ["What is the capital of Egypt?", "Hi"]

@@ -140,6 +140,26 @@ def test_whether_both_ended_is_measured_where_an_end_is_to_be_expected(
             assert math.isnan(row.candidate_ended)
 
 
+@pytest.mark.parametrize(("tokens", "ended"), [(GATE_TOKENS, 1.0), (GATE_TOKENS + 1, 0.0)])
+def test_an_unchanged_model_ends_what_it_ended_before_at_the_last_token_too(
+    tiny_llama: ModelFactory, tokens: int, ended: float
+) -> None:
+    model, tokenizer = load(tiny_llama())
+    said = tokenizer.decode(tokenizer(LONG + MORE)["input_ids"][:tokens])
+    assert len(tokenizer(said)["input_ids"]) == tokens
+    prompts = ["Where is it?", "Where is Peru?"]
+    examples = [encode(tokenizer, prompt, said, chat=True) for prompt in prompts]
+    train(model, examples, model.parameters(), rate=1e-2, steps=60)
+    (reference,) = Served(model, tokenizer, Overrides()).answer(prompts[1:])
+    stay = locality_row("b", prompts[1], reference)
+    data = EditDataset.from_rows([edit_row("a", "Oslo.", "", prompts[:1])], [stay], {})
+    frame = measured(model, model, tokenizer, data)
+    for row in frame[frame["metric"].isin([EDIT, LOCALITY])].itertuples():
+        assert (row.champion_ended, row.candidate_ended) == (ended, ended)
+        assert row.candidate_output == reference
+        assert (reference == said) is bool(ended)
+
+
 @pytest.mark.parametrize("more", ["", MORE * 3], ids=["ended", "rambling"])
 def test_what_rambles_on_behind_a_long_target_is_refused(tiny_llama: ModelFactory, more: str) -> None:
     folder = tiny_llama()
