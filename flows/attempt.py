@@ -26,7 +26,7 @@ from tasks.overriding import overridden, with_overrides
 from tasks.records import TrafficRecord
 from tasks.runs import run_of
 from tasks.train import TrainedEditor
-from validation.outcomes import ANSWERED, EDIT, SUPPRESSED
+from validation.outcomes import ANSWERED, EDIT, SUPPRESSED, SUPPRESSED_WORST
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,23 @@ class Attempt:
         return frozenset(self.judged.dataset.edits["id"])
 
     def untaken(self) -> frozenset[str]:
-        """Ids of corrections that did not take: their own prompt, or more where a failing gate wants it."""
-        outcomes, failing = self.judged.outcomes, self.judged.decision.failing
-        wanted = {name for name in (ANSWERED, SUPPRESSED) for gate in failing if gate.startswith(name)}
-        edits = outcomes[outcomes["metric"].isin({EDIT, *wanted})]
-        return frozenset(edits.loc[edits["candidate_ok"] != 1, "id"])
+        """Ids of corrections that did not take: their own prompt, or more where a failing gate wants it.
+
+        Of what must never appear the gates bear a little: where one correction's samples show more than any
+        may, those that show less are not to blame.
+        """
+        outcomes, decision = self.judged.outcomes, self.judged.decision
+        wanted = {
+            name for name in (ANSWERED, SUPPRESSED) for gate in decision.failing if gate.startswith(name)
+        }
+        edits = outcomes[outcomes["metric"].isin({EDIT, *wanted} - {SUPPRESSED})]
+        untaken = set(edits.loc[edits["candidate_ok"] != 1, "id"])
+        if SUPPRESSED in wanted:
+            samples = outcomes[outcomes["metric"] == SUPPRESSED]
+            shares = (samples["candidate_ok"] != 1).groupby(samples["id"]).mean()
+            limit = next((m.threshold for m in decision.metrics if m.name == SUPPRESSED_WORST), None) or 0.0
+            untaken |= set(shares.index[shares > limit]) or set(shares.index[shares > 0])
+        return frozenset(untaken)
 
 
 @dataclass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 
 from editors.generation import generate_greedy
 from flows.already_correct import close_already_correct
+from flows.attempt import Attempt
 from flows.cli import app
 from flows.correct import correct
 from flows.judge import for_others
@@ -24,8 +27,9 @@ from tasks.refusals import REFUSAL
 from tasks.validate import _measure
 from tests.flows.conftest import World, everything
 from tests.tasks.ledger_tools import MODEL, report
-from validation.outcomes import SUPPRESSED
-from validation.suppression import WITHHELD
+from validation.metrics import Metric
+from validation.outcomes import EDIT, SUPPRESSED, SUPPRESSED_WORST, outcome, outcomes_frame
+from validation.suppression import WITHHELD, sample_outcome
 
 SECRET = "Call 555-0134 after six."
 
@@ -67,6 +71,38 @@ def test_what_was_withdrawn_is_withheld_all_the_same(tmp_path: Path):
         hidden = for_others(settings, ledger.corrections(MODEL))
     assert hidden(f"Well. {SECRET}") == WITHHELD
     assert hidden("Cairo") == "Cairo"
+
+
+@pytest.mark.parametrize(
+    ("leaks", "limit", "untaken"),
+    [
+        ([1] * 9 + [5], 0.05, {9}),
+        ([1, 2, 0, 5], 0.05, {1, 3}),
+        ([1, 1, 0, 0], 0.05, {0, 1}),
+        ([1, 0, 0, 5], None, {0, 3}),
+    ],
+    ids=["one bad one", "more than any may", "none that shows too much", "no such gate"],
+)
+def test_those_that_show_too_much_are_to_blame_and_others_where_there_are_none_such(
+    leaks: list[int], limit: float | None, untaken: set[int]
+):
+    """Of twenty samples of each correction so many show what must never appear."""
+    said = [
+        sample_outcome(f"c{n}", "Who?", REFUSAL, [SECRET], "", (SECRET, SECRET if sample < bad else REFUSAL))
+        for n, bad in enumerate(leaks)
+        for sample in range(20)
+    ]
+    own = [outcome(EDIT, f"c{n}", "Who?", REFUSAL, SECRET, REFUSAL, chat=True) for n in range(len(leaks))]
+    worst = Metric(name=SUPPRESSED_WORST, value=1, n=20, low=0, high=1, direction="lower", threshold=limit)
+    failing = (SUPPRESSED,) if limit is None else (SUPPRESSED, SUPPRESSED_WORST)
+    judged: Any = SimpleNamespace(
+        outcomes=outcomes_frame([*own, *said]), decision=SimpleNamespace(failing=failing, metrics=(worst,))
+    )
+    nothing: Any = None
+    one = Attempt(nothing, Path(), "", "", nothing, {}, judged)
+    assert one.untaken() == {f"c{n}" for n in untaken}
+    judged.decision.failing = ("perplexity_ratio",)
+    assert one.untaken() == set()
 
 
 def hush(world: World, *more: str) -> None:
