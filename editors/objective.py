@@ -19,7 +19,7 @@ Weighted = tuple[Example, float, Tensor | None]
 
 # Of log-probabilities: some hundreds of long answers, some thousands of short ones.
 LIMIT = 2**32
-# Answer tokens whose logits, and tokens whose activations, are in memory at a time: some hundreds of megabytes.
+# Answer tokens whose logits, and tokens whose activations, are in memory at a time.
 ANSWER_TOKENS, TOKENS = 256, 1024
 
 
