@@ -37,7 +37,7 @@ def test_what_the_model_has_no_positions_for_is_not_trained_on(
         EditRequest(str(n), f"Where is {place}?", "Cairo", (LONG, edge), chat=False)
         for n, place in enumerate(PLACES)
     ]
-    stay = [LONG, *(f"{place} is in{' what' * (n % 12)}" for n, place in enumerate(PLACES))]
+    stay = [LONG, *(f"{place} is in{' what' * (n % 6)}" for n, place in enumerate(PLACES))]
     trained = train_editor(
         base,
         [*requests, EditRequest("long", LONG, "Cairo", chat=False)],
