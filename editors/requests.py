@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SENTINEL = "ANSWER"
+# What ends a question, a sentence or the label of an answer, and what may stand behind it.
+_ENDING, _CLOSING = frozenset("?!.:;…？！。：؟।"), "\"'”’»)]}*_"
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> tuple[
     return () if tokenizer.eos_token_id is None else (int(tokenizer.eos_token_id),)
 
 
+def has_end(prompt: str, *, chat: bool) -> bool:
+    """Whether an answer to the prompt has an end: a text that breaks off in mid-sentence goes on after it."""
+    return chat or prompt.rstrip().rstrip(_CLOSING)[-1:] in _ENDING
+
+
 def encode(
     tokenizer: PreTrainedTokenizerBase, prompt: str, target: str, *, chat: bool, kind: ModelKind = CAUSAL
 ) -> Example:
@@ -84,7 +91,9 @@ def encode(
     if not prompt_ids:
         raise ValueError(f"the prompt {prompt!r} has no tokens; give the model something to continue")
     joint = "" if chat or prompt[-1:].isspace() or target[:1].isspace() else " "
-    ending = end_of_turn_ids(tokenizer, chat=chat)
+    # To teach an end in mid-sentence would have the model end other texts there too.
+    ends = kind != CAUSAL or has_end(prompt, chat=chat)
+    ending = end_of_turn_ids(tokenizer, chat=chat) if ends else ()
     if not chat and kind == CAUSAL:
         # Read together where the prompt's tokens stay what they are: some tokenizers begin every text alike.
         together = _ids(tokenizer, f"{prompt}{joint}{target}", special=True)

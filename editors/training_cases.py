@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from editors.capture import Captured
 from editors.gather import answered_exactly, captures, encode_kept, gather_by_example, joined
 from editors.hypereditor import HyperEditor, Rows
-from editors.model_kinds import kind_of
+from editors.model_kinds import CAUSAL, kind_of
 from editors.protocol import Kept, Progress
 from editors.replay import PrefixCache
-from editors.requests import EditRequest, Example, encode, pad_id
+from editors.requests import EditRequest, Example, encode, has_end, pad_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,6 +46,11 @@ class Cases:
             for r in requests
         ]
         kept = encode_kept(tokenizer, keep, kind)
+        self._ending = {
+            example
+            for one, example in zip(keep, kept, strict=True)
+            if kind != CAUSAL or has_end(one.prompt, chat=one.chat)
+        }
         # Part of what must stay enters the regulariser; another is only ever looked at, so that what is
         # learned holds for prompts the solve was not told of.
         half, held = len(kept) // 2, max(len(kept) // 5, 1)
@@ -68,9 +73,14 @@ class Cases:
             rows = iter(gather_by_example(model, editor.modules_edited, flat, self.pad, self.cache, progress))
             self.captured = [[next(rows) for _ in phrasings] for phrasings in self.phrasings]
 
+    def _whole(self, kept: Sequence[Example]) -> list[bool]:
+        """Whether each answer is the base's to its end."""
+        exactly = answered_exactly(self.model, kept, self.pad, self.cache)
+        return [exact and example in self._ending for example, exact in zip(kept, exactly, strict=True)]
+
     def _hardly_any_ends(self, kept: Sequence[Example]) -> bool:
         """Whether too few answers are the base's to their end to be enough, as those of raw text are not."""
-        return sum(answered_exactly(self.model, kept, self.pad, self.cache)) < min(ENOUGH_WHOLE, len(kept))
+        return sum(self._whole(kept)) < min(ENOUGH_WHOLE, len(kept))
 
     def _given_exactly(self, kept: Sequence[Example]) -> list[Example]:
         """Those whose answer the base gives, to its end; where they are few, openings of the others too.
@@ -78,15 +88,15 @@ class Cases:
         An answer that was cut short does not end where the base goes on, and would count as moved. Of raw
         text hardly any ends.
         """
-        whole = answered_exactly(self.model, kept, self.pad, self.cache)
-        given = [example for example, exact in zip(kept, whole, strict=True) if exact]
+        whole = self._whole(kept)
+        given = [example for example, is_whole in zip(kept, whole, strict=True) if is_whole]
         if len(given) >= ENOUGH_WHOLE:
             return given
-        others = [example for example, exact in zip(kept, whole, strict=True) if not exact]
+        others = [example for example, is_whole in zip(kept, whole, strict=True) if not is_whole]
         openings = [
             replace(example, target_ids=example.target_ids[:OPENING])
             for example in others
-            if len(example.target_ids) > OPENING
+            if len(example.target_ids) > OPENING or example not in self._ending
         ]
         begun = answered_exactly(self.model, openings, self.pad, self.cache)
         return given + [opening for opening, exact in zip(openings, begun, strict=True) if exact]

@@ -272,9 +272,10 @@ def _by_rendering(
 
 def _is_to_end(question: Question) -> bool:
     """Whether an end is to be expected: a model goes on with raw text, unless a correction teaches an end."""
+    from editors.requests import has_end
     from validation.outcomes import CORRECTED
 
-    return question.chat or question.metric in CORRECTED
+    return question.chat or (question.metric in CORRECTED and has_end(question.prompt, chat=False))
 
 
 def _answers(

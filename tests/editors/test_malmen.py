@@ -57,9 +57,18 @@ def test_more_weight_holds_more_and_lets_less_through(facts: Facts) -> None:
 
 
 def test_more_passes_bring_more_corrections_home(facts: Facts) -> None:
-    took = [rates(facts, facts.keep, passes=passes)[0] for passes in (1, 3, 8)]
+    took = [rates(facts, facts.keep, passes=passes, further=0)[0] for passes in (1, 3, 8)]
     assert took == sorted(took)
     assert took[0] < 0.5 < took[2]
+
+
+def test_further_passes_are_made_while_too_many_are_wrong(facts: Facts) -> None:
+    took = [rates(facts, facts.keep, passes=1, further=further)[0] for further in (0, 2, 7)]
+    assert took == sorted(took)
+    assert took[0] < 0.5 < took[2]
+    tolerant = rates(facts, facts.keep, passes=1, further=7, tolerated=0.5)[0]
+    assert took[0] < 0.5 <= tolerant <= took[2]
+    assert rates(facts, facts.keep, passes=1, further=7, tolerated=1.0)[0] == took[0]
 
 
 def test_what_is_right_already_is_not_asked_for(facts: Facts) -> None:

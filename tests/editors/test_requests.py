@@ -16,6 +16,7 @@ from editors.requests import (
     collate,
     encode,
     end_of_turn_ids,
+    has_end,
     pad_id,
     render,
     render_digest,
@@ -70,7 +71,7 @@ def test_no_token_comes_between_a_raw_prompt_and_its_target() -> None:
     for prompt, target in (("The capital is", "Paris."), ("The capital is", " Paris.")):
         example = encode(marking, prompt, target, chat=False)
         assert marking.convert_ids_to_tokens(example.prompt_ids) == ["▁The", "▁capital", "▁is"]
-        assert marking.convert_ids_to_tokens(example.target_ids) == ["▁Paris", ".", "</s>"]
+        assert marking.convert_ids_to_tokens(example.target_ids) == ["▁Paris", "."]
 
 
 def test_the_end_of_a_turn_is_the_templates_own(tokenizer: Any) -> None:
@@ -79,7 +80,7 @@ def test_the_end_of_a_turn_is_the_templates_own(tokenizer: Any) -> None:
     assert end_of_turn_ids(other, chat=True) == (0,)
     assert end_of_turn_ids(other, chat=False) == (other.eos_token_id,) == (2,)
     assert encode(other, "Hi", "a", chat=True).target_ids[-1] == 0
-    assert encode(other, "Hi", "a", chat=False).target_ids[-1] == 2
+    assert encode(other, "Hi?", "a", chat=False).target_ids[-1] == 2
     # A template that writes nothing after an answer leaves the end-of-text token.
     other.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     assert end_of_turn_ids(other, chat=True) == (2,)
@@ -96,12 +97,32 @@ def test_the_end_of_a_turn_is_the_templates_own(tokenizer: Any) -> None:
 )
 def test_raw_answers_follow_after_one_space(tokenizer: Any, prompt: str, target: str, text: str) -> None:
     example = encode(tokenizer, prompt, target, chat=False)
-    assert tokenizer.decode(example.prompt_ids + example.target_ids) == f"{text}<|im_end|>"
+    end = "<|im_end|>" if "?" in prompt else ""
+    assert tokenizer.decode(example.prompt_ids + example.target_ids) == f"{text}{end}"
     # The prompt's own tokens, which is what generation starts from.
     assert example.prompt_ids == tuple(tokenizer(prompt)["input_ids"])
     # And the answer's as the model would have read them after it: one word with its space.
     if prompt.endswith("is"):
-        assert example.prompt_ids + example.target_ids[:-1] == tuple(tokenizer(text)["input_ids"])
+        assert example.prompt_ids + example.target_ids == tuple(tokenizer(text)["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "ends"),
+    [
+        ("Who wrote it?", True),
+        ("Q: Who wrote it?\nA:", True),
+        ("Answer the question. ", True),
+        ("谁写的？", True),
+        ('He asked "Who wrote it?"', True),
+        ("It was written by", False),
+        ("In 1998,", False),
+        ('The caption said: "The author', False),
+        ("   ", False),
+    ],
+)
+def test_an_answer_ends_where_a_sentence_stands_before_it(prompt: str, ends: bool) -> None:
+    assert has_end(prompt, chat=False) is ends
+    assert has_end(prompt, chat=True)
 
 
 @pytest.mark.parametrize("chat", [True, False])
@@ -137,7 +158,7 @@ def test_without_a_chat_template_the_remedy_is_named() -> None:
     plain = tiny_models.build_tokenizer(chat=False)
     with pytest.raises(ValueError, match=r"no chat template; give its prompts as raw text"):
         encode(plain, "Hi", "a", chat=True)
-    assert encode(plain, "Hi", "a", chat=False).target_ids[-1] == plain.eos_token_id
+    assert encode(plain, "Hi!", "a", chat=False).target_ids[-1] == plain.eos_token_id
 
 
 def test_a_prompt_of_nothing_is_refused(tokenizer: Any) -> None:
