@@ -47,7 +47,8 @@ class TrainingConfig:
 
     Attributes:
         steps: most steps; the learning rate falls to zero over them.
-        minutes: most wall-clock minutes, or None for a run that depends on nothing but its inputs.
+        minutes: most wall-clock minutes, those before the first step included, or None for a run that depends
+            on nothing but its inputs.
         learning_rate: of Adam, for the networks and the scalars alike.
         locality_weight: of the divergence on prompts that must stay, against the loss on corrections.
         batch_sizes: numbers of corrections in a step, one drawn anew each step.
@@ -127,6 +128,7 @@ def fit(
             f"{len(requests)} corrections and {len(keep)} prompts to keep are too few to train on; "
             "give at least 12 of each"
         )
+    started = time.monotonic()
     made: HyperEditor = entry(editor).editor_class().untrained(model, config)
     with editing(model):
         _check_base(model, tokenizer, text)
@@ -137,12 +139,13 @@ def fit(
                 made.observe(captured)
             progress(start + len(given), len(cases.training), "observing")
         made.study(model, _prose(tokenizer, text, kind_of(model)), cases.kept_known, cases.pad)
-        return _descend(cases, training, checkpoint, progress)
+        return _descend(cases, training, checkpoint, progress, started)
 
 
 def _descend(
-    cases: Cases, training: TrainingConfig, checkpoint: Path | None, progress: Progress
+    cases: Cases, training: TrainingConfig, checkpoint: Path | None, progress: Progress, started: float
 ) -> TrainingResult:
+    """The steps of a training that began, by the monotonic clock, at `started`."""
     editor, result = cases.editor, TrainingResult(cases.editor)
     optimiser = torch.optim.Adam(
         [{"params": list(group), "lr": 0.0, "factor": factor} for factor, group in editor.parameter_groups()]
@@ -151,7 +154,7 @@ def _descend(
     first, spent = 0, 0.0
     if checkpoint:
         first, spent = load_checkpoint(checkpoint, editor, optimiser, best, result.history)
-    started = time.monotonic() - spent
+    started -= spent
     note = ""
     for step in range(first, training.steps + 1):
         late = training.minutes is not None and time.monotonic() - started > 60 * training.minutes
