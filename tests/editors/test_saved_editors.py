@@ -15,7 +15,13 @@ from safetensors.torch import load_file, save_file
 
 from editors.finetune import Finetune, FinetuneConfig
 from editors.hypereditor import HyperEditor
-from editors.protocol import EDITOR_FILE, WEIGHTS_FILE, EditorMismatchError, load_editor
+from editors.protocol import (
+    EDITOR_FILE,
+    WEIGHTS_FILE,
+    EditorMismatchError,
+    configuration_digest,
+    load_editor,
+)
 from tests.editors.cases import KEPT, REQUESTS, TRAINED
 from tests.editors.tools import folder_of, load
 
@@ -42,6 +48,19 @@ def test_a_saved_editor_gives_the_same_delta(loaded: Any, untrained: Any, tmp_pa
     # Saved again it is the same editor: rounding to half precision happens once.
     load_editor(tmp_path).save(tmp_path / "again")
     assert load_editor(tmp_path / "again").digest() == editor.digest()
+
+
+def test_an_editor_of_an_earlier_version_is_loaded(loaded: Any, untrained: Any, tmp_path: Path) -> None:
+    """What its version had no setting for is as its default."""
+    untrained(loaded[0]).save(tmp_path)
+    editor = load_editor(tmp_path)
+    assert isinstance(editor, HyperEditor)
+    manifest = json.loads((tmp_path / EDITOR_FILE).read_text())
+    del manifest["config"]["depth"]
+    written = {"editor": editor.name, **editor.configuration(), "config": manifest["config"]}
+    manifest["editor_digest"] = configuration_digest(written, dict(editor.state_dict()))
+    (tmp_path / EDITOR_FILE).write_text(json.dumps(manifest))
+    assert load_editor(tmp_path).digest() == editor.digest()
 
 
 def test_an_editor_of_many_blocks_survives_saving(
