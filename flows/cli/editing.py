@@ -22,6 +22,9 @@ from flows.cli.options import (
     settings_of,
 )
 
+# Steps of a training that nobody limits, and of one that its minutes limit.
+STEPS, MOST_STEPS = 80, 1000
+
 
 def train_editor(
     model: Annotated[str, typer.Option(help="Hugging Face id, folder, models:/..., or gguf:PACKAGE.")],
@@ -35,13 +38,14 @@ def train_editor(
     editor: Annotated[str, typer.Option(help=f"One of {listed(trained=True)}.")] = "malmen",
     minutes: Annotated[float | None, typer.Option(min=0.1, help="Most minutes of training.")] = None,
     steps: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
             help="Most training steps, over which the learning rate falls to zero: 70 took a model of 135 "
-            "million parameters 12 minutes on two cores; more may learn more.",
+            "million parameters 12 minutes on two cores; more may learn more. By default 80, or as many as "
+            "--minutes allow.",
         ),
-    ] = 80,
+    ] = None,
     limit: Annotated[int, typer.Option(min=12, help="Most corrections to train on.")] = 320,
     modules: Modules = None,
     chat: Chat = False,
@@ -62,7 +66,7 @@ def train_editor(
         out,
         editor=editor,
         minutes=minutes,
-        steps=steps,
+        steps=steps or (STEPS if minutes is None else MOST_STEPS),
         limit=limit,
         chat=chat,
         seed=seed,

@@ -234,6 +234,10 @@ def test_what_the_command_is_told_reaches_the_training(tmp_path: Path, monkeypat
     CliRunner().invoke(app, common, catch_exceptions=False)
     # A training at the defaults ends within twenty minutes.
     assert (given["steps"], given["modules"], given["at"]) == (80, None, Placement())
+    CliRunner().invoke(app, [*common, "--minutes", "5"], catch_exceptions=False)
+    assert (given["steps"], given["minutes"]) == (1000, 5)
+    CliRunner().invoke(app, [*common, "--minutes", "5", "--steps", "9"], catch_exceptions=False)
+    assert given["steps"] == 9
     CliRunner().invoke(app, [*common, "--modules", "mlp", "--dtype", "bfloat16"], catch_exceptions=False)
     assert (given["modules"], given["at"]) == ("mlp", Placement("cpu", torch.bfloat16))
 
