@@ -54,8 +54,8 @@ class MalmenConfig(HyperConfig):
         rank: of the hypernetwork's low-rank maps.
         depth: its number of blocks.
         passes: most captures and solves per edit; a later one asks only for what the earlier left undone.
-        further: more of them while more than `tolerated` of the answers to be corrected are wrong still.
-        tolerated: share of them that may be.
+        further: more of them while more than `tolerated` of the corrected prompts are answered wrong still.
+        tolerated: share of them that may be; gates tolerate as many.
         share: of the learned step that each pass takes; small steps disturb less.
         rate: initial size of a value change, as a share of what the matrices write together.
         strength: initial weight of the regulariser against the edits.
@@ -73,7 +73,7 @@ class MalmenConfig(HyperConfig):
     depth: int = 2
     passes: int = 5
     further: int = 3
-    tolerated: float = 0.05
+    tolerated: float = 0.1
     share: float = 0.35
     rate: float = 0.08
     strength: float = 1.0
@@ -197,6 +197,7 @@ class Malmen(HyperEditor):
             own = answered_exactly(model, openings, pad, cache)
             stays = list(itertools.compress(openings, own))
             asked = encode_requests(tokenizer, requests, kind)
+            prompts = set(itertools.accumulate((1 + len(r.equivalents) for r in requests[:-1]), initial=0))
             wanted = [
                 _Wanted(asked, 1.0, self.config.certainty, unsure=set(range(len(asked)))),
                 _Wanted(stays, self.config.kept_row_weight, 0.0, unsure=set()),
@@ -207,7 +208,9 @@ class Malmen(HyperEditor):
                     most = passes + self.config.further
                     # What is right is sure enough by now; the rest must not cost it more than it has to.
                     wanted[0].certainty = 0.0
-                    if self._few_are_wrong(model, wanted[0], pad, cache):
+                    doubted = [asked[number] for number in sorted(wanted[0].unsure & prompts)]
+                    wrong = len(doubted) - sum(answered_exactly(model, doubted, pad, cache))
+                    if wrong <= self.config.tolerated * len(requests):
                         break
                 equations = self._equations(model, wanted, len(requests), pad, cache)
                 if equations is None:
@@ -221,12 +224,6 @@ class Malmen(HyperEditor):
                     set_weight(model, module.parameter, originals[module.parameter], shifts[module.parameter])
                 progress(number + 1, most, "solved")
         return self.delta(shifts)
-
-    def _few_are_wrong(self, model: PreTrainedModel, answers: _Wanted, pad: int, cache: PrefixCache) -> bool:
-        """Whether as many are right as have to be, of those that were in doubt when last looked at."""
-        doubted = [answers.examples[number] for number in sorted(answers.unsure)]
-        wrong = len(doubted) - sum(answered_exactly(model, doubted, pad, cache))
-        return wrong <= self.config.tolerated * len(answers.examples)
 
     def _equations(
         self, model: PreTrainedModel, wanted: Sequence[_Wanted], n: int, pad: int, cache: PrefixCache
