@@ -54,7 +54,8 @@ class MalmenConfig(HyperConfig):
         rank: of the hypernetwork's low-rank maps.
         depth: its number of blocks.
         passes: most captures and solves per edit; a later one asks only for what the earlier left undone.
-        further: more of them while more than `tolerated` of the corrected prompts are answered wrong still.
+        further: more of them, for less than `few` corrections, while more than `tolerated` of their prompts are
+            answered wrong still: of so few, one is much.
         tolerated: share of them that may be; gates tolerate as many.
         share: of the learned step that each pass takes; small steps disturb less.
         rate: initial size of a value change, as a share of what the matrices write together.
@@ -73,6 +74,7 @@ class MalmenConfig(HyperConfig):
     depth: int = 2
     passes: int = 5
     further: int = 3
+    few: int = 16
     tolerated: float = 0.1
     share: float = 0.35
     rate: float = 0.08
@@ -203,7 +205,7 @@ class Malmen(HyperEditor):
                 _Wanted(stays, self.config.kept_row_weight, 0.0, unsure=set()),
             ]
             passes = most = self.config.passes
-            for number in range(passes + self.config.further):
+            for number in range(passes + (self.config.further if len(requests) < self.config.few else 0)):
                 if number >= passes:
                     most = passes + self.config.further
                     # What is right is sure enough by now; the rest must not cost it more than it has to.

@@ -63,12 +63,14 @@ def test_more_passes_bring_more_corrections_home(facts: Facts) -> None:
 
 
 def test_further_passes_are_made_while_too_many_are_wrong(facts: Facts) -> None:
-    took = [rates(facts, facts.keep, passes=1, further=further)[0] for further in (0, 2, 7)]
+    many = len(facts.requests) + 1
+    took = [rates(facts, facts.keep, passes=1, further=further, few=many)[0] for further in (0, 2, 7)]
     assert took == sorted(took)
     assert took[0] < 0.5 < took[2]
-    tolerant = rates(facts, facts.keep, passes=1, further=7, tolerated=0.5)[0]
+    tolerant = rates(facts, facts.keep, passes=1, further=7, few=many, tolerated=0.5)[0]
     assert took[0] < tolerant <= took[2]
-    assert rates(facts, facts.keep, passes=1, further=7, tolerated=1.0)[0] == took[0]
+    for enough in ({"few": many, "tolerated": 1.0}, {"few": many - 1}):
+        assert rates(facts, facts.keep, passes=1, further=7, **enough)[0] == took[0]
 
 
 def test_it_is_prompts_that_further_passes_are_made_for(facts: Facts) -> None:

@@ -77,7 +77,9 @@ def test_contexts_name_the_subject(loaded: Any) -> None:
         for row in (*context.rows, context.essence):
             assert tokenizer.decode(row.example.prompt_ids[: row.position + 1]).endswith(name)
     assert texts[0].count("Egypt") == 1
-    assert japan.rows[0].example.target_ids[-1] == tokenizer.eos_token_id
+    # A turn ends, and a text that breaks off goes on.
+    assert egypt.rows[0].example.target_ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in japan.rows[0].example.target_ids
 
 
 def test_a_value_makes_the_model_answer_and_requests_do_not_mix(loaded: Any) -> None:
