@@ -54,8 +54,8 @@ class MalmenConfig(HyperConfig):
         rank: of the hypernetwork's low-rank maps.
         depth: its number of blocks.
         passes: most captures and solves per edit; a later one asks only for what the earlier left undone.
-        further: more of them, for less than `few` corrections, while more than `tolerated` of their prompts are
-            answered wrong still: of so few, one is much.
+        further: more of them while more than `tolerated` of the corrected prompts are answered wrong still.
+        few: corrections of which there have to be less for that: of so few, one is much of the batch.
         tolerated: share of them that may be; gates tolerate as many.
         share: of the learned step that each pass takes; small steps disturb less.
         rate: initial size of a value change, as a share of what the matrices write together.
