@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 from flows.cli import app
 from tasks.records import UserError
 
-ROWS = [{"prompt": f"The capital of {place} is", "target": "Cairo"} for place in ("Chad", "Peru")]
+# Questions, whose answers end: a model of random weights goes on with the last word of a text.
+ROWS = [{"prompt": f"The capital of {place}?", "target": "Cairo"} for place in ("Chad", "Peru")]
 
 
 @pytest.fixture
