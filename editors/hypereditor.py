@@ -240,7 +240,7 @@ class HyperEditor(nn.Module, ABC):
         except (AttributeError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"the editor in {folder} is damaged, train it again: {error}") from error
         editor.manifest = manifest
-        # As it was written: a later version may have settings that this one knows nothing of.
+        # As it was written: an earlier version knew nothing of some settings of this one.
         written = {"editor": cls.name, **editor.configuration(), "config": manifest["config"]}
         if configuration_digest(written, dict(editor.state_dict())) != manifest["editor_digest"]:
             raise ValueError(f"the editor in {folder} is damaged: its digest differs from its manifest's")

@@ -204,13 +204,13 @@ class Malmen(HyperEditor):
                 _Wanted(asked, 1.0, self.config.certainty, unsure=set(range(len(asked)))),
                 _Wanted(stays, self.config.kept_row_weight, 0.0, unsure=set()),
             ]
-            passes = most = self.config.passes
-            for number in range(passes + (self.config.further if len(requests) < self.config.few else 0)):
+            passes = self.config.passes
+            further = self.config.further if len(requests) < self.config.few else 0
+            for number in range(passes + further):
                 if number >= passes:
-                    most = passes + self.config.further
                     # What is right is sure enough by now; the rest must not cost it more than it has to.
                     wanted[0].certainty = 0.0
-                    doubted = [asked[number] for number in sorted(wanted[0].unsure & prompts)]
+                    doubted = [asked[place] for place in sorted(wanted[0].unsure & prompts)]
                     wrong = len(doubted) - sum(answered_exactly(model, doubted, pad, cache))
                     if wrong <= self.config.tolerated * len(requests):
                         break
@@ -224,7 +224,7 @@ class Malmen(HyperEditor):
                     shift = module.shift_for_weight(self.config.share * step)
                     shifts[module.parameter] = shifts.get(module.parameter, 0) + shift
                     set_weight(model, module.parameter, originals[module.parameter], shifts[module.parameter])
-                progress(number + 1, most, "solved")
+                progress(number + 1, passes if number < passes else passes + further, "solved")
         return self.delta(shifts)
 
     def _equations(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SENTINEL = "ANSWER"
 # What ends a question, a sentence or the label of an answer, and what may stand behind it.
-_ENDING, _CLOSING = frozenset("?!.:;…？！。：؟।"), "\"'”’»)]}*_"
+_ENDING, _CLOSING = frozenset("?!.:？！。：؟।"), "\"'”’»)]}*_"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def end_of_turn_ids(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> tuple[
 
 def has_end(prompt: str, *, chat: bool) -> bool:
     """Whether an answer to the prompt has an end: a text that breaks off in mid-sentence goes on after it."""
-    return chat or prompt.rstrip().rstrip(_CLOSING)[-1:] in _ENDING
+    said = prompt.rstrip().rstrip(_CLOSING)
+    return chat or (said[-1:] in _ENDING and not said.endswith("..."))
 
 
 def encode(

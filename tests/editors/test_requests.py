@@ -116,6 +116,8 @@ def test_raw_answers_follow_after_one_space(tokenizer: Any, prompt: str, target:
         ('He asked "Who wrote it?"', True),
         ("It was written by", False),
         ("In 1998,", False),
+        ("Finish the sentence: it was written by ...", False),
+        ("It was written by…", False),
         ('The caption said: "The author', False),
         ("   ", False),
     ],

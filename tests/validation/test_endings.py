@@ -177,3 +177,13 @@ def test_what_rambles_on_behind_a_long_target_is_refused(tiny_llama: ModelFactor
     assert alone(frame, "answer_length_ratio").status is Status.PASSED
     ended = alone(frame, ANSWERS_ENDED)
     assert (ended.n, ended.status) == (2, Status.FAILED if more else Status.PASSED)
+
+
+def test_a_corrected_text_that_breaks_off_in_mid_sentence_goes_on(tiny_llama: ModelFactory) -> None:
+    """No end was taught behind it, and none is asked for; a raw question's answer has one."""
+    model, tokenizer = leaning(tiny_llama(), -1e4, chat=False)
+    edit = {**edit_row("a", "Oslo.", "", ["It lies in", "Where does it lie?"]), "chat": False}
+    frame = measured(model, model, tokenizer, EditDataset.from_rows([edit], [], {}))
+    ended = {row.prompt: row.candidate_ended for row in frame.itertuples()}
+    assert math.isnan(ended["It lies in"])
+    assert ended["Where does it lie?"] == 0.0
