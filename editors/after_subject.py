@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from editors.batch_generation import keeps_all
+from editors.behind import keeps_all
 from editors.gather import batches
 from editors.model_kinds import answer_logits_only
 from editors.replay import PrefixCache, replaced

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from editors.behind import keeps_all, shared_opening
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-# Below this many tokens a second forward pass costs more than it saves.
-_SHORTEST_SHARED_PREFIX = 8
 
 # (logits of rows, which rows they are, step) to a token id a row.
 Choose = Callable[[Tensor, Tensor, int], Tensor]
@@ -79,28 +78,13 @@ def read_shared_prefix(model: PreTrainedModel, prompts: list[list[int]]) -> tupl
 
     None where it would not pay, or where a gap between the prefix and a padded prompt would count.
     """
-    if len(prompts) < 2:
+    length = shared_opening(prompts, min(map(len, prompts)) - 1)
+    if not length:
         return None
-    first, last = min(prompts), max(prompts)
-    most = min(len(prompt) for prompt in prompts) - 1
-    differing = (index for index in range(most) if first[index] != last[index])
-    length = next(differing, most)
-    if length < _SHORTEST_SHARED_PREFIX:
-        return None
-    prefix = torch.tensor([first[:length]], device=model.device)
+    prefix = torch.tensor([prompts[0][:length]], device=model.device)
     output = model(input_ids=prefix, use_cache=True, **last_logits_only(model))
     cache = getattr(output, "past_key_values", None)
     return (length, cache) if keeps_all(cache) else None
-
-
-def keeps_all(cache: Any) -> bool:
-    """Whether what a model keeps of tokens is the keys and values of each, of all layers.
-
-    Not so with layers that attend to a sliding window, or carry a recurrent state.
-    """
-    from transformers.cache_utils import DynamicLayer
-
-    return all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None]))
 
 
 def last_logits_only(model: PreTrainedModel) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import compress
 from typing import TYPE_CHECKING
@@ -88,9 +88,17 @@ def captures(
 ) -> Iterator[dict[str, Captured]]:
     """Keys and gradients by module name, a batch of examples at a time; see `capture_gradients`."""
     for _, batch in batches(examples, pad):
-        with cache.replayed(batch) if cache else nullcontext():
-            captured = capture_gradients(model, modules, batch, all_tokens=all_tokens)
+        with _reading(batch, cache, all_tokens=all_tokens) as read:
+            captured = capture_gradients(model, modules, read, all_tokens=all_tokens)
         yield captured
+
+
+def _reading(
+    batch: TokenBatch, cache: PrefixCache | None, *, all_tokens: bool
+) -> AbstractContextManager[TokenBatch]:
+    if cache is None:
+        return nullcontext(batch)
+    return cache.replayed(batch) if all_tokens else cache.in_parts(batch, prompts_first=True)
 
 
 def joined(parts: Iterable[Mapping[str, Captured]]) -> dict[str, Captured]:
@@ -120,8 +128,8 @@ def gather_by_example(
     result: list[dict[str, Captured]] = [{} for _ in examples]
     done = 0
     for numbers, batch in batches(examples, pad):
-        with cache.replayed(batch):
-            captured = capture_gradients(model, modules, batch)
+        with cache.in_parts(batch, prompts_first=True) as read:
+            captured = capture_gradients(model, modules, read)
         for module in modules:
             rows, counts = captured[module.name], list(captured[module.name].counts)
             halves = rows.keys.half()
@@ -173,15 +181,15 @@ def look(
     """
     surprises: set[int] = set()
     for numbers, batch in _batches_of(examples, [i for i in range(len(examples)) if i not in doubted], pad):
-        with cache.replayed(batch):
-            surest, keys = read_answers(model, modules, batch)
+        with cache.in_parts(batch, prompts_first=False) as read:
+            surest, keys = read_answers(model, modules, read)
         sure = [each > certainty for each in surest]
         surprises |= {number for number, is_sure in zip(numbers, sure, strict=True) if not is_sure}
         if any(sure):
             yield Looked([], {}, {name: torch.cat([*compress(rows, sure)]) for name, rows in keys.items()})
     for numbers, batch in _batches_of(examples, sorted(surprises.union(doubted)), pad):
-        with cache.replayed(batch):
-            sure, captured = capture_unsure(model, modules, batch, certainty)
+        with cache.in_parts(batch, prompts_first=True) as read:
+            sure, captured = capture_unsure(model, modules, read, certainty)
         unsure = [not each for each in sure]
         asked, held = {}, {}
         for name, rows in captured.items():
@@ -212,8 +220,8 @@ def answered_exactly(
     """
     result = [False] * len(examples)
     for numbers, batch in batches(examples, pad):
-        with torch.no_grad(), cache.replayed(batch):
-            logits = answer_logits(model, batch)
+        with torch.no_grad(), cache.in_parts(batch, prompts_first=False) as read:
+            logits = answer_logits(model, read)
         for number, certainty in zip(numbers, certainties(batch, logits), strict=True):
             result[number] = certainty > 0
     return result

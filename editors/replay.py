@@ -6,17 +6,20 @@ replayed.
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from editors.capture import device_of
+from editors.behind import Part, PartReader, empty_past, fill_skipped, shared_opening
+from editors.capture import device_of, run_ends_at
 from editors.locate import EditableModule, stacks
-from editors.requests import TokenBatch
+from editors.model_kinds import CAUSAL, TokenBatch
+
+if TYPE_CHECKING:
+    from transformers import DynamicCache
 
 # Some thousands of short prompts; batches of more corrections must not need more memory.
 LIMIT = 2**28
@@ -61,56 +64,116 @@ class PrefixCache:
         lowest = min((_place(names, name) for name in used), default=0)
         self.model = model
         self.below = names[:lowest]
-        self._rows: dict[tuple[int, ...], Tensor] = {}
+        self._blocks = len(names)
+        self._rows: dict[tuple[int, ...], tuple[Tensor, ...]] = {}
+        # Kept once: what many examples begin with.
+        self._openings: dict[tuple[int, ...], Tensor] = {}
         self._left = limit
+        self._tuple_output = False
 
     @contextmanager
-    def replayed(self, batch: TokenBatch) -> Iterator[None]:
+    def replayed(self, batch: TokenBatch) -> Iterator[TokenBatch]:
         """Within, the model run on `batch` skips the blocks below; new rows are computed first."""
-        if not self.below:
-            yield
+        with self._handed_on(self._hidden(batch)):
+            yield batch
+
+    @contextmanager
+    def in_parts(self, batch: TokenBatch, *, prompts_first: bool) -> Iterator[TokenBatch]:
+        """Within, one run of the model on the batch that is yielded stands for a run on `batch`.
+
+        What all rows begin with has been read once for all, and the blocks below are skipped. With
+        `prompts_first` the prompts have been read too, without gradients, and only answers are left; else
+        there must be no use for gradients. Where the model cannot read in parts the batch is the whole one.
+        """
+        batch = batch.to(device_of(self.model))
+        hidden, past = self._hidden(batch), self._past(batch)
+        answers = batch.answer_mask.int().argmax(1)
+        opening = shared_opening(_token_ids(batch), int(answers.min()))
+        if past is None or not (opening or prompts_first):
+            with self._handed_on(hidden):
+                yield batch
             return
-        keys = [
-            tuple(ids[: int(n)].tolist())
-            for ids, n in zip(batch.input_ids, batch.attention_mask.sum(1), strict=True)
-        ]
-        outputs = self._outputs(batch, keys)
-        hidden = _padded([outputs[key] for key in keys], batch.input_ids.shape[1])
-        with replaced(self.model, self.below, hidden, as_tuple=self._tuple_output):
-            yield
 
-    def _outputs(self, batch: TokenBatch, keys: list[tuple[int, ...]]) -> Mapping[tuple[int, ...], Tensor]:
-        """Outputs (tokens, hidden) of the rows of a batch, those computed now among them."""
-        missing = sorted({row for row, key in enumerate(keys) if key not in self._rows})
+        def handed_on(part: Part) -> AbstractContextManager[None]:
+            if hidden is None:
+                return nullcontext()
+            rows = torch.arange(len(part.places), device=hidden.device)[:, None]
+            return self._handed_on(hidden[rows, part.places])
+
+        def run(part: Part) -> None:
+            with torch.no_grad(), handed_on(part):
+                part.batch.kind.read(self.model, part.batch)
+            fill_skipped(past, len(self.below))
+
+        reader = PartReader(self.model, batch, past, run)
+        if opening:
+            reader.read_opening(opening)
+        if prompts_first:
+            reader.read_until(answers)
+        rest = reader.rest()
+        with handed_on(rest):
+            yield rest.batch
+
+    def _past(self, batch: TokenBatch) -> DynamicCache | None:
+        """Where the model may keep what it reads of a batch in parts; None where it cannot."""
+        past = empty_past(self.model) if batch.kind == CAUSAL else None
+        return past if past is not None and len(past.layers) == self._blocks else None
+
+    def _handed_on(self, hidden: Tensor | None) -> AbstractContextManager[None]:
+        """Within, the blocks below are not run, and `hidden` is handed on to those above."""
+        if hidden is None:
+            return nullcontext()
+        return replaced(self.model, self.below, hidden, as_tuple=self._tuple_output)
+
+    def _hidden(self, batch: TokenBatch) -> Tensor | None:
+        """Outputs of the blocks below (rows, tokens, hidden), 0 at padding; None where there are no such."""
+        if not self.below:
+            return None
+        rows = _token_ids(batch)
+        computed = self._compute(batch, rows)
+        outputs = [torch.cat(computed[row] if row in computed else self._rows[row]) for row in rows]
+        return nn.utils.rnn.pad_sequence(outputs, batch_first=True)
+
+    def _compute(
+        self, batch: TokenBatch, rows: Sequence[tuple[int, ...]]
+    ) -> Mapping[tuple[int, ...], tuple[Tensor, ...]]:
+        """Outputs of rows that are not kept yet, in a piece or two; they are kept while there is room."""
+        missing = [n for n, row in enumerate(rows) if row not in self._rows and row not in rows[:n]]
         if not missing:
-            return self._rows
-        recorded: list[Any] = []
+            return {}
+        new, past = [rows[n] for n in missing], self._past(batch)
+        unread = batch.rows(missing, max(map(len, new))).to(device_of(self.model))
+        opening = 0 if past is None else shared_opening(new, min(map(len, new)) - 1)
+        beginning: tuple[Tensor, ...] = ()
+        if past is not None and opening:
+            heard: list[Tensor] = []
+            reader = PartReader(self.model, unread, past, lambda part: heard.append(self._hear(part.batch)))
+            reader.read_opening(opening)
+            beginning = (self._openings.setdefault(new[0][:opening], heard[0][0]),)
+            unread = reader.rest().batch
+        heard_last = self._hear(unread)
+        computed = {
+            row: (*beginning, heard_last[i, : len(row) - opening].clone()) for i, row in enumerate(new)
+        }
+        for row, outputs in computed.items():
+            if outputs[-1].nbytes <= self._left:
+                self._rows[row] = outputs
+                self._left -= outputs[-1].nbytes
+        return computed
 
-        class _ReachedError(Exception):
-            pass
-
-        def stop(_: nn.Module, __: Any, output: Any) -> None:
-            recorded.append(output)
-            raise _ReachedError
-
-        handle = self.model.get_submodule(self.below[-1]).register_forward_hook(stop)
-        length = int(batch.attention_mask[missing].sum(1).max())
+    def _hear(self, batch: TokenBatch) -> Tensor:
+        """What the last block below says of a batch (rows, tokens, hidden); the blocks above are not run."""
+        said: list[Any] = []
+        handle = self.model.get_submodule(self.below[-1]).register_forward_hook(
+            lambda _, __, output: said.append(output)
+        )
         try:
-            with torch.no_grad():
-                batch.kind.read(self.model, batch.rows(missing, length).to(device_of(self.model)))
-        except _ReachedError:
-            pass
+            with torch.no_grad(), run_ends_at(self.model, self.below[-1]):
+                batch.kind.read(self.model, batch)
         finally:
             handle.remove()
-        self._tuple_output = isinstance(recorded[0], tuple)
-        hidden = recorded[0][0] if self._tuple_output else recorded[0]
-        computed = {keys[row]: hidden[i, : len(keys[row])].clone() for i, row in enumerate(missing)}
-        for key, output in computed.items():
-            size = output.numel() * output.element_size()
-            if size <= self._left:
-                self._rows[key] = output
-                self._left -= size
-        return ChainMap(computed, self._rows)
+        self._tuple_output = isinstance(said[0], tuple)
+        return said[0][0] if self._tuple_output else said[0]
 
 
 @contextmanager
@@ -137,9 +200,7 @@ def _place(blocks: Sequence[str], parameter: str) -> int:
     return next((i for i, name in enumerate(blocks) if parameter.startswith(f"{name}.")), 0)
 
 
-def _padded(rows: Sequence[Tensor], length: int) -> Tensor:
-    """Rows (tokens, hidden) of unequal length as one tensor (rows, length, hidden)."""
-    hidden = rows[0].new_zeros(len(rows), length, rows[0].shape[1])
-    for place, row in zip(hidden, rows, strict=True):
-        place[: len(row)] = row
-    return hidden
+def _token_ids(batch: TokenBatch) -> list[tuple[int, ...]]:
+    """The tokens of each row, without padding."""
+    lengths = batch.attention_mask.sum(1).tolist()
+    return [tuple(ids[:n]) for ids, n in zip(batch.input_ids.tolist(), lengths, strict=True)]

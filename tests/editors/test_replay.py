@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from editors.capture import answer_logits, answer_loss
+from editors.capture import answer_logits, answer_loss, capture_gradients
 from editors.locate import editable
+from editors.model_kinds import kind_of
 from editors.replay import PrefixCache
 from editors.requests import collate, encode, pad_id
-from tests.editors.tools import PROMPTS, TARGETS, folder_of, load, structure_of
+from tests.editors.tools import PROMPTS, TARGETS, chain, folder_of, load, structure_of
 
 
 @pytest.fixture(params=["llama", "gpt2"])
@@ -52,6 +53,55 @@ def test_a_replayed_run_is_the_full_run(case: Any) -> None:
         assert counts[2] == before[2] + 1
     # Six full runs, and new rows in the first, the third and the fourth batch.
     assert counts == [9, 9, 12]
+
+
+@pytest.mark.parametrize("prompts_first", [False, True])
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("lowest", [0, 2])
+def test_a_run_in_parts_is_the_whole_run(
+    lowest: int, architecture: str, chat: bool, prompts_first: bool, request: pytest.FixtureRequest
+) -> None:
+    model, tokenizer = load(folder_of(architecture, request))
+    name = {"llama": "model.layers.{}.mlp.down_proj", "gpt2": "transformer.h.{}.mlp.c_proj"}[architecture]
+    modules = [editable(model, name.format(n)) for n in range(lowest, 3)]
+    # What all begin with is long enough to be read once for all.
+    prompts = [f"Answer what you are asked in one or two words. {prompt}" for prompt in PROMPTS]
+    examples = [encode(tokenizer, p, t, chat=chat) for p, t in zip(prompts, TARGETS, strict=True)]
+    batch, cache = collate(examples, pad_id(tokenizer)), PrefixCache(model, modules)
+    whole = capture_gradients(model, modules, batch)
+    for _ in range(2):
+        with cache.in_parts(batch, prompts_first=prompts_first) as rest:
+            assert rest.input_ids.shape[1] < batch.input_ids.shape[1] - 7
+            with torch.no_grad():
+                logits = answer_logits(model, rest)
+        torch.testing.assert_close(logits, answer_logits(model, batch), rtol=1e-4, atol=1e-4)
+        assert torch.equal(rest.labels[rest.answer_mask], batch.labels[batch.answer_mask])
+    with cache.in_parts(batch, prompts_first=True) as rest:
+        parts = capture_gradients(model, modules, rest)
+    for module in modules:
+        assert parts[module.name].counts == whole[module.name].counts
+        for got, full in (
+            (parts[module.name].keys, whole[module.name].keys),
+            (parts[module.name].gradients, whole[module.name].gradients),
+        ):
+            torch.testing.assert_close(got, full, rtol=1e-3, atol=1e-4 * float(full.abs().max()))
+
+
+def test_a_model_that_cannot_read_in_parts_reads_the_whole(request: pytest.FixtureRequest) -> None:
+    """Mistral-like layers forget what is outside a window; a plain chain keeps nothing."""
+    windowed, tokenizer = load(folder_of("llama", request))
+    windowed.config.layer_types = ["sliding_attention"] * 3
+    windowed.config.sliding_window = 4
+    examples = [encode(tokenizer, p, t, chat=True) for p, t in zip(PROMPTS, TARGETS, strict=True)]
+    plain = [
+        encode(tokenizer, p, t, chat=True, kind=kind_of(chain()))
+        for p, t in zip(PROMPTS, TARGETS, strict=True)
+    ]
+    for model, rows in ((windowed, examples), (chain(), plain)):
+        batch = collate(rows, pad_id(tokenizer))
+        with PrefixCache(model, []).in_parts(batch, prompts_first=True) as rest:
+            assert torch.equal(rest.input_ids, batch.input_ids)
 
 
 def test_an_edit_above_is_seen_and_its_gradient_is_whole(case: Any) -> None:
@@ -144,6 +194,6 @@ def test_a_bounded_cache_gives_the_full_run_and_keeps_no_more(case: Any, limit: 
             with cache.replayed(batch):
                 replayed = answer_logits(model, batch)
         torch.testing.assert_close(replayed, full, rtol=1e-4, atol=1e-4)
-    kept = sum(row.numel() * row.element_size() for row in cache._rows.values())
+    kept = sum(rows[-1].nbytes for rows in cache._rows.values())
     assert kept <= limit
     assert (kept > 0) == (limit > 0)
