@@ -54,8 +54,8 @@ def log_probabilities(
     for numbers in _few_at_a_time(examples):
         chunk = [examples[number] for number in numbers]
         batch = collate(chunk, pad)
-        with torch.no_grad(), cache.replayed(batch):
-            rows = answer_logits(model, batch).log_softmax(-1)
+        with torch.no_grad(), cache.in_parts(batch, prompts_first=False) as read:
+            rows = answer_logits(model, read).log_softmax(-1)
         result.update(zip(chunk, rows.split([len(e.target_ids) for e in chunk]), strict=True))
     return result
 
