@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.edit_dataset import EditDataset
 from tasks.questions import Question, rows_expected
+from tasks.readings import Base
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,15 +133,6 @@ class Before:
     log_probs: list[AnswerLogProbs]
 
 
-@dataclass(frozen=True)
-class Base:
-    """How the pristine base reads: its tokenizer, and texts with their likelihoods, by metric."""
-
-    tokenizer: Any
-    texts: Mapping[str, Sequence[str]]
-    likelihoods: Mapping[str, list[tuple[float, int]]]
-
-
 def ask_champion(champion: Served, data: EditDataset, asked: Sequence[Question], *, say: Say) -> Before:
     """The champion's answers and log-probabilities; `say` is told (done, total, note)."""
     from editors.generation import stop_ids
@@ -167,25 +159,6 @@ def ask_champion(champion: Served, data: EditDataset, asked: Sequence[Question],
             # What it says after the whole of its reference, whose text does not tell whether it was cut off.
             ended[q.asked] = float(int(found.token_ids[-1, 0]) in stops[q.chat])
     return Before(known | said, ended, log_probs)
-
-
-def read_base(model: Any, tokenizer: Any, texts: Mapping[str, Sequence[str]]) -> Base:
-    """How the pristine base reads the texts of each perplexity metric."""
-    from validation.perplexity import perplexity
-
-    return Base(tokenizer, texts, {name: perplexity(model, tokenizer, read) for name, read in texts.items()})
-
-
-def read_beside(candidate: Served, base: Base) -> dict[str, Perplexities]:
-    """How base and candidate read the same texts, by metric."""
-    from validation.metrics import Perplexities
-    from validation.perplexity import perplexity
-
-    # The same tokens for both, whatever the candidate's own tokenizer makes of the texts.
-    return {
-        name: Perplexities(base.likelihoods[name], perplexity(candidate.model, base.tokenizer, texts))
-        for name, texts in base.texts.items()
-    }
 
 
 def compare(

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.measuring import Base, Measured, Say, Served, read_base, read_beside
+from tasks.measuring import Measured, Say, Served
 from tasks.questions import Question
+from tasks.readings import Base, read_base, read_beside
 
 if TYPE_CHECKING:
     from tasks.models import ModelFolder
@@ -37,7 +38,7 @@ def measure_unasked(
         say: told (done, total, note).
     """
     from editors.delta import Delta
-    from tasks.models import load, load_delta
+    from tasks.models import default_cache, load, load_delta
     from validation.early import Stop
     from validation.outcomes import REPLAY, outcomes_frame
     from validation.parameters import parameter_changes
@@ -61,8 +62,8 @@ def measure_unasked(
     if refused(measured, Stop.WEIGHTS):
         return dataclasses.replace(measured, stopped=Stop.WEIGHTS), None
     say(0, 1, "texts to read")
-    base = read_base(pristine, tokenizer, texts)
-    measured = dataclasses.replace(measured, perplexities=read_beside(judged, base))
+    base = read_base(pristine, tokenizer, texts, folder.digest, default_cache() / "readings")
+    measured = dataclasses.replace(measured, perplexities=read_beside(judged.model, base))
     stopped = Stop.TEXTS if refused(measured, Stop.TEXTS) else None
     return dataclasses.replace(measured, stopped=stopped), base
 

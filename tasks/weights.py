@@ -146,7 +146,7 @@ def weights_digest(folder: Path, ref: str, cache: Path) -> str:
         return known.read_text()
     model, _ = read_model(folder, ref, torch.float32)
     digest = model_digest(model)
-    _write(known, digest)
+    write_whole(known, digest)
     return digest
 
 
@@ -235,7 +235,7 @@ def _no_conversion_bar() -> Iterator[None]:
         conversion.tqdm = bar
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a small file at once or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:

@@ -9,17 +9,9 @@ from pathlib import Path
 import pytest
 
 from editors.overrides import Overrides
-from tasks.measuring import (
-    Base,
-    Before,
-    Measured,
-    Served,
-    ask_champion,
-    compare,
-    read_base,
-    read_beside,
-)
+from tasks.measuring import Before, Measured, Served, ask_champion, compare
 from tasks.questions import Question, questions
+from tasks.readings import Base, read_base, read_beside
 from tests.validation import damaged_edits, damaged_weights, damaged_words
 from tests.validation.damage import Candidate, Damage, good
 from tests.validation.taught import World, teach
@@ -80,7 +72,7 @@ class Gating:
         unasked = Measured(
             outcomes=outcomes_frame([]),
             expected_rows={},
-            perplexities=read_beside(served, self.base),
+            perplexities=read_beside(served.model, self.base),
             parameters=parameters,
             renderings=RenderingChanges(0, 0),
             teacher_forced=[],

@@ -13,8 +13,9 @@ import torch
 from editors.overrides import Overrides
 from editors.requests import encode, end_of_turn_ids
 from tasks.edit_dataset import EditDataset
-from tasks.measuring import GATE_TOKENS, Measured, Served, ask_champion, compare, read_base, room_for
+from tasks.measuring import GATE_TOKENS, Measured, Served, ask_champion, compare, room_for
 from tasks.questions import questions
+from tasks.readings import read_base
 from tests.conftest import ModelFactory
 from tests.editors.tools import load
 from tests.validation.examples import EXPECTED_ROWS, GATES, PARAMETERS, RENDERINGS, by_name, gate, outcomes
