@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -66,14 +67,35 @@ def encode_openings(
 
 
 def batches(
-    examples: Sequence[Example], pad: int, size: int = BATCH
+    examples: Sequence[Example],
+    pad: int,
+    size: int = BATCH,
+    *,
+    tokens: float = math.inf,
+    answer_tokens: float = math.inf,
 ) -> Iterator[tuple[list[int], TokenBatch]]:
-    """Batches of examples of like length, each with the numbers of its examples."""
-    order = sorted(
-        range(len(examples)), key=lambda i: len(examples[i].prompt_ids) + len(examples[i].target_ids)
-    )
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
+    """Batches of examples of like length, each with the numbers of its examples.
+
+    Args:
+        examples: in any order.
+        pad: token id to pad with.
+        size: most examples of a batch.
+        tokens: most tokens of one, padding and all; an example that has more is a batch of its own.
+        answer_tokens: most tokens of the answers of one, likewise.
+    """
+    lengths = [len(example.prompt_ids) + len(example.target_ids) for example in examples]
+    chosen: list[int] = []
+    answers = 0
+    for number in sorted(range(len(examples)), key=lambda number: lengths[number]):
+        answer = len(examples[number].target_ids)
+        # All are padded to the longest, which is this one.
+        rows = len(chosen) + 1
+        if chosen and (rows > size or rows * lengths[number] > tokens or answers + answer > answer_tokens):
+            yield chosen, collate([examples[i] for i in chosen], pad)
+            chosen, answers = [], 0
+        chosen.append(number)
+        answers += answer
+    if chosen:
         yield chosen, collate([examples[i] for i in chosen], pad)
 
 

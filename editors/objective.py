@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +51,11 @@ def log_probabilities(
 ) -> dict[Example, Tensor]:
     """The model's log-probabilities at the answer positions: (answer tokens, vocabulary) by example."""
     result: dict[Example, Tensor] = {}
-    for numbers in _few_at_a_time(examples):
-        chunk = [examples[number] for number in numbers]
-        batch = collate(chunk, pad)
+    for numbers, batch in batches(examples, pad, tokens=TOKENS, answer_tokens=ANSWER_TOKENS):
         with torch.no_grad(), cache.in_parts(batch, prompts_first=False) as read:
             rows = answer_logits(model, read).log_softmax(-1)
-        result.update(zip(chunk, rows.split([len(e.target_ids) for e in chunk]), strict=True))
+        chosen = [examples[number] for number in numbers]
+        result.update(zip(chosen, rows.split([len(e.target_ids) for e in chosen]), strict=True))
     return result
 
 
@@ -66,14 +65,14 @@ def weighted_backward(model: nn.Module, weighted: Sequence[Weighted], pad: int, 
     Both are sums over answer tokens. Gradients accumulate in the parameters; the loss is returned.
     """
     total = 0.0
-    for numbers in _few_at_a_time([example for example, _, _ in weighted]):
-        chunk = [weighted[number] for number in numbers]
-        batch = collate([example for example, _, _ in chunk], pad)
+    examples = [example for example, _, _ in weighted]
+    for numbers, batch in batches(examples, pad, tokens=TOKENS, answer_tokens=ANSWER_TOKENS):
+        chosen = [weighted[number] for number in numbers]
         with torch.enable_grad(), cache.replayed(batch):
             log_p = answer_logits(model, batch).log_softmax(-1)
             loss = log_p.new_zeros(())
-            rows = log_p.split([len(example.target_ids) for example, _, _ in chunk])
-            for (example, weight, reference), row in zip(chunk, rows, strict=True):
+            rows = log_p.split([len(example.target_ids) for example, _, _ in chosen])
+            for (example, weight, reference), row in zip(chosen, rows, strict=True):
                 if reference is None:
                     answer = torch.tensor(example.target_ids, device=row.device)
                     loss = loss - weight * row.gather(1, answer[:, None]).sum()
@@ -82,23 +81,6 @@ def weighted_backward(model: nn.Module, weighted: Sequence[Weighted], pad: int, 
             loss.backward()
         total += float(loss.detach())
     return total
-
-
-def _few_at_a_time(examples: Sequence[Example]) -> Iterator[list[int]]:
-    """Numbers of examples of like length, no more at a time than the bounds allow; at least one."""
-    lengths = [len(example.prompt_ids) + len(example.target_ids) for example in examples]
-    few: list[int] = []
-    answers = 0
-    for number in sorted(range(len(examples)), key=lambda number: lengths[number]):
-        answer = len(examples[number].target_ids)
-        # All are padded to the longest, which is this one.
-        if few and (answers + answer > ANSWER_TOKENS or (len(few) + 1) * lengths[number] > TOKENS):
-            yield few
-            few, answers = [], 0
-        few.append(number)
-        answers += answer
-    if few:
-        yield few
 
 
 def backward_of_the_wrong(

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from editors.capture import answer_logits, certainties
 from editors.gather import batches, captures, gather_by_example, joined, look
 from editors.locate import editable
 from editors.replay import PrefixCache
-from editors.requests import encode, pad_id
+from editors.requests import Example, encode, pad_id
 from tests.editors.tools import PROMPTS, TARGETS, folder_of, load
 
 NAMES = ["model.layers.1.mlp.down_proj", "model.layers.2.mlp.down_proj"]
@@ -69,3 +71,23 @@ def test_keys_beyond_the_range_of_half_precision_are_kept(request: pytest.Fixtur
             torch.testing.assert_close(found, expected[name].keys, rtol=2e-3, atol=2e-3 * scale)
     assert {rows[NAMES[0]].keys.dtype for rows in kept} == {torch.float32}
     assert {rows[NAMES[1]].keys.dtype for rows in kept} == {torch.float16}
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=30),
+    st.integers(1, 8),
+    st.integers(1, 60),
+    st.integers(1, 20),
+)
+def test_batches_hold_every_example_once_and_no_more_than_they_may(
+    lengths: list[tuple[int, int]], size: int, tokens: int, answers: int
+) -> None:
+    examples = [Example((1,) * prompt, (2,) * target) for prompt, target in lengths]
+    made = list(batches(examples, 0, size, tokens=tokens, answer_tokens=answers))
+    assert sorted(number for numbers, _ in made for number in numbers) == list(range(len(examples)))
+    for numbers, batch in made:
+        # The last token of an answer is not read.
+        together = (batch.input_ids.shape[1] + 1) * len(numbers)
+        fits = together <= tokens and int(batch.answer_mask.sum()) <= answers
+        assert len(numbers) == 1 or (fits and len(numbers) <= size)
+        assert batch.attention_mask.sum(1).tolist() == [sum(lengths[number]) - 1 for number in numbers]
