@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from editors.behind import keeps_all
 from editors.gather import batches
 from editors.model_kinds import answer_logits_only
+from editors.protocol import Progress, no_progress
 from editors.replay import PrefixCache, replaced
 from editors.requests import TokenBatch
 from editors.subject import Placed
@@ -60,16 +61,19 @@ class SubjectCache:
         self._beginnings: dict[tuple[int, ...], Tensor] = {}
         self._left = limit
 
-    def learn(self, rows: Sequence[Placed], pad: int) -> None:
+    def learn(self, rows: Sequence[Placed], pad: int, progress: Progress = no_progress) -> None:
         """Read rows that are not known yet, with nothing edited; those that no longer fit are left out.
 
         So are all of a model that does not keep the keys and values of every token.
         """
         new = [row for row in dict.fromkeys(rows) if row not in self._rows]
+        done = 0
         for numbers, batch in batches([row.example for row in new], pad):
             if self._left <= 0:
                 return
             self._read([new[i] for i in numbers], batch.to(self.model.device))
+            done += len(numbers)
+            progress(done, len(new), "phrasings read")
 
     def knows(self, row: Placed) -> bool:
         """Whether a row can be run from its subject on."""

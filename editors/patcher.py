@@ -112,7 +112,7 @@ class Patcher(SubjectEditor):
     def _solve(self, job: Job, progress: Progress) -> None:
         mlps = [mlp_of(job.model, block_of(job.model, module)) for module in job.modules]
         owners = _neurons(job.contexts)
-        layers = [self._layer(job, reading, owners) for reading in _read(job, mlps)]
+        layers = [self._layer(job, reading, owners) for reading in _read(job, mlps, progress)]
         with ExitStack() as stack:
             for layer in layers:
                 stack.enter_context(in_place(job.model, layer))
@@ -151,7 +151,7 @@ class Patcher(SubjectEditor):
         ]
         known = SubjectCache(job.model, job.cache)
         # The neurons say nothing yet.
-        known.learn([row for context in job.contexts for row in context.rows], job.pad)
+        known.learn([row for context in job.contexts for row in context.rows], job.pad, progress)
         descend_jointly(
             job,
             config,
@@ -188,13 +188,14 @@ def _neurons(contexts: Sequence[Contexts]) -> Tensor:
     )
 
 
-def _read(job: Job, mlps: Sequence[Mlp]) -> list[Reading]:
+def _read(job: Job, mlps: Sequence[Mlp], progress: Progress) -> list[Reading]:
     """What every MLP, in the order of the blocks, reads and says in all rows of all requests."""
     rows = [(row, i < context.bare) for context in job.contexts for i, row in enumerate(context.rows)]
     names = [module.name for mlp in mlps for module in (mlp.gate, mlp.output)]
     keys: dict[tuple[str, int], Tensor] = {}
     others: dict[str, list[Tensor]] = {mlp.gate.name: [] for mlp in mlps}
     squares: dict[str, list[float]] = {mlp.gate.name: [] for mlp in mlps}
+    done = 0
     for numbers, batch in batches([row.example for row, _ in rows], job.pad):
         batch = batch.to(job.model.device)
         with (
@@ -216,6 +217,8 @@ def _read(job: Job, mlps: Sequence[Mlp]) -> list[Reading]:
                 mask = batch.attention_mask[line].bool().cpu()
                 mask[placed.position] = False
                 others[name].append(read[mask])
+        done += len(numbers)
+        progress(done, len(rows), "phrasings read for their subjects")
     return [
         Reading(
             mlp,
