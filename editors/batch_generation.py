@@ -78,7 +78,7 @@ def read_shared_prefix(model: PreTrainedModel, prompts: list[list[int]]) -> tupl
 
     None where it would not pay, or where a gap between the prefix and a padded prompt would count.
     """
-    length = shared_opening(prompts, min(map(len, prompts)) - 1)
+    length = shared_opening(prompts)
     if not length:
         return None
     prefix = torch.tensor([prompts[0][:length]], device=model.device)

@@ -31,21 +31,22 @@ class Behind(ModelKind):
     Attributes:
         past: keys and values of what was read; the run adds its own.
         attended: (batch, tokens read) int, 0 at padding.
-        takes_positions: whether the model takes `position_ids`.
     """
 
     past: DynamicCache
     attended: Tensor
-    takes_positions: bool
 
     def arguments(self, batch: TokenBatch) -> dict[str, Any]:
         """What the model is called with."""
         attended = torch.cat([self.attended, batch.attention_mask], 1)
-        given = {"input_ids": batch.input_ids, "attention_mask": attended, "past_key_values": self.past}
-        if self.takes_positions:
-            positions = (attended.cumsum(1) - 1).clamp_min(0)
-            given["position_ids"] = positions[:, self.attended.shape[1] :]
-        return {**given, "use_cache": True}
+        positions = (attended.cumsum(1) - 1).clamp_min(0)
+        return {
+            "input_ids": batch.input_ids,
+            "attention_mask": attended,
+            "position_ids": positions[:, self.attended.shape[1] :],
+            "past_key_values": self.past,
+            "use_cache": True,
+        }
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,13 @@ class PartReader:
     """Reads a batch in parts, from front to back.
 
     Args:
+        batch: right-padded.
         past: where the model keeps what it reads.
         run: runs the model on a part.
     """
 
-    def __init__(
-        self, model: nn.Module, batch: TokenBatch, past: DynamicCache, run: Callable[[Part], None]
-    ) -> None:
+    def __init__(self, batch: TokenBatch, past: DynamicCache, run: Callable[[Part], None]) -> None:
         self._batch, self._past, self._run = batch, past, run
-        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._attended = batch.attention_mask[:, :0]
         self._read = torch.zeros_like(batch.attention_mask[:, 0])
 
@@ -85,39 +84,61 @@ class PartReader:
 
     def read_until(self, ends: Tensor) -> None:
         """Read what comes before the places `ends` (rows,)."""
-        part = self._part(self._batch, self._read, ends, self._attended, pad_front=True)
-        if part.places.numel():
-            self._run(part)
-        self._attended = torch.cat([self._attended, part.batch.attention_mask], 1)
+        part = self._part(self._batch, self._read, ends, self._attended)
+        if not part.places.numel():
+            return
+        self._run(part)
+        # Padding goes to the front: some models take places in what they keep for distances.
+        attended = torch.cat([self._attended, part.batch.attention_mask], 1)
+        length = attended.shape[1]
+        places = torch.arange(length, device=ends.device) - (length - attended.sum(1))[:, None]
+        order = places.remainder(length)
+        for layer in self._past.layers:
+            if layer.is_initialized and layer.keys.shape[1:] != (1, length, 1):
+                at = order[:, None, :, None]
+                layer.keys = layer.keys.take_along_dim(at, 2)
+                layer.values = layer.values.take_along_dim(at, 2)
+        self._attended = (places >= 0).long()
         self._read = ends
 
     def rest(self) -> Part:
         """What has not been read."""
         return self._part(self._batch, self._read, self._batch.attention_mask.sum(1), self._attended)
 
-    def _part(
-        self, batch: TokenBatch, starts: Tensor, ends: Tensor, attended: Tensor, *, pad_front: bool = False
-    ) -> Part:
-        """Tokens from `starts` to `ends`; padding is behind them, or in front where more is to follow."""
-        width = int((ends - starts).max())
-        first = ends - width if pad_front else starts
-        places = first[:, None] + torch.arange(width, device=starts.device)
-        inside = (places >= starts[:, None]) & (places < ends[:, None])
-        places = places.clamp(0, batch.input_ids.shape[1] - 1)
+    def _part(self, batch: TokenBatch, starts: Tensor, ends: Tensor, attended: Tensor) -> Part:
+        """Tokens from `starts` to `ends`, and padding behind them."""
+        places = starts[:, None] + torch.arange(int((ends - starts).max()), device=starts.device)
+        inside = places < ends[:, None]
+        places = places.clamp_max(batch.input_ids.shape[1] - 1)
         labels = batch.labels.gather(1, places).masked_fill(~inside, IGNORED_LABEL)
-        kind = Behind(self._past, attended, self._takes_positions)
+        kind = Behind(self._past, attended)
         return Part(TokenBatch(batch.input_ids.gather(1, places), inside.long(), labels, kind), places)
 
 
-def empty_past(model: nn.Module) -> DynamicCache | None:
-    """Where a model may keep what it reads; None where that is not the keys and values of every token."""
+def reads_in_parts(model: nn.Module) -> bool:
+    """Whether a model can read texts in parts, and gives what it gives for the whole.
+
+    What it keeps has to be the keys and values of every token, and its positions those that it is told,
+    counted from 0: some count padding, and some begin behind the token to pad with.
+    """
     from transformers import DynamicCache
 
-    config = getattr(model, "config", None)
-    if config is None or "past_key_values" not in inspect.signature(model.forward).parameters:
-        return None
-    past = DynamicCache(config=config)
-    return past if keeps_all(past) else None
+    config, taken = getattr(model, "config", None), inspect.signature(model.forward).parameters
+    if config is None or not {"past_key_values", "position_ids"} <= taken.keys():
+        return False
+    try:
+        kept = DynamicCache(config=config)
+    except (KeyError, AttributeError):
+        return False
+    return keeps_all(kept) and not _counts_past_padding(model)
+
+
+def _counts_past_padding(model: nn.Module) -> bool:
+    """Whether positions begin behind the token to pad with (RoBERTa's)."""
+    return any(
+        "position" in name and isinstance(module, nn.Embedding) and module.padding_idx is not None
+        for name, module in model.named_modules()
+    )
 
 
 def keeps_all(cache: Any) -> bool:
@@ -130,13 +151,17 @@ def keeps_all(cache: Any) -> bool:
     return all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None]))
 
 
-def shared_opening(rows: Sequence[Any], most: int) -> int:
-    """How many tokens all rows begin with, at most `most`; 0 where reading them once would not pay."""
+def shared_opening(rows: Sequence[Any], most: int | None = None) -> int:
+    """How many tokens all rows begin with, of `most`; 0 where reading them once would not pay.
+
+    `most` leaves by default a token of the shortest row.
+    """
     if len(rows) < 2:
         return 0
+    end = min(map(len, rows)) - 1 if most is None else most
     # What is between them in this order begins with all that these two share.
     first, last = min(rows), max(rows)
-    length = next((place for place in range(most) if first[place] != last[place]), most)
+    length = next((place for place in range(end) if first[place] != last[place]), end)
     return length if length >= SHORTEST_OPENING else 0
 
 

@@ -1,7 +1,7 @@
-"""Run only the upper part of a model.
+"""Run a model on what may have changed only.
 
 The blocks below the lowest edited one never change, so their output is computed once for an example and
-replayed.
+replayed; and a batch can be read in parts, so that what its prompts share is read once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from editors.behind import Part, PartReader, empty_past, fill_skipped, shared_opening
+from editors.behind import Part, PartReader, fill_skipped, reads_in_parts, shared_opening
 from editors.capture import device_of, run_ends_at
 from editors.locate import EditableModule, stacks
 from editors.model_kinds import CAUSAL, TokenBatch
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Some thousands of short prompts; batches of more corrections must not need more memory.
 LIMIT = 2**28
+# Most bytes of keys and values of a batch that is read in parts.
+PAST_LIMIT = 2**30
 
 
 class _Replay(nn.Module):
@@ -46,7 +48,7 @@ class _Replay(nn.Module):
 
 
 class PrefixCache:
-    """Outputs of the last block below all edited modules, kept for each example.
+    """Outputs of the last block below all edited modules, kept for each example; and reading in parts.
 
     Args:
         modules: the modules that are edited; blocks below all uses of their parameters are skipped.
@@ -64,7 +66,8 @@ class PrefixCache:
         lowest = min((_place(names, name) for name in used), default=0)
         self.model = model
         self.below = names[:lowest]
-        self._blocks = len(names)
+        self._above = len(names) - lowest
+        self._in_parts = reads_in_parts(model) and len(names) == len(_empty_past(model).layers)
         self._rows: dict[tuple[int, ...], tuple[Tensor, ...]] = {}
         # Kept once: what many examples begin with.
         self._openings: dict[tuple[int, ...], Tensor] = {}
@@ -86,38 +89,46 @@ class PrefixCache:
         there must be no use for gradients. Where the model cannot read in parts the batch is the whole one.
         """
         batch = batch.to(device_of(self.model))
-        hidden, past = self._hidden(batch), self._past(batch)
-        answers = batch.answer_mask.int().argmax(1)
+        hidden, answers = self._hidden(batch), batch.answer_mask.int().argmax(1)
         opening = shared_opening(_token_ids(batch), int(answers.min()))
-        if past is None or not (opening or prompts_first):
+        if not self._can_part(batch, self._above) or not (opening or prompts_first):
             with self._handed_on(hidden):
                 yield batch
             return
+        past = _empty_past(self.model)
 
         def handed_on(part: Part) -> AbstractContextManager[None]:
             if hidden is None:
                 return nullcontext()
-            rows = torch.arange(len(part.places), device=hidden.device)[:, None]
-            return self._handed_on(hidden[rows, part.places])
+            places = part.places.to(hidden.device)
+            return self._handed_on(hidden[torch.arange(len(places), device=hidden.device)[:, None], places])
 
         def run(part: Part) -> None:
             with torch.no_grad(), handed_on(part):
                 part.batch.kind.read(self.model, part.batch)
             fill_skipped(past, len(self.below))
 
-        reader = PartReader(self.model, batch, past, run)
-        if opening:
-            reader.read_opening(opening)
-        if prompts_first:
-            reader.read_until(answers)
-        rest = reader.rest()
-        with handed_on(rest):
-            yield rest.batch
+        reader = PartReader(batch, past, run)
+        try:
+            if opening:
+                reader.read_opening(opening)
+            if prompts_first:
+                reader.read_until(answers)
+            rest = reader.rest()
+            with handed_on(rest):
+                yield rest.batch
+        finally:
+            # Whoever still holds the batch holds neither its keys and values nor the graph behind them.
+            past.reset()
 
-    def _past(self, batch: TokenBatch) -> DynamicCache | None:
-        """Where the model may keep what it reads of a batch in parts; None where it cannot."""
-        past = empty_past(self.model) if batch.kind == CAUSAL else None
-        return past if past is not None and len(past.layers) == self._blocks else None
+    def _can_part(self, batch: TokenBatch, blocks: int) -> bool:
+        """Whether a batch can be read in parts, and so many blocks may keep keys and values of it."""
+        if not self._in_parts or batch.kind != CAUSAL:
+            return False
+        config: Any = self.model.config
+        # At the most, where all heads have keys and values of their own.
+        width = 2 * blocks * config.get_text_config().hidden_size
+        return batch.input_ids.numel() * width * next(self.model.parameters()).element_size() <= PAST_LIMIT
 
     def _handed_on(self, hidden: Tensor | None) -> AbstractContextManager[None]:
         """Within, the blocks below are not run, and `hidden` is handed on to those above."""
@@ -131,7 +142,8 @@ class PrefixCache:
             return None
         rows = _token_ids(batch)
         computed = self._compute(batch, rows)
-        outputs = [torch.cat(computed[row] if row in computed else self._rows[row]) for row in rows]
+        pieces = [computed[row] if row in computed else self._rows[row] for row in rows]
+        outputs = [torch.cat(piece) if len(piece) > 1 else piece[0] for piece in pieces]
         return nn.utils.rnn.pad_sequence(outputs, batch_first=True)
 
     def _compute(
@@ -141,24 +153,26 @@ class PrefixCache:
         missing = [n for n, row in enumerate(rows) if row not in self._rows and row not in rows[:n]]
         if not missing:
             return {}
-        new, past = [rows[n] for n in missing], self._past(batch)
+        new = [rows[n] for n in missing]
         unread = batch.rows(missing, max(map(len, new))).to(device_of(self.model))
-        opening = 0 if past is None else shared_opening(new, min(map(len, new)) - 1)
-        beginning: tuple[Tensor, ...] = ()
-        if past is not None and opening:
-            heard: list[Tensor] = []
-            reader = PartReader(self.model, unread, past, lambda part: heard.append(self._hear(part.batch)))
+        opening = shared_opening(new) if self._can_part(unread, len(self.below)) else 0
+        beginning = new[0][:opening]
+        first: tuple[Tensor, ...] = ()
+        if opening:
+            past, heard = _empty_past(self.model), []
+            reader = PartReader(unread, past, lambda part: heard.append(self._hear(part.batch)))
             reader.read_opening(opening)
-            beginning = (self._openings.setdefault(new[0][:opening], heard[0][0]),)
+            first = (self._openings.get(beginning, heard[0][0]),)
             unread = reader.rest().batch
-        heard_last = self._hear(unread)
-        computed = {
-            row: (*beginning, heard_last[i, : len(row) - opening].clone()) for i, row in enumerate(new)
-        }
+        last = self._hear(unread)
+        computed = {row: (*first, last[i, : len(row) - opening].clone()) for i, row in enumerate(new)}
         for row, outputs in computed.items():
-            if outputs[-1].nbytes <= self._left:
+            is_known = not opening or beginning in self._openings
+            size = sum(output.nbytes for output in (outputs[-1:] if is_known else outputs))
+            if size <= self._left:
                 self._rows[row] = outputs
-                self._left -= outputs[-1].nbytes
+                self._openings.update({beginning: outputs[0]} if opening else {})
+                self._left -= size
         return computed
 
     def _hear(self, batch: TokenBatch) -> Tensor:
@@ -193,6 +207,12 @@ def replaced(
     finally:
         for (parent, child), original in zip(parents, originals, strict=True):
             setattr(parent, child, original)
+
+
+def _empty_past(model: nn.Module) -> DynamicCache:
+    from transformers import DynamicCache
+
+    return DynamicCache(config=model.config)
 
 
 def _place(blocks: Sequence[str], parameter: str) -> int:
