@@ -126,6 +126,7 @@ def judge(
         beside=beside,
         stop_at=gates,
         stops=BEFORE_ASKING if thorough else tuple(Stop),
+        readings=settings.readings,
         progress=progress,
     )
     docs = folder / "gate_docs"

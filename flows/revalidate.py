@@ -124,6 +124,7 @@ def _asked(
         earlier=[id_ for id_ in dataset.edits["id"] if id_ in set(beside.correction_ids)],
         own=own,
         beside=code,
+        readings=settings.readings,
         progress=progress,
     )
     decision = take(

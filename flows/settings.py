@@ -145,6 +145,11 @@ class CorrectSettings(BaseModel):
         return self.home / "key_statistics"
 
     @property
+    def readings(self) -> Path:
+        """The folder where it is kept how bases read the texts of the gates."""
+        return self.home / "readings"
+
+    @property
     def ledger(self) -> str:
         """The ledger database as a URL."""
         return from_any_folder(self.ledger_url) or f"sqlite:///{self.home.absolute() / 'ledger.db'}"

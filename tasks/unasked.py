@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.measuring import Measured, Say, Served
 from tasks.questions import Question
-from tasks.readings import Base, read_base, read_beside
+from tasks.readings import Base, Kept, read_base, read_beside
 
 if TYPE_CHECKING:
     from tasks.models import ModelFolder
@@ -25,6 +26,7 @@ def measure_unasked(
     expected: dict[str, int],
     refused: Refused,
     *,
+    kept: Path | None,
     say: Say,
 ) -> tuple[Measured, Base | None]:
     """What needs no answers, the cheapest first, and how the base reads; no base where it stopped before.
@@ -35,10 +37,11 @@ def measure_unasked(
         asked: what it is to be asked if it is not refused.
         expected: rows that each metric is to have then.
         refused: from `refusal`.
+        kept: folder where the base's readings of texts are kept, if they are.
         say: told (done, total, note).
     """
     from editors.delta import Delta
-    from tasks.models import default_cache, load, load_delta
+    from tasks.models import load, load_delta
     from validation.early import Stop
     from validation.outcomes import REPLAY, outcomes_frame
     from validation.parameters import parameter_changes
@@ -62,7 +65,7 @@ def measure_unasked(
     if refused(measured, Stop.WEIGHTS):
         return dataclasses.replace(measured, stopped=Stop.WEIGHTS), None
     say(0, 1, "texts to read")
-    base = read_base(pristine, tokenizer, texts, folder.digest, default_cache() / "readings")
+    base = read_base(pristine, tokenizer, texts, Kept(kept, folder.digest) if kept else None)
     measured = dataclasses.replace(measured, perplexities=read_beside(judged.model, base))
     stopped = Stop.TEXTS if refused(measured, Stop.TEXTS) else None
     return dataclasses.replace(measured, stopped=stopped), base

@@ -52,6 +52,7 @@ def measure(
     beside: Path | None = None,
     stop_at: GateFile | None = None,
     stops: Sequence[Stop] = (),
+    readings: Path | None = None,
     progress: Progress | None = None,
 ) -> Measured:
     """Run the measurement in a fresh process, or read it if it was finished before for the same request.
@@ -68,6 +69,7 @@ def measure(
         beside: folder of the gate file, where their modules are looked for first, and their tasks.
         stop_at: what is cheap is measured first, and nothing more where one of these gates refuses it.
         stops: where to see whether they do.
+        readings: folder where it is kept how a base reads the texts of the gates; without, it reads anew.
         progress: called with (prompts answered, prompts, note).
 
     Raises:
@@ -92,6 +94,8 @@ def measure(
     if stop_at is not None:
         request["stop_at"] = stop_at.model_dump(mode="json")
         request["stops"] = list(stops)
+    if readings is not None:
+        request["readings"] = str(readings.absolute())
     request_file = folder / "request.json"
     if not _serves(request_file, request):
         (folder / MEASURED_FILE).unlink(missing_ok=True)
@@ -115,6 +119,7 @@ def _serves(request_file: Path, request: Mapping[str, Any]) -> bool:
         for one in (before, asked):
             one.pop("stop_at", None)
             one.pop("stops", None)
+            one.pop("readings", None)
     return bool(before == asked)
 
 
@@ -231,7 +236,10 @@ def _measured(request: Mapping[str, Any], folders: Mapping[str, ModelFolder]) ->
 
     candidate, tokenizer = load(folders["candidate"])
     judged = Served(candidate, tokenizer, load_overrides(folders["candidate"]))
-    unasked, base = measure_unasked(judged, folders["candidate"], asked, expected, refused, say=_say)
+    kept = Path(request["readings"]) if request.get("readings") else None
+    unasked, base = measure_unasked(
+        judged, folders["candidate"], asked, expected, refused, kept=kept, say=_say
+    )
     if unasked.stopped or base is None:
         return unasked
 

@@ -14,13 +14,16 @@ from validation._forward import by_length, device_of, evaluating
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# Of a text that are read.
+MAX_TOKENS = 256
+
 
 def perplexity(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
     *,
-    max_tokens: int = 256,
+    max_tokens: int = MAX_TOKENS,
     batch_size: int = 8,
 ) -> list[tuple[float, int]]:
     """(Summed negative log-likelihood in nats, predicted tokens) of each text, in the order given.
