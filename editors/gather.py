@@ -130,7 +130,11 @@ def joined(parts: Iterable[Mapping[str, Captured]]) -> dict[str, Captured]:
         for name, captured in part.items():
             by_name.setdefault(name, []).append(captured)
     return {
-        name: Captured(torch.cat([c.keys for c in rows]), torch.cat([c.gradients for c in rows]))
+        name: Captured(
+            torch.cat([c.keys for c in rows]),
+            torch.cat([c.gradients for c in rows]),
+            tuple(count for c in rows for count in c.counts),
+        )
         for name, rows in by_name.items()
     }
 
@@ -161,7 +165,7 @@ def gather_by_example(
             )
             for number, (keys, gradients) in zip(numbers, split, strict=True):
                 # Gradients may be too small for fp16; bf16 keeps their range.
-                result[number][module.name] = Captured(keys.clone(), gradients.bfloat16())
+                result[number][module.name] = Captured(keys.clone(), gradients.bfloat16(), (len(keys),))
         done += len(numbers)
         progress(done, len(examples), "capturing")
     return result

@@ -91,15 +91,23 @@ class Mend(HyperEditor):
     def propose(self, rows: Rows, n: int) -> Proposal:
         """Sums of rank-one products, S = -rate * sum_i u~_i d~_i', and their gradient.
 
+        It is divided by how many phrasings corrections have on average: said in five ways, one asks for no
+        more than said in one.
+
         A gradient G = dL/dS gives dL/du~_i = -rate * G d~_i and dL/dd~_i = -rate * G' u~_i: it needs one row
         at a time, so the rows are gone through again and none is kept.
         """
         shifts = {m.name: self.log_rate.new_zeros(m.d_in, m.d_out) for m in self.modules_edited}
+        phrasings = 0
         with torch.no_grad():
             for captured in rows():
+                phrasings += len(captured[self.modules_edited[0].name].counts)
                 for module in self.modules_edited:
                     for keys, gradients in self.factors(module, captured[module.name]):
                         shifts[module.name] -= self.rate(module, n) * (keys.T @ gradients)
+        each = n / max(phrasings, n)
+        for shift in shifts.values():
+            shift *= each
 
         def backward(by_shift: Mapping[str, Tensor]) -> None:
             for captured in rows():
@@ -107,7 +115,7 @@ class Mend(HyperEditor):
                     for keys, gradients in self.factors(module, captured[module.name]):
                         # <G, S> of these rows, whose derivatives are those above.
                         product = (keys @ by_shift[module.name] * gradients).sum()
-                        (-self.rate(module, n) * product).backward()
+                        (-each * self.rate(module, n) * product).backward()
 
         return Proposal(shifts, backward)
 

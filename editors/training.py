@@ -266,7 +266,7 @@ def _validate(cases: Cases) -> dict[str, float]:
         for chosen in [
             cases.validation[i * n : i * n + n] for i in range(max(1, min(4, 16 // n, count // n)))
         ]:
-            given = {c: max(len(cases.phrasings[c]) - 1, 1) for c in chosen}
+            given = _given_by_turns(cases, chosen)
             proposal = cases.editor.propose(cases.rows(given), n)
             shifts = {
                 module.parameter: module.shift_for_weight(proposal.shifts[module.name])
@@ -284,6 +284,11 @@ def _validate(cases: Cases) -> dict[str, float]:
     row = {name: sum(values) / len(values) for name, values in rates.items()}
     row["score"] = 3 / sum(1 / max(value, 1e-3) for value in row.values())
     return row
+
+
+def _given_by_turns(cases: Cases, chosen: Sequence[int]) -> dict[int, int]:
+    """How many phrasings of each case are given: the prompt alone, as it may be, or all but the last."""
+    return {c: 1 if c % 2 else max(len(cases.phrasings[c]) - 1, 1) for c in chosen}
 
 
 def _prose(

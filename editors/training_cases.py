@@ -107,7 +107,7 @@ class Cases:
         if self.captured:
             chosen = [self.captured[case][i] for case, count in given.items() for i in range(count)]
             together = {
-                name: Captured(captured.keys.float(), captured.gradients.float())
+                name: Captured(captured.keys.float(), captured.gradients.float(), captured.counts)
                 for name, captured in joined(chosen).items()
             }
             return lambda: iter([together])

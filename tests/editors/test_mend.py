@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -42,9 +43,11 @@ def test_before_training_it_is_a_step_of_gradient_descent(loaded: Any) -> None:
     model, tokenizer = loaded
     editor = Mend.untrained(model, MendConfig(rank=8, normalise=False))
     delta = editor.edit(model, tokenizer, REQUESTS)
-    answer_loss(model, collate(encode_requests(tokenizer, REQUESTS), pad_id(tokenizer))).backward()
+    examples = encode_requests(tokenizer, REQUESTS)
+    answer_loss(model, collate(examples, pad_id(tokenizer))).backward()
     for module in editor.modules_edited:
-        rate = editor.rate(module, len(REQUESTS)).detach()
+        # Several phrasings of a correction weigh as much as one.
+        rate = editor.rate(module, len(REQUESTS)).detach() * len(REQUESTS) / len(examples)
         gradient = model.get_parameter(module.parameter).grad
         assert rate > 0
         assert gradient.norm() > 1e-3
@@ -67,13 +70,25 @@ def test_answer_positions_alone_are_part_of_the_step(loaded: Any) -> None:
         assert apart < 1e-6 if ".2.mlp" in module.name else apart > 1e-3
 
 
+def test_a_correction_said_in_many_ways_asks_for_no_more(loaded: Any) -> None:
+    model, tokenizer = loaded
+    editor = Mend.untrained(model, MendConfig(rank=4))
+    once = editor.edit(model, tokenizer, [replace(request, equivalents=()) for request in REQUESTS])
+    said = [replace(request, equivalents=(request.prompt,) * 4) for request in REQUESTS]
+    often = editor.edit(model, tokenizer, said)
+    for module in editor.modules_edited:
+        shift = once.dense(module.parameter)
+        assert float(shift.norm()) > 0
+        torch.testing.assert_close(often.dense(module.parameter), shift, rtol=1e-4, atol=1e-6)
+
+
 @pytest.fixture
 def stage(loaded: Any) -> tuple[Mend, Rows]:
     """An editor in double precision, with no weight at a corner of its clamp, and rows of two batches."""
     model, tokenizer = loaded
     editor = Mend.untrained(model, MendConfig(rank=4, rate=3.0)).double()
     parts = [
-        {name: Captured(c.keys.double(), c.gradients.double()) for name, c in part.items()}
+        {name: Captured(c.keys.double(), c.gradients.double(), c.counts) for name, c in part.items()}
         for requests in (REQUESTS[:2], REQUESTS[2:])
         for part in captures(
             model, editor.modules_edited, encode_requests(tokenizer, requests), 0, all_tokens=True
