@@ -124,6 +124,10 @@ def edit_file(
             raise UserError(
                 f"{model} has no chat template, so its prompts cannot be chat turns; leave out --chat"
             )
+        if check.takes_chat and not chat:
+            narrator.warn(
+                "taught as raw text, though the model has a chat template; --chat teaches chat turns"
+            )
         requests, unaskable = askable(requests, check, data.name)
         rejected += unaskable
         if not requests:

@@ -41,9 +41,18 @@ def ensure_server() -> None:
             start_new_session=True,
         )
     # Until then something has to hold on to it: its standard input would be closed, and it would end.
-    atexit.register(server.communicate, None, GRACE_SECONDS)
+    atexit.register(_end, server)
     os.environ["PREFECT_API_URL"] = f"http://{HOST}:{port}/api"
     refresh_global_settings_context()
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """Close the server's standard input and wait for it; one that has not begun to listen to it is killed."""
+    try:
+        server.communicate(None, GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
 
 
 def serve(handle: int) -> None:

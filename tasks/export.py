@@ -17,7 +17,7 @@ from editors.overrides import OVERRIDES_FILE, Overrides
 from tasks import models
 from tasks.models import ModelFolder
 from tasks.records import UserError
-from tasks.weights import quiet
+from tasks.weights import save_whole
 
 EXPORT_FILE = "mendflow-export.json"
 
@@ -95,9 +95,7 @@ def export_checkpoint(
             if len(overrides):
                 overrides.save(written / OVERRIDES_FILE)
         digest = model_digest(model)
-        with quiet():
-            model.save_pretrained(written)
-            tokenizer.save_pretrained(written)
+        save_whole(model, tokenizer, written)
         del model
         reloaded, _ = models.load(ModelFolder(written, digest, str(out)), dtype)
         if model_digest(reloaded) != digest:

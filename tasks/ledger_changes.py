@@ -141,7 +141,10 @@ def answer(
         )
     state = rows.standing_of(connection, model_name, [id_])[id_].state
     if state is not State.NEEDS_ANSWER:
-        raise UserError(f"correction {id_} is {state}; only one that needs an answer can be given one")
+        raise UserError(
+            f"correction {id_} is {state}; only one that needs an answer can be given one. Report the right "
+            "answer with `mendflow flag`, then choose it with `mendflow choose`"
+        )
     _refuse_fault(id_, reports, target_limit)
     if program and _answered_by_a_person(connection, model_name, reports[0]):
         raise UserError(

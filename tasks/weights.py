@@ -173,14 +173,22 @@ def converted(gguf: Path, ref: str, cache: Path) -> tuple[Path, str]:
         for leftover in (folder, unfinished):
             shutil.rmtree(leftover, ignore_errors=True)
         model, tokenizer = _read_gguf(gguf, ref)
-        with quiet():
-            model.save_pretrained(unfinished)
-            tokenizer.save_pretrained(unfinished)
+        save_whole(model, tokenizer, unfinished)
         digest = model_digest(model)
         about = {"source": source, "files": hash_of_files(unfinished), "digest": digest}
         (unfinished / CONVERSION_FILE).write_text(json.dumps(about, indent=2))
         unfinished.rename(folder)
     return folder, digest
+
+
+def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write weights and tokenizer, for others to read as far as the configuration beside them is."""
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    # Those that write safetensors write for their owner alone.
+    for weights in folder.glob("*.safetensors"):
+        shutil.copymode(folder / "config.json", weights)
 
 
 def hash_of_files(folder: Path) -> str:

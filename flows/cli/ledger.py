@@ -63,6 +63,11 @@ def flag(
         suppress=suppress,
     )
     typer.echo(_told(correction))
+    if correction.state is State.NEEDS_ANSWER:
+        stores = typed(home, ledger=ledger)
+        typer.echo(
+            f"`mendflow answer {shlex.quote(name)} {correction.id} --expected TEXT{stores}` gives it one"
+        )
     with Ledger(settings.ledger) as book:
         others = {*book.models(), _told_of(home)} - {name, ""}
         if others and name != _told_of(home) and sum(book.counts(name).values()) == 1:
@@ -134,6 +139,7 @@ def corrections(
 
     with Ledger(settings_of(name, home, ledger=ledger).ledger) as book:
         found = book.corrections(name, *(state or ()))
+        others = [] if any(book.counts(name).values()) else sorted({*book.models()} - {name})
     table = Table()
     for heading in ("id", "state"):
         table.add_column(heading, no_wrap=True)
@@ -148,6 +154,8 @@ def corrections(
         Console().print(table)
     counted = f"{len(found)} correction{'' if len(found) == 1 else 's'} of {name}"
     typer.echo(f"{counted}{' in state ' + ' or '.join(state) if state else ''}")
+    if others:
+        typer.echo(f"models with corrections are {', '.join(others[:5])}")
 
 
 def answer(
@@ -167,7 +175,8 @@ def answer(
     with Ledger(settings_of(name, home, ledger=ledger).ledger) as book:
         id_ = book.id_of(correction, model_name=name)
         answered = book.answer(id_, expected, who or user(), model_name=name)
-    typer.echo(_told(answered))
+    one = "" if answered.id == id_ else f"{id_} answered, as correction "
+    typer.echo(f"{one}{_told(answered)}")
 
 
 def choose(name: Name, correction: Id, who: Who = "", home: Home = HOME, ledger: LedgerUrl = "") -> None:

@@ -73,7 +73,8 @@ def status(name: Name, home: Home = HOME, tracking: Tracking = "", ledger: Ledge
         console.print(states)
         if counts[State.ACCEPTED]:
             stores = typed(home, tracking=tracking, ledger=ledger)
-            solves = f"`mendflow correct {quoted}{stores}` solves them"
+            first = "" if model.champion else " --base REF"
+            solves = f"`mendflow correct {quoted}{first}{stores}` solves them"
             typer.echo(f"{counts[State.ACCEPTED]} accepted: the next {solves}")
         for state, told, command in _WAITING:
             if counts[state]:

@@ -84,7 +84,7 @@ def test_a_hint_names_the_stores_that_the_user_named(
     of_book = f"--home {home} --ledger '{ledger}'`"
     both = f"--home {home} --tracking {mlflow_store} --ledger '{ledger}'`"
     hint = shell("status", "--tracking", mlflow_store, *book)
-    assert f"`mendflow correct my-model {both} solves them" in hint
+    assert f"`mendflow correct my-model --base REF {both} solves them" in hint
     assert f"`mendflow answer my-model ID --expected TEXT {of_book}" in hint
     assert f"`mendflow corrections my-model --state needs_answer {of_book}" in hint
     with Ledger(ledger) as opened:
@@ -161,8 +161,8 @@ def test_a_report_without_an_answer_is_given_one_by_a_named_person(shell: Shell)
     )
     assert f"`mendflow corrections my-model --state needs_answer --home {shell.home}`" in hint
     told = shell("answer", waiting, "--expected", "Lome", "--who", "carol")
-    answered = told.split()[0]
-    assert told == f"{answered} accepted"
+    answered = told.split()[-2]
+    assert told == f"{waiting} answered, as correction {answered} accepted"
     assert shell.state(waiting) is State.DUPLICATE
     assert "waiting for an answer" not in shell("status")
     past = shell("history", waiting)
@@ -243,5 +243,8 @@ def test_a_report_about_a_name_that_is_new_says_so(shell: Shell):
         "other models are first, frist, told"
         in CliRunner().invoke(app, ["flag", "tolt", *asked, *home]).output
     )
+    listed = CliRunner().invoke(app, ["corrections", "fisrt", *home]).output
+    assert "0 corrections of fisrt" in listed
+    assert "models with corrections are first, frist" in listed
     nothing = CliRunner().invoke(app, ["flag", "first", "--prompt", " ", *home]).exception
     assert "--prompt" in str(nothing)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flows import temporary_server
 from tests.flows.conftest import World
 
 
@@ -58,3 +59,12 @@ def test_a_command_that_is_ended_leaves_no_process(
     assert all(line.isprintable() for line in "".join([*said, rest]).splitlines())
     with pytest.raises(ProcessLookupError):
         os.killpg(command.pid, 0)
+
+
+def test_a_server_that_has_not_begun_to_listen_is_ended_without_a_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(temporary_server, "GRACE_SECONDS", 0.1)
+    busy = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], stdin=subprocess.PIPE)
+    temporary_server._end(busy)
+    assert busy.returncode == -signal.SIGKILL
