@@ -224,12 +224,12 @@ _SET_ASIDE = (
 
 
 def collected_errors(settings: CorrectSettings, ledger: Ledger) -> Collected:
-    """What there is to collect; a ledger that was filled by hand or from files needs no traces."""
+    """What there is to collect; a ledger filled by hand needs no traces, nor does a base's first run."""
     try:
         return stages.collect_errors(settings)
     except NoExperiment:
         chosen = settings.experiment != CorrectSettings.model_fields["experiment"].default
-        if chosen or not ledger.corrections(settings.model_name):
+        if chosen or not (settings.base or ledger.corrections(settings.model_name)):
             raise
         return Collected()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.correct import correct
 from flows.settings import CorrectSettings
 from flows.stages import check_base, find_champion
 from tasks.ledger import Ledger
@@ -26,3 +27,16 @@ def test_reports_about_a_misspelt_name_make_no_model_of_it(tmp_path: Path, mlflo
         # It does not have to be named again.
         assert find_champion.fn(settings(), ledger) == made
         check_base(settings(), made)
+
+
+def test_a_base_that_has_served_nobody_yet_is_made_the_champion(
+    tmp_path: Path, mlflow_store: str, tiny_llama
+):
+    settings = CorrectSettings(
+        model_name="new", home=tmp_path, tracking_uri=mlflow_store, base=str(tiny_llama())
+    )
+    run = correct(settings)
+    assert (run.outcome, run.champion) == ("nothing to do", "1")
+    assert describe("new", tracking_uri=mlflow_store).champion == "1"
+    with pytest.raises(UserError, match="has no experiment 'elsewhere'"):
+        correct(settings.model_copy(update={"experiment": "elsewhere"}))
