@@ -125,9 +125,7 @@ def edit_file(
                 f"{model} has no chat template, so its prompts cannot be chat turns; leave out --chat"
             )
         if check.takes_chat and not chat:
-            narrator.warn(
-                "taught as raw text, though the model has a chat template; --chat teaches chat turns"
-            )
+            narrator.say("taught as raw text; --chat teaches turns of the model's chat template")
         requests, unaskable = askable(requests, check, data.name)
         rejected += unaskable
         if not requests:

@@ -237,10 +237,10 @@ def require_known(name: str, home: Path, anything: object) -> None:
 def _ready(name: str, home: Path, tracking: str, ledger: str) -> CorrectSettings:
     """The settings of a flow over versions, and Prefect ready for it; a model without any is refused."""
     settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    prepare_prefect(home)
     if not registered(settings, named=bool(tracking)).versions:
         raise UserError(
             f"the model {settings.model_name!r} has no version in {home}: name its home with --home (the "
             f"demo's is {DEMO_HOME}), or begin with `mendflow correct`"
         )
-    prepare_prefect(home)
     return settings
