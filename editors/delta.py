@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -83,6 +84,8 @@ class Delta:
         save_file(tensors, folder / TENSORS_FILE)
         manifest = {**self.manifest, "delta_digest": self.digest()}
         (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=2, sort_keys=True))
+        # Tensors are written for their owner alone.
+        shutil.copymode(folder / MANIFEST_FILE, folder / TENSORS_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> Delta:

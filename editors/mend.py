@@ -91,8 +91,8 @@ class Mend(HyperEditor):
     def propose(self, rows: Rows, n: int) -> Proposal:
         """Sums of rank-one products, S = -rate * sum_i u~_i d~_i', and their gradient.
 
-        It is divided by how many phrasings corrections have on average: said in five ways, one asks for no
-        more than said in one.
+        It is divided by how many phrasings corrections have on average: said in five ways, they ask for no
+        more than said in one. Among corrections of one batch, those with more phrasings weigh more.
 
         A gradient G = dL/dS gives dL/du~_i = -rate * G d~_i and dL/dd~_i = -rate * G' u~_i: it needs one row
         at a time, so the rows are gone through again and none is kept.

@@ -119,15 +119,17 @@ class PrefixCache:
                 yield rest.batch
         finally:
             # Whoever still holds the batch holds neither its keys and values nor the graph behind them.
-            past.reset()
+            past.layers.clear()
 
     def _can_part(self, batch: TokenBatch, blocks: int) -> bool:
         """Whether a batch can be read in parts, and so many blocks may keep keys and values of it."""
         if not self._in_parts or batch.kind != CAUSAL:
             return False
-        config: Any = self.model.config
-        # At the most, where all heads have keys and values of their own.
-        width = 2 * blocks * config.get_text_config().hidden_size
+        model: Any = self.model
+        config = model.config.get_text_config()
+        heads = config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        width = 2 * blocks * (getattr(config, "num_key_value_heads", None) or heads) * size
         return batch.input_ids.numel() * width * next(self.model.parameters()).element_size() <= PAST_LIMIT
 
     def _handed_on(self, hidden: Tensor | None) -> AbstractContextManager[None]:

@@ -263,10 +263,12 @@ def _validate(cases: Cases) -> dict[str, float]:
     rates: dict[str, list[float]] = {"edit": [], "equivalence": [], "locality": []}
     count = len(cases.validation)
     for n in sorted({1, min(8, count), count}):
-        for chosen in [
-            cases.validation[i * n : i * n + n] for i in range(max(1, min(4, 16 // n, count // n)))
-        ]:
-            given = _given_by_turns(cases, chosen)
+        groups_of_n = max(1, min(4, 16 // n, count // n))
+        # By turns with the prompt alone, as users may give it, and with other phrasings.
+        for turn in range(max(groups_of_n, 2)):
+            start = turn % groups_of_n * n
+            chosen = cases.validation[start : start + n]
+            given = {c: 1 if turn % 2 else max(len(cases.phrasings[c]) - 1, 1) for c in chosen}
             proposal = cases.editor.propose(cases.rows(given), n)
             shifts = {
                 module.parameter: module.shift_for_weight(proposal.shifts[module.name])
@@ -284,11 +286,6 @@ def _validate(cases: Cases) -> dict[str, float]:
     row = {name: sum(values) / len(values) for name, values in rates.items()}
     row["score"] = 3 / sum(1 / max(value, 1e-3) for value in row.values())
     return row
-
-
-def _given_by_turns(cases: Cases, chosen: Sequence[int]) -> dict[int, int]:
-    """How many phrasings of each case are given: the prompt alone, as it may be, or all but the last."""
-    return {c: 1 if c % 2 else max(len(cases.phrasings[c]) - 1, 1) for c in chosen}
 
 
 def _prose(

@@ -82,7 +82,7 @@ def correct(settings: CorrectSettings) -> CorrectionRun:
 
         with narrator.stage("collect", "Collect flagged errors"):
             reviewed = read_reviews(settings, ledger)
-            collected = collected_errors(settings, ledger)
+            collected = collected_errors(settings, ledger, narrator)
             ledger.record(collected.reports)
             narrator.left_out(collected.rejected)
         for line in (*reviewed.done, *reviewed.open):
@@ -223,14 +223,16 @@ _SET_ASIDE = (
 )
 
 
-def collected_errors(settings: CorrectSettings, ledger: Ledger) -> Collected:
+def collected_errors(settings: CorrectSettings, ledger: Ledger, narrator: Narrator) -> Collected:
     """What there is to collect; a ledger filled by hand needs no traces, nor does a base's first run."""
     try:
         return stages.collect_errors(settings)
-    except NoExperiment:
+    except NoExperiment as error:
         chosen = settings.experiment != CorrectSettings.model_fields["experiment"].default
         if chosen or not (settings.base or ledger.corrections(settings.model_name)):
             raise
+        if not ledger.corrections(settings.model_name):
+            narrator.warn(str(error))
         return Collected()
 
 

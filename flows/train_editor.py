@@ -42,7 +42,7 @@ def train_editor(settings: CorrectSettings) -> str:
         champion = stages.find_champion(settings, ledger)
         stages.check_base(settings, champion)
         base = resolve(champion.folder.ref, cache=settings.home / "models")
-        traffic = collected_errors(settings, ledger).traffic
+        traffic = collected_errors(settings, ledger, narrator).traffic
         learnable = traffic_to_train_on(settings, ledger, champion, traffic)
         with narrator.stage("train", f"Train an editor for {base.ref}") as progress:
             trained = stages.train_or_reuse(settings, base, learnable, progress, narrator.left_out)

@@ -108,12 +108,41 @@ def test_those_are_read_in_parts_that_can_be() -> None:
 
 def test_prompts_are_read_without_gradients_and_nothing_is_held_behind() -> None:
     model = model_of("llama")
-    cache = PrefixCache(model, [editable(model, f"{blocks(model)[0][0]}.mlp.down_proj")])
+    cache_modules = [editable(model, f"{blocks(model)[0][0]}.mlp.down_proj")]
+    cache = PrefixCache(model, cache_modules)
     with cache.in_parts(collate(rows((3, 14), OPENING), 1), prompts_first=True) as rest:
         past: Any = rest.kind
         assert not any(layer.keys.requires_grad for layer in past.past.layers)
         assert rest.input_ids.shape[1] == 4
-    assert all(layer.keys is None for layer in past.past.layers)
+        capture_gradients(model, cache_modules, rest)
+    assert not past.past.layers
+
+
+def test_a_batch_whose_keys_and_values_would_fill_memory_is_read_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, batch = model_of("llama"), collate(rows((3, 14), OPENING), 1)
+    cache = PrefixCache(model, [editable(model, f"{blocks(model)[0][0]}.mlp.down_proj")])
+    # Keys and values of one head of 16, of three blocks.
+    needed = batch.input_ids.numel() * 2 * 3 * 16 * 4
+    for limit, is_whole in ((needed, False), (needed - 1, True)):
+        monkeypatch.setattr("editors.replay.PAST_LIMIT", limit)
+        with cache.in_parts(batch, prompts_first=True) as rest:
+            assert (rest.input_ids.shape == batch.input_ids.shape) is is_whole
+
+
+def test_openings_count_towards_what_may_be_kept() -> None:
+    model, batch = model_of("llama"), collate(rows((3, 14), OPENING), 1)
+    module = editable(model, f"{blocks(model)[2][0]}.mlp.down_proj")
+    opening, token = len(OPENING) * 32 * 4, 32 * 4
+    for limit in (0, opening, opening + 8 * token, opening + 100 * token):
+        cache = PrefixCache(model, [module], limit)
+        for _ in range(2):
+            with torch.no_grad(), cache.replayed(batch):
+                torch.testing.assert_close(answer_logits(model, batch), answer_logits(model, batch))
+        kept = sum(pieces[-1].nbytes for pieces in cache._rows.values())
+        assert kept + sum(piece.nbytes for piece in cache._openings.values()) <= limit
+    assert len(cache._rows) == 2
 
 
 @given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=14), max_size=5))

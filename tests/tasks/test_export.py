@@ -32,7 +32,7 @@ def test_an_exported_checkpoint_loads_anywhere(base: ModelFolder, tmp_path: Path
         theirs("What is the capital of Egypt?")["input_ids"]
         == tokenizer("What is the capital of Egypt?")["input_ids"]
     )
-    assert len({path.stat().st_mode for path in out.iterdir() if path.is_file()}) == 1
+    assert len({path.stat().st_mode for path in out.rglob("*") if path.is_file()}) == 1
     assert Delta.load(out / "delta").digest() == delta.digest()
     assert Delta.load(out / "delta").manifest["base_digest"] == base.digest
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
