@@ -94,7 +94,7 @@ class PartReader:
         places = torch.arange(length, device=ends.device) - (length - attended.sum(1))[:, None]
         order = places.remainder(length)
         for layer in self._past.layers:
-            if layer.is_initialized and layer.keys.shape[1:] != (1, length, 1):
+            if layer.is_initialized:
                 at = order[:, None, :, None]
                 layer.keys = layer.keys.take_along_dim(at, 2)
                 layer.values = layer.values.take_along_dim(at, 2)
