@@ -21,7 +21,7 @@ OVERFLOWS = "the model's weights are finite and what it computes overflows; floa
 class Captured:
     """One module's share of the gradient: `keys` (tokens, d_in) and `gradients` (tokens, d_out), fp32.
 
-    `counts` is the number of tokens of each example of the batch, in order, where it was one batch.
+    `counts` is the number of tokens of each example, in order; empty where that is not known.
     """
 
     keys: Tensor
