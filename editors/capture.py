@@ -21,12 +21,14 @@ OVERFLOWS = "the model's weights are finite and what it computes overflows; floa
 class Captured:
     """One module's share of the gradient: `keys` (tokens, d_in) and `gradients` (tokens, d_out), fp32.
 
-    `counts` is the number of tokens of each example, in order; empty where that is not known.
+    `counts` is the number of tokens of each example, in order; empty where that is not known. `weights`
+    (tokens,) is how much each row counts, for an editor that asks; None where all count alike.
     """
 
     keys: Tensor
     gradients: Tensor
     counts: tuple[int, ...] = ()
+    weights: Tensor | None = None
 
 
 def answer_logits(model: nn.Module, batch: TokenBatch) -> Tensor:

@@ -107,12 +107,25 @@ def captures(
     cache: PrefixCache | None = None,
     *,
     all_tokens: bool = False,
+    weights: Sequence[float] = (),
 ) -> Iterator[dict[str, Captured]]:
-    """Keys and gradients by module name, a batch of examples at a time; see `capture_gradients`."""
-    for _, batch in batches(examples, pad):
+    """Keys and gradients by module name, a batch of examples at a time; see `capture_gradients`.
+
+    `weights`, by example, become those of its rows.
+    """
+    for numbers, batch in batches(examples, pad):
         with _reading(batch, cache, all_tokens=all_tokens) as read:
             captured = capture_gradients(model, modules, read, all_tokens=all_tokens)
+        if weights:
+            of_batch = torch.tensor([weights[number] for number in numbers])
+            captured = {name: _weighted(rows, of_batch) for name, rows in captured.items()}
         yield captured
+
+
+def _weighted(rows: Captured, weights: Tensor) -> Captured:
+    """The rows with the weights of their examples."""
+    of_rows = weights.repeat_interleave(torch.tensor(rows.counts))
+    return replace(rows, weights=of_rows.to(rows.gradients))
 
 
 def _reading(

@@ -79,35 +79,32 @@ class Mend(HyperEditor):
         super().observe({name: _carrying(rows) for name, rows in captured.items()})
 
     def factors(self, module: EditableModule, captured: Captured) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pseudo-keys (tokens, d_in) and pseudo-gradients (tokens, d_out), a chunk of rows at a time."""
+        """Pseudo-keys (tokens, d_in), and pseudo-gradients (tokens, d_out) by weight, a chunk at a time."""
         rows = _carrying(captured)
         network, member = self.network(module)
         key_moments, gradient_moments = self.moments(module)
-        for keys, gradients in zip(rows.keys.split(CHUNK), rows.gradients.split(CHUNK), strict=True):
+        parts = (tensor.split(CHUNK) for tensor in (rows.keys, rows.gradients, _weights(rows)))
+        for keys, gradients, weights in zip(*parts, strict=True):
             if self.config.normalise:
                 keys, gradients = key_moments(keys), gradient_moments(gradients)
-            yield network(torch.cat([keys, gradients], dim=1), member)
+            keys, gradients = network(torch.cat([keys, gradients], dim=1), member)
+            yield keys, gradients * weights[:, None]
 
     def propose(self, rows: Rows, n: int) -> Proposal:
         """Sums of rank-one products, S = -rate * sum_i u~_i d~_i', and their gradient.
 
-        It is divided by how many phrasings corrections have on average: said in five ways, they ask for no
-        more than said in one. Among corrections of one batch, those with more phrasings weigh more.
+        The rows of a correction weigh 1 together, however many phrasings it has: said in five ways, it asks
+        for no more than said in one.
 
         A gradient G = dL/dS gives dL/du~_i = -rate * G d~_i and dL/dd~_i = -rate * G' u~_i: it needs one row
         at a time, so the rows are gone through again and none is kept.
         """
         shifts = {m.name: self.log_rate.new_zeros(m.d_in, m.d_out) for m in self.modules_edited}
-        phrasings = 0
         with torch.no_grad():
             for captured in rows():
-                phrasings += len(captured[self.modules_edited[0].name].counts)
                 for module in self.modules_edited:
                     for keys, gradients in self.factors(module, captured[module.name]):
                         shifts[module.name] -= self.rate(module, n) * (keys.T @ gradients)
-        each = n / max(phrasings, n)
-        for shift in shifts.values():
-            shift *= each
 
         def backward(by_shift: Mapping[str, Tensor]) -> None:
             for captured in rows():
@@ -115,7 +112,7 @@ class Mend(HyperEditor):
                     for keys, gradients in self.factors(module, captured[module.name]):
                         # <G, S> of these rows, whose derivatives are those above.
                         product = (keys @ by_shift[module.name] * gradients).sum()
-                        (-each * self.rate(module, n) * product).backward()
+                        (-self.rate(module, n) * product).backward()
 
         return Proposal(shifts, backward)
 
@@ -133,10 +130,14 @@ class Mend(HyperEditor):
         MEND learns in training what must stay, and takes no notice of `keep`.
         """
         examples, pad = encode_requests(tokenizer, requests, kind_of(model)), pad_id(tokenizer)
+        phrasings = [1 + len(request.equivalents) for request in requests]
+        weights = [1 / count for count in phrasings for _ in range(count)]
 
         def rows() -> Iterator[dict[str, Captured]]:
             total = -(-len(examples) // BATCH)
-            parts = captures(model, self.modules_edited, examples, pad, all_tokens=self.all_tokens)
+            parts = captures(
+                model, self.modules_edited, examples, pad, all_tokens=self.all_tokens, weights=weights
+            )
             for done, part in enumerate(parts):
                 yield part
                 progress(min(done + 1, total), total, "captured")
@@ -152,4 +153,9 @@ class Mend(HyperEditor):
 def _carrying(rows: Captured) -> Captured:
     """The rows that add to the gradient: padding does not, nor the prompt in the last block."""
     carrying = rows.keys.any(1) & rows.gradients.any(1)
-    return Captured(rows.keys[carrying], rows.gradients[carrying])
+    return Captured(rows.keys[carrying], rows.gradients[carrying], weights=_weights(rows)[carrying])
+
+
+def _weights(rows: Captured) -> Tensor:
+    """How much each row counts."""
+    return rows.gradients.new_ones(len(rows.gradients)) if rows.weights is None else rows.weights

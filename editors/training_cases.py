@@ -102,7 +102,7 @@ class Cases:
         return given + [opening for opening, exact in zip(openings, begun, strict=True) if exact]
 
     def rows(self, given: Mapping[int, int]) -> Rows:
-        """Captured rows of the first `given[case]` phrasings of the cases."""
+        """Captured rows of the first `given[case]` phrasings of the cases; those of one weigh 1 together."""
         editor = self.editor
         if self.captured:
             chosen = [self.captured[case][i] for case, count in given.items() for i in range(count)]
@@ -112,6 +112,13 @@ class Cases:
             }
             return lambda: iter([together])
         examples = [example for case, count in given.items() for example in self.phrasings[case][:count]]
+        weights = [1 / count for count in given.values() for _ in range(count)]
         return lambda: captures(
-            self.model, editor.modules_edited, examples, self.pad, self.cache, all_tokens=True
+            self.model,
+            editor.modules_edited,
+            examples,
+            self.pad,
+            self.cache,
+            all_tokens=True,
+            weights=weights,
         )
