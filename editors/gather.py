@@ -117,15 +117,15 @@ def captures(
         with _reading(batch, cache, all_tokens=all_tokens) as read:
             captured = capture_gradients(model, modules, read, all_tokens=all_tokens)
         if weights:
-            of_batch = torch.tensor([weights[number] for number in numbers])
+            of_batch = [weights[number] for number in numbers]
             captured = {name: _weighted(rows, of_batch) for name, rows in captured.items()}
         yield captured
 
 
-def _weighted(rows: Captured, weights: Tensor) -> Captured:
+def _weighted(rows: Captured, weights: Sequence[float]) -> Captured:
     """The rows with the weights of their examples."""
-    of_rows = weights.repeat_interleave(torch.tensor(rows.counts))
-    return replace(rows, weights=of_rows.to(rows.gradients))
+    of_rows = [weight for weight, count in zip(weights, rows.counts, strict=True) for _ in range(count)]
+    return replace(rows, weights=rows.gradients.new_tensor(of_rows))
 
 
 def _reading(
