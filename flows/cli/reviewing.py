@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import HOME, Home, LedgerUrl, Name, Tracking, settings_of, typed
+from flows.cli.versions import require_version
 from tasks.urls import sqlite_file, without_password
 
 
@@ -32,8 +33,12 @@ def review(
     """
     from flows.review import ask_reviewers
     from tasks.ledger import Ledger
+    from tasks.tracking import has_store
 
     settings = settings_of(name, home, tracking=tracking, ledger=ledger, experiment=experiment)
+    if not (tracking or has_store(settings.tracking)):
+        # Its page is MLflow's, and the first version makes the store.
+        require_version(settings, home, named=False)
     with Ledger(settings.ledger) as book:
         put = ask_reviewers.fn(settings, book, reviewers=reviewer or (), everything=everything)
     typer.echo(f"{put.new} put up, {put.withdrawn} withdrawn, {put.waiting} to answer")

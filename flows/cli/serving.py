@@ -18,6 +18,7 @@ from flows.cli.options import (
     prepare_prefect,
     settings_of,
 )
+from flows.cli.versions import require_version
 from flows.settings import NOTIFY_VARIABLE, REDACT_VARIABLE
 from tasks.records import UserError
 
@@ -42,6 +43,7 @@ def export(
     if version is not None and alias:
         raise UserError(f"--version {version} and --alias {alias} both name a version; leave one out")
     settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    require_version(settings, home, named=bool(tracking))
     done = export_version(settings, str(version or alias or "champion"), out, rank=adapter, replace=replace)
     if done.adapter is None:
         typer.echo(f"version {done.version} of {name} is a full checkpoint in {out}")
@@ -107,6 +109,7 @@ def serve(
     settings = settings_of(
         name, home, tracking=tracking, ledger=ledger, experiment=experiment, redact=redact, notify=notify
     )
+    require_version(settings, home, named=bool(tracking))
     shares = Shares(shadow, canary)
     if canary and settings.notify:
         prepare_prefect(home)

@@ -99,6 +99,7 @@ def verify(
     from tasks.verify import verify as verify_verdict
 
     settings = settings_of(name, home, tracking=tracking)
+    require_version(settings, home, named=bool(tracking))
     number = resolve_version(name, version, tracking_uri=settings.tracking)
     try:
         with Narrator(Console(stderr=True, highlight=False)).stage("verify", "Verify") as progress:
@@ -234,13 +235,18 @@ def require_known(name: str, home: Path, anything: object) -> None:
         )
 
 
-def _ready(name: str, home: Path, tracking: str, ledger: str) -> CorrectSettings:
-    """The settings of a flow over versions, and Prefect ready for it; a model without any is refused."""
-    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
-    prepare_prefect(home)
-    if not registered(settings, named=bool(tracking)).versions:
+def require_version(settings: CorrectSettings, home: Path, *, named: bool) -> None:
+    """Refuse a model without a version, in a home without a registry too."""
+    if not registered(settings, named=named).versions:
         raise UserError(
             f"the model {settings.model_name!r} has no version in {home}: name its home with --home (the "
             f"demo's is {DEMO_HOME}), or begin with `mendflow correct`"
         )
+
+
+def _ready(name: str, home: Path, tracking: str, ledger: str) -> CorrectSettings:
+    """The settings of a flow over versions, and Prefect ready for it; a model without any is refused."""
+    settings = settings_of(name, home, tracking=tracking, ledger=ledger)
+    prepare_prefect(home)
+    require_version(settings, home, named=bool(tracking))
     return settings
