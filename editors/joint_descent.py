@@ -9,6 +9,7 @@ import torch
 
 from editors.objective import as_many_as_fit, log_probabilities, weighted_backward
 from editors.protocol import Progress
+from editors.requests import Example
 from editors.subject import Placed
 from editors.subject_editing import Job, SubjectConfig
 
@@ -46,6 +47,7 @@ def descend_jointly(
     drawn: Callable[[torch.Generator], Sequence[Phrasing]],
     backward: Callable[[Sequence[Phrasing]], list[float]],
     progress: Progress,
+    at_stake: Sequence[Example] | None = None,
 ) -> None:
     """Descend until a step finds every phrasing right, or the steps are spent.
 
@@ -56,8 +58,10 @@ def descend_jointly(
         drawn: the phrasings that a step looks at.
         backward: accumulates the gradients of those that are not right; the loss of each, in nats a token.
         progress: called with (step, steps, note).
+        at_stake: those of the kept prompts that the vectors can change; by default all.
     """
-    kept = as_many_as_fit(job.model, job.kept, job.pad, config.seed)
+    at_stake = job.kept if at_stake is None else at_stake
+    kept = as_many_as_fit(job.model, at_stake, job.pad, config.seed)
     references = log_probabilities(job.model, kept, job.pad, job.cache)
     generator = torch.Generator().manual_seed(config.seed)
     # A phrasing that is right is left alone for a while: it costs nothing and is disturbed the least.
@@ -76,7 +80,8 @@ def descend_jointly(
         if wrong:
             if kept:
                 chosen = torch.randperm(len(kept), generator=generator)[: config.kept].tolist()
-                share = config.locality_weight * len(job.contexts) / len(chosen)
+                share = len(at_stake) / len(job.kept) / len(chosen)
+                share *= config.locality_weight * len(job.contexts)
                 stay = [(kept[i], share, references[kept[i]]) for i in chosen]
                 weighted_backward(job.model, stay, job.pad, job.cache)
             optimiser.step()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -55,8 +55,13 @@ def appended(model: nn.Module, new: NewNeurons) -> dict[str, Appended]:
 
 
 @contextmanager
-def in_place(model: nn.Module, new: NewNeurons) -> Iterator[None]:
-    """Within, the MLP has the new neurons, and its own activation function."""
+def in_place(
+    model: nn.Module, new: NewNeurons, heard_by: Callable[[Tensor], None] | None = None
+) -> Iterator[None]:
+    """Within, the MLP has the new neurons, and its own activation function.
+
+    `heard_by` is told how far each is open (..., neurons) whenever the model reads.
+    """
     mlp, heard = new.mlp, []
 
     def longer(rows: Tensor) -> Any:
@@ -68,6 +73,8 @@ def in_place(model: nn.Module, new: NewNeurons) -> Iterator[None]:
     def shorter(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         own, added = args[0].split([mlp.output.d_in, len(new.reads)], -1)
         heard.append(added)
+        if heard_by is not None:
+            heard_by(added)
         return (own, *args[1:])
 
     def louder(_: nn.Module, __: Any, output: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from editors.after_subject import SubjectCache
-from editors.capture import answer_logits, device_of, run_ends_at, traced
+from editors.capture import answer_logits, by_row, device_of, run_ends_at, traced
 from editors.gather import batches
 from editors.joint_descent import JointConfig, Phrasing, descend_jointly
 from editors.key_statistics import KeyStatistics
@@ -30,7 +30,7 @@ from editors.neurons import Mlp, mlp_of
 from editors.new_neurons import NewNeurons, appended, in_place, silent
 from editors.objective import backward_of_the_wrong
 from editors.protocol import Progress
-from editors.requests import TokenBatch
+from editors.requests import Example, TokenBatch
 from editors.subject import Placed
 from editors.subject_editing import Job, SubjectEditor, block_of, regulariser
 from editors.value_optimisation import Contexts, ValueConfig
@@ -39,6 +39,8 @@ from editors.widening import check_can_widen
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+# Open no further than this share of how far it is at its own subject, a neuron says as good as nothing.
+_AJAR = 0.01
 # Where in the depth of the model neurons are added: blocks 4, 6 and 8 of 30.
 _DEPTHS = (2 / 15, 1 / 5, 4 / 15)
 
@@ -113,10 +115,11 @@ class Patcher(SubjectEditor):
         mlps = [mlp_of(job.model, block_of(job.model, module)) for module in job.modules]
         owners = _neurons(job.contexts)
         layers = [self._layer(job, reading, owners) for reading in _read(job, mlps, progress)]
+        heard = at_stake(job, layers, _AJAR * self.patch.fire * self.patch.sharpness)
         with ExitStack() as stack:
             for layer in layers:
                 stack.enter_context(in_place(job.model, layer))
-            self._descend(job, layers, progress)
+            self._descend(job, layers, heard, progress)
         for layer in layers:
             job.shifts.update(appended(job.model, layer))
 
@@ -144,7 +147,9 @@ class Patcher(SubjectEditor):
         says = torch.zeros(count, mlp.output.d_out, device=device, requires_grad=True)
         return NewNeurons(mlp, reads, opens, says, reading.typical)
 
-    def _descend(self, job: Job, layers: Sequence[NewNeurons], progress: Progress) -> None:
+    def _descend(
+        self, job: Job, layers: Sequence[NewNeurons], heard: Sequence[Example], progress: Progress
+    ) -> None:
         config = self.patch
         groups = [
             {"params": [layer.says], "lr": config.rate * layer.typical / config.sharpness} for layer in layers
@@ -159,7 +164,33 @@ class Patcher(SubjectEditor):
             lambda generator: _drawn(job.contexts, config.contexts, generator),
             lambda active: _backward(job, known, active, config.enough),
             progress,
+            heard,
         )
+
+
+def at_stake(job: Job, layers: Sequence[NewNeurons], ajar: float) -> list[Example]:
+    """The kept prompts at a token of which a neuron is open, more than `ajar`.
+
+    What makes a neuron fire does not change any more. Where none does, nothing that they say is heard.
+    """
+    found: set[int] = set()
+    heard: list[Tensor] = []
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(in_place(job.model, layer, heard.append))
+        for numbers, batch in batches(job.kept, job.pad):
+            batch = batch.to(job.model.device)
+            with (
+                torch.no_grad(),
+                job.cache.replayed(batch),
+                run_ends_at(job.model, layers[-1].mlp.output.name),
+            ):
+                batch.kind.read(job.model, batch)
+            widest = torch.stack([by_row(said, batch).abs().amax(-1) for said in heard]).amax(0)
+            is_open = (widest.masked_fill(batch.attention_mask == 0, 0.0) > ajar).any(1).tolist()
+            found.update(itertools.compress(numbers, is_open))
+            heard.clear()
+    return [job.kept[number] for number in sorted(found)]
 
 
 def _reading(own: Tensor, everywhere: Tensor, keys: Tensor, config: PatcherConfig) -> Tensor:

@@ -13,11 +13,16 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from editors.delta import Delta, applied
+from editors.gather import encode_kept
 from editors.key_statistics import KeyStatistics
 from editors.locate import blocks
 from editors.neurons import mlp_of
-from editors.patcher import Patcher, PatcherConfig
+from editors.new_neurons import NewNeurons
+from editors.patcher import Patcher, PatcherConfig, at_stake
+from editors.protocol import Kept
+from editors.replay import PrefixCache
 from editors.requests import EditRequest, collate, encode, pad_id
+from editors.subject_editing import Job
 from editors.value_optimisation import ValueConfig
 from tests.editors.subject_cases import KEPT, REQUESTS
 from tests.editors.test_subject_editors import edit_loss
@@ -86,6 +91,31 @@ def test_neurons_are_open_at_their_subjects_and_shut_elsewhere(loaded: Any, patc
     assert float((elsewhere > 0).float().mean()) < 0.1
     assert int(japan.argmax()) == len(japan) - 2
     assert float(japan.max()) > 0
+
+
+def test_kept_prompts_are_at_stake_only_where_a_neuron_opens(loaded: Any, patcher: Patcher) -> None:
+    """The neuron is open at one token of one of three prompts, and at their padding."""
+    model, tokenizer = loaded
+    mlp = mlp_of(model, blocks(model)[0][0])
+    kept = encode_kept(tokenizer, [Kept(text, " x", chat=False) for text in ("Japan is", "gold", "Peru was")])
+    batch = collate(kept, pad_id(tokenizer))
+    heard: list[torch.Tensor] = []
+    handle = model.get_submodule(mlp.gate.name).register_forward_hook(lambda _, args, __: heard.append(*args))
+    with torch.no_grad():
+        batch.kind.read(model, batch)
+    handle.remove()
+    keys, read = heard[0], batch.attention_mask.bool()
+    wanted = torch.where(read, -1.0, 1.0)
+    wanted[2, 0] = 1.0
+    reads = 20 * torch.linalg.lstsq(keys.flatten(0, 1).double(), wanted.flatten().double()).solution
+    opens = torch.linalg.lstsq(
+        keys.flatten(0, 1).double(), torch.ones(keys[..., 0].numel()).double()
+    ).solution
+    new = NewNeurons(mlp, reads[None].float(), opens[None].float(), torch.zeros(1, mlp.output.d_out), 0.0)
+    modules = patcher.modules(model)
+    job = Job(model, modules, {}, {}, 0, (), pad_id(tokenizer), PrefixCache(model, modules), {}, {}, kept)
+    assert at_stake(job, [new], 0.15) == [kept[2]]
+    assert at_stake(job, [new], 100.0) == []
 
 
 def test_each_of_more_subjects_than_a_layer_has_inputs_opens_its_neuron(
