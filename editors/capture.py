@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,11 +220,20 @@ def capture_unsure(
 
 
 def capture_keys(
-    model: nn.Module, modules: Sequence[EditableModule], batch: TokenBatch, mask: Tensor | None = None
+    model: nn.Module,
+    modules: Sequence[EditableModule],
+    batch: TokenBatch,
+    mask: Tensor | None = None,
+    *,
+    in_order: bool = False,
 ) -> dict[str, Tensor]:
-    """Inputs of the modules at the positions of the edit (or at `mask`), by name: (positions, d_in), fp32."""
+    """Inputs of the modules at the positions of the edit (or at `mask`), by name: (positions, d_in), fp32.
+
+    Of modules that the model runs `in_order`, each once, nothing is run behind the last.
+    """
     names = [module.name for module in modules]
-    with torch.no_grad(), traced(model, names, batch) as (inputs, _):
+    end = run_ends_at(model, names[-1]) if in_order else nullcontext()
+    with torch.no_grad(), traced(model, names, batch) as (inputs, _), end:
         batch.kind.read(model, batch.to(device_of(model)))
     chosen = {name: _positions(model, name, batch, inputs[name]) if mask is None else mask for name in names}
     return {name: inputs[name][chosen[name]].float() for name in names}

@@ -76,7 +76,8 @@ class KeyStatistics:
         count = 0
         for _, batch in batches(examples, pad, _ROWS):
             batch = batch.to(model.device)
-            for name, rows in capture_keys(model, modules, batch, batch.attention_mask.bool()).items():
+            mask = batch.attention_mask.bool()
+            for name, rows in capture_keys(model, modules, batch, mask, in_order=True).items():
                 sums[name] += (rows.T @ rows).double().cpu()
                 first[name] += rows.sum(0).double().cpu()
             count += int(batch.attention_mask.sum())
