@@ -61,11 +61,11 @@ class CorrectSettings(BaseModel):
         default=None, description="answers reports that came without an answer; else they wait for a person"
     )
     editor: str = Field(
-        default="malmen",
+        default=AUTO,
         description="an editor by name or folder, or `auto` to try several",
     )
     methods: tuple[str, ...] = Field(
-        default=("ultraedit", "malmen", "patcher", "memit-joint"),
+        default=("malmen", "patcher"),
         min_length=1,
         description="editors that `auto` tries, in this order; the first that passes is taken",
     )

@@ -13,12 +13,13 @@ from flows.judge import check_gates
 from flows.settings import CorrectSettings
 from tasks.ledger import Ledger
 from tasks.models import resolve
-from tasks.records import UserError
 
 
 @flow(name="train-editor", persist_result=False)
 def train_editor(settings: CorrectSettings) -> str:
     """Train an editor where `correct` finds it, on the data that was named or on traffic; its folder.
+
+    Of several that `correct` would try, the first that is trained.
 
     One that was trained on just these data is there already.
 
@@ -28,8 +29,7 @@ def train_editor(settings: CorrectSettings) -> str:
     """
     settings = settings.model_copy(update={"retrain": True})
     stages.check_editor(settings)
-    if not is_trained(settings.editor):
-        raise UserError(f"{settings.editor} is not an editor that is trained; name another as `editor`")
+    settings = settings.model_copy(update={"editor": next(filter(is_trained, settings.tried))})
     # They say how much of the traffic is theirs alone.
     check_gates(settings)
     name, redact = settings.model_name, settings.redaction.redact
@@ -45,7 +45,7 @@ def train_editor(settings: CorrectSettings) -> str:
         traffic = collected_errors(settings, ledger, narrator).traffic
         learnable = traffic_to_train_on(settings, ledger, champion, traffic)
         with narrator.stage("train", f"Train an editor for {base.ref}") as progress:
-            trained = stages.train_or_reuse(settings, base, learnable, progress, narrator.left_out)
-    assert trained is not None
-    narrator.say(f"{trained.folder}: {trained.statement}")
-    return str(trained.folder)
+            editor = stages.train_or_reuse(settings, base, learnable, progress, narrator.left_out)
+    assert editor is not None
+    narrator.say(f"{editor.folder}: {editor.statement}")
+    return str(editor.folder)

@@ -53,7 +53,7 @@ def correct(
     base: Annotated[str, typer.Option(help="The pristine base; needed until there is a champion.")] = "",
     source: Annotated[Path | None, typer.Option(help="A file of reports instead of traces.")] = None,
     experiment: Annotated[str, typer.Option(help="MLflow experiment of the traces.")] = "mendflow",
-    editor: OneOrAuto = "malmen",
+    editor: OneOrAuto = AUTO,
     methods: Annotated[
         str,
         typer.Option(

@@ -193,6 +193,7 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], World]:
             home=home,
             source=reports,
             chat=False,
+            editor="malmen",
             training_data=practice,
             training_steps=24,
             gates=gates,

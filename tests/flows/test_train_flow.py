@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,12 +37,12 @@ def test_the_flow_leaves_an_editor_where_a_run_finds_it(taught: Callable[[Path],
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"editor": "auto"}, "auto is not an editor that is trained"),
+        ({"methods": ("finetune", "rome")}, "does not train the editor finetune, rome"),
         ({"gates": "gates.yaml"}, "gates.yaml is refused at"),
     ],
 )
 def test_what_cannot_be_trained_with_is_refused_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], says: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], says: str
 ):
     monkeypatch.chdir(tmp_path)
     Path("gates.yaml").write_text("gates: 3\n")
