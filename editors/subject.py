@@ -3,8 +3,8 @@
 A subject that is not given is found by these rules, in order; the first that finds anything decides:
 
 1. quoted text in the prompt;
-2. capitalised or numbered words, joined over particles ("Gulf of Oran"), the prompt's first word alone only
-   where the other requests do not begin with it;
+2. capitalised or numbered words but "I", joined over particles ("Gulf of Oran"), the prompt's first word
+   alone only where the other requests do not begin with it;
 3. words that no other request's prompt has.
 
 Within a rule, words that all equivalents share come first, then words of this request alone, then the longest
@@ -29,6 +29,8 @@ _QUOTED = re.compile(
 )
 # A word with its inner hyphens, points and apostrophes, but without an English possessive's.
 _WORD = re.compile(r"[^\W_]+(?:[-.][^\W_]+|['’](?!s\b)[^\W_]+)*")
+# English has a capital for who speaks: "How do I ..." is about no I.
+_PRONOUN = re.compile(r"I(?:['’](?:m|d|ll|ve))?")
 _PARTICLES = {"of", "the", "de", "da", "do", "dos", "das", "del", "della", "di", "du", "des", "d", "am"}
 _PARTICLES |= {"la", "le", "las", "los", "al", "el", "von", "van", "der", "den"}
 
@@ -159,7 +161,11 @@ def _find(request: EditRequest, in_prompts: Counter[str], requests: int) -> str 
     equivalents = [set(_folded(text)) for text in request.equivalents]
     shared_words = [all(word in other for other in equivalents) for word in folded]
     own = [in_prompts[word] == 1 and requests > 1 for word in folded]
-    named = [word.group()[0].isupper() or any(c.isdigit() for c in word.group()) for word in words]
+    named = [
+        (word.group()[0].isupper() and not _PRONOUN.fullmatch(word.group()))
+        or any(c.isdigit() for c in word.group())
+        for word in words
+    ]
     # A sentence begins with a capital whatever its first word is.
     telling_first = bool(words) and (own[0] or (bool(equivalents) and shared_words[0]))
     for rule, marks in (("named", named), ("own", own)):

@@ -50,6 +50,7 @@ def find(prompt: str, *equivalents: str, others: tuple[str, ...] = ()) -> str:
         ("Who wrote “Emma” in England?", "Emma"),
         ("When was the T-34 built?", "T-34"),
         ("In which city do people speak of Łódź?", "Łódź"),
+        ("How can I tell who I'm, and who wrote Emma?", "Emma"),
     ],
 )
 def test_named_and_quoted_subjects_are_found(prompt: str, subject: str) -> None:
@@ -71,7 +72,7 @@ def test_other_requests_tell_the_subject_from_what_all_ask() -> None:
 
 
 def test_what_cannot_be_found_is_asked_for_by_name() -> None:
-    for prompt in ("what is the capital of egypt", "What is it?", "...", "Egypt has its capital in"):
+    for prompt in ("what is the capital of egypt", "What do I see?", "...", "Egypt has its capital in"):
         with pytest.raises(ValueError, match=rf"in the prompt {re.escape(repr(prompt))}: give its `subject`"):
             find(prompt)
     with pytest.raises(ValueError, match=r"subject 'Peru' is not in its prompt 'Where is Egypt\?'"):
