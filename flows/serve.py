@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from flows.notify import tell
 from flows.settings import CorrectSettings
 from tasks.records import UserError
-from tasks.tracking import tracking
+from tasks.tracking import has_store, tracking
 
 if TYPE_CHECKING:
     import uvicorn
@@ -72,6 +72,11 @@ def served(
     from tasks.live_version import Follower
 
     redact = settings.redaction.redact
+    if not has_store(settings.tracking):
+        raise UserError(
+            f"the model {settings.model_name!r} has no version in {settings.home}: name its home with "
+            "--home, or begin with `mendflow correct`"
+        )
     with tracking(settings.tracking):
         follower = Follower(
             settings.model_name,

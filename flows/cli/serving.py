@@ -109,7 +109,6 @@ def serve(
     settings = settings_of(
         name, home, tracking=tracking, ledger=ledger, experiment=experiment, redact=redact, notify=notify
     )
-    require_version(settings, home, named=bool(tracking))
     shares = Shares(shadow, canary)
     if canary and settings.notify:
         prepare_prefect(home)
