@@ -60,19 +60,26 @@ class _ReachedError(Exception):
 
 
 @contextmanager
-def run_ends_at(model: nn.Module, name: str) -> Iterator[None]:
-    """Within, a forward pass ends when the named module has spoken, and so does the block of this context."""
+def run_ends_at(model: nn.Module, *names: str) -> Iterator[None]:
+    """Within, a forward pass ends when all named modules have spoken, and so does this context's block."""
+    silent = set(names)
 
-    def hook(*_: Any) -> None:
-        raise _ReachedError
+    def hook_for(name: str) -> Any:
+        def hook(*_: Any) -> None:
+            silent.discard(name)
+            if not silent:
+                raise _ReachedError
+
+        return hook
 
     # Behind the hooks that are there already, of which a raise would keep it from none.
     with suppress(_ReachedError):
-        handle = model.get_submodule(name).register_forward_hook(hook)
+        handles = [model.get_submodule(name).register_forward_hook(hook_for(name)) for name in names]
         try:
             yield
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
 
 
 def by_row(values: Tensor, batch: TokenBatch) -> Tensor:
@@ -225,14 +232,14 @@ def capture_keys(
     batch: TokenBatch,
     mask: Tensor | None = None,
     *,
-    in_order: bool = False,
+    once: bool = False,
 ) -> dict[str, Tensor]:
     """Inputs of the modules at the positions of the edit (or at `mask`), by name: (positions, d_in), fp32.
 
-    Of modules that the model runs `in_order`, each once, nothing is run behind the last.
+    Of modules that the model runs but `once` in a pass nothing is run behind the last.
     """
     names = [module.name for module in modules]
-    end = run_ends_at(model, names[-1]) if in_order else nullcontext()
+    end = run_ends_at(model, *names) if once else nullcontext()
     with torch.no_grad(), traced(model, names, batch) as (inputs, _), end:
         batch.kind.read(model, batch.to(device_of(model)))
     chosen = {name: _positions(model, name, batch, inputs[name]) if mask is None else mask for name in names}

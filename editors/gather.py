@@ -118,12 +118,12 @@ def captures(
             captured = capture_gradients(model, modules, read, all_tokens=all_tokens)
         if weights:
             of_batch = [weights[number] for number in numbers]
-            captured = {name: _weighted(rows, of_batch) for name, rows in captured.items()}
+            captured = {name: weighted(rows, of_batch) for name, rows in captured.items()}
         yield captured
 
 
-def _weighted(rows: Captured, weights: Sequence[float]) -> Captured:
-    """The rows with the weights of their examples."""
+def weighted(rows: Captured, weights: Sequence[float]) -> Captured:
+    """The rows, each with the weight of its example."""
     of_rows = [weight for weight, count in zip(weights, rows.counts, strict=True) for _ in range(count)]
     return replace(rows, weights=rows.gradients.new_tensor(of_rows))
 

@@ -77,7 +77,7 @@ class KeyStatistics:
         for _, batch in batches(examples, pad, _ROWS):
             batch = batch.to(model.device)
             mask = batch.attention_mask.bool()
-            for name, rows in capture_keys(model, modules, batch, mask, in_order=True).items():
+            for name, rows in capture_keys(model, modules, batch, mask, once=True).items():
                 sums[name] += (rows.T @ rows).double().cpu()
                 first[name] += rows.sum(0).double().cpu()
             count += int(batch.attention_mask.sum())

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 
 from editors.after_subject import SubjectCache
-from editors.capture import answer_logits, by_row, device_of, run_ends_at, traced
+from editors.capture import answer_logits, device_of, run_ends_at, traced
 from editors.gather import batches
 from editors.joint_descent import JointConfig, Phrasing, descend_jointly
 from editors.key_statistics import KeyStatistics
 from editors.locate import EditableModule, blocks, default_modules
 from editors.neurons import Mlp, mlp_of
 from editors.new_neurons import NewNeurons, appended, in_place, silent
-from editors.objective import backward_of_the_wrong
+from editors.objective import TOKENS, backward_of_the_wrong
 from editors.protocol import Progress
 from editors.requests import Example, TokenBatch
 from editors.subject import Placed
@@ -169,7 +169,7 @@ class Patcher(SubjectEditor):
 
 
 def at_stake(job: Job, layers: Sequence[NewNeurons], ajar: float) -> list[Example]:
-    """The kept prompts at a token of which a neuron is open, more than `ajar`.
+    """The kept prompts at a token of which the neurons of a block are open, together more than `ajar`.
 
     What makes a neuron fire does not change any more. Where none does, nothing that they say is heard.
     """
@@ -177,8 +177,8 @@ def at_stake(job: Job, layers: Sequence[NewNeurons], ajar: float) -> list[Exampl
     heard: list[Tensor] = []
     with ExitStack() as stack:
         for layer in layers:
-            stack.enter_context(in_place(job.model, layer, heard.append))
-        for numbers, batch in batches(job.kept, job.pad):
+            stack.enter_context(in_place(job.model, layer, lambda open_: heard.append(open_.abs().sum(-1))))
+        for numbers, batch in batches(job.kept, job.pad, tokens=TOKENS):
             batch = batch.to(job.model.device)
             with (
                 torch.no_grad(),
@@ -186,7 +186,7 @@ def at_stake(job: Job, layers: Sequence[NewNeurons], ajar: float) -> list[Exampl
                 run_ends_at(job.model, layers[-1].mlp.output.name),
             ):
                 batch.kind.read(job.model, batch)
-            widest = torch.stack([by_row(said, batch).abs().amax(-1) for said in heard]).amax(0)
+            widest = torch.stack([open_.view_as(batch.attention_mask) for open_ in heard]).amax(0)
             is_open = (widest.masked_fill(batch.attention_mask == 0, 0.0) > ajar).any(1).tolist()
             found.update(itertools.compress(numbers, is_open))
             heard.clear()

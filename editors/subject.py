@@ -29,8 +29,27 @@ _QUOTED = re.compile(
 )
 # A word with its inner hyphens, points and apostrophes, but without an English possessive's.
 _WORD = re.compile(r"[^\W_]+(?:[-.][^\W_]+|['’](?!s\b)[^\W_]+)*")
-# English has a capital for who speaks: "How do I ..." is about no I.
-_PRONOUN = re.compile(r"I(?:['’](?:m|d|ll|ve))?")
+# English has a capital for who speaks: "How do I ..." is about no I, as "Where did Francis I ..." is.
+_SPEAKER = re.compile(r"I(?:['’](?:m|d|ll|ve))?")
+# With these a question or a request begins, and none is what it is about.
+_OPENERS = {"am", "and", "are", "as", "but", "can", "could", "describe", "did", "do", "does", "explain"}
+_OPENERS |= {
+    "give",
+    "had",
+    "has",
+    "have",
+    "how",
+    "if",
+    "is",
+    "list",
+    "may",
+    "might",
+    "must",
+    "name",
+    "please",
+}
+_OPENERS |= {"say", "shall", "should", "so", "tell", "that", "was", "were", "what", "when", "where", "which"}
+_OPENERS |= {"who", "whose", "why", "will", "would", "write"}
 _PARTICLES = {"of", "the", "de", "da", "do", "dos", "das", "del", "della", "di", "du", "des", "d", "am"}
 _PARTICLES |= {"la", "le", "las", "los", "al", "el", "von", "van", "der", "den"}
 
@@ -71,6 +90,18 @@ def with_subjects(
         else:
             found.append(replace(request, subject=subject))
     return found, without
+
+
+def with_any_subjects(requests: Sequence[EditRequest]) -> list[EditRequest]:
+    """The requests, each with its subject as by `with_subjects`; where there is none, its prompt's last word.
+
+    At its last word a model has read all of a prompt. A prompt without words is left as it is.
+    """
+    result = []
+    for request, (subject, _) in zip(requests, _looked_for(requests), strict=True):
+        words = [match.group() for match in _WORD.finditer(request.prompt)]
+        result.append(replace(request, subject=subject or next(reversed(words), None)))
+    return result
 
 
 def _looked_for(requests: Sequence[EditRequest]) -> Iterator[tuple[str | None, str]]:
@@ -162,12 +193,13 @@ def _find(request: EditRequest, in_prompts: Counter[str], requests: int) -> str 
     shared_words = [all(word in other for other in equivalents) for word in folded]
     own = [in_prompts[word] == 1 and requests > 1 for word in folded]
     named = [
-        (word.group()[0].isupper() and not _PRONOUN.fullmatch(word.group()))
+        (word.group()[0].isupper() and not _is_speaker(words, index))
         or any(c.isdigit() for c in word.group())
-        for word in words
+        for index, word in enumerate(words)
     ]
     # A sentence begins with a capital whatever its first word is.
-    telling_first = bool(words) and (own[0] or (bool(equivalents) and shared_words[0]))
+    telling_first = bool(words) and folded[0] not in _OPENERS
+    telling_first = telling_first and (own[0] or (bool(equivalents) and shared_words[0]))
     for rule, marks in (("named", named), ("own", own)):
         if equivalents and any(m and s for m, s in zip(marks, shared_words, strict=True)):
             marks = [m and s for m, s in zip(marks, shared_words, strict=True)]
@@ -177,6 +209,14 @@ def _find(request: EditRequest, in_prompts: Counter[str], requests: int) -> str 
             first, last = max(spans, key=lambda s: (any(own[s[0] : s[1] + 1]), s[1] - s[0], s[1]))
             return prompt[words[first].start() : words[last].end()]
     return None
+
+
+def _is_speaker(words: Sequence[re.Match[str]], index: int) -> bool:
+    """Whether a word is the English pronoun, and not a king's numeral."""
+    if not _SPEAKER.fullmatch(words[index].group()):
+        return False
+    before = words[index - 1].group() if index else ""
+    return not before[:1].isupper() or before.casefold() in _OPENERS
 
 
 def _spans(marks: Sequence[bool], words: Sequence[str]) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from editors.capture import Captured
-from editors.gather import answered_exactly, captures, encode_kept, gather_by_example, joined
+from editors.gather import answered_exactly, captures, encode_kept, gather_by_example, joined, weighted
 from editors.hypereditor import HyperEditor, Rows
 from editors.model_kinds import CAUSAL, kind_of
 from editors.protocol import Kept, Progress
@@ -104,15 +104,16 @@ class Cases:
     def rows(self, given: Mapping[int, int]) -> Rows:
         """Captured rows of the first `given[case]` phrasings of the cases; those of one weigh 1 together."""
         editor = self.editor
+        weights = [1 / count for count in given.values() for _ in range(count)]
         if self.captured:
             chosen = [self.captured[case][i] for case, count in given.items() for i in range(count)]
             together = {
                 name: Captured(captured.keys.float(), captured.gradients.float(), captured.counts)
                 for name, captured in joined(chosen).items()
             }
+            together = {name: weighted(captured, weights) for name, captured in together.items()}
             return lambda: iter([together])
         examples = [example for case, count in given.items() for example in self.phrasings[case][:count]]
-        weights = [1 / count for count in given.values() for _ in range(count)]
         return lambda: captures(
             self.model,
             editor.modules_edited,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from editors.catalogue import is_trained
 from flows.attempt import Attempt, Workshop, attempt, registered
 from flows.settings import AUTO
 from tasks.records import CannotEditError
@@ -74,7 +75,7 @@ def choose(shop: Workshop) -> Choice:
     stands on the version of the best at the end.
 
     Raises:
-        CannotEditError: no method can make these corrections.
+        CannotEditError: no method can make these corrections, or not the one that was to be trained.
         UserError: see `attempt`.
     """
     settings, choice = shop.settings, Choice()
@@ -85,7 +86,8 @@ def choose(shop: Workshop) -> Choice:
         try:
             latest = attempt(shop, name, built)
         except CannotEditError as error:
-            if settings.editor != AUTO:
+            training = settings.retrain or settings.training_data is not None
+            if settings.editor != AUTO or (training and is_trained(name)):
                 raise
             choice.cannot[name] = str(error)
             shop.narrator.warn(f"{name} cannot make these corrections: {error}")

@@ -72,7 +72,7 @@ def served(
     from tasks.live_version import Follower
 
     redact = settings.redaction.redact
-    if not has_store(settings.tracking):
+    if not (settings.tracking_uri or has_store(settings.tracking)):
         raise UserError(
             f"the model {settings.model_name!r} has no version in {settings.home}: name its home with "
             "--home, or begin with `mendflow correct`"

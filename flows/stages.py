@@ -15,6 +15,8 @@ from prefect.cache_policies import NO_CACHE
 
 from editors.catalogue import is_trained, listed
 from editors.override import OverrideEditor
+from editors.subject import with_any_subjects
+from editors.subject_editing import SubjectEditor
 from flows.console import ReportProgress
 from flows.practice import LEAST_TO_TRAIN_ON, practice_from_file, practice_from_traffic
 from flows.settings import CorrectSettings
@@ -259,4 +261,7 @@ def apply_corrections(
     """One delta over the pristine base from all corrections of the dataset."""
     opened = open_any_editor(editor, base, cache, progress)
     requests, keep = dataset.requests(locality=0), dataset.kept()
+    if isinstance(opened, SubjectEditor):
+        # One without a subject must not keep all others from theirs; the gates see what became of it.
+        requests = with_any_subjects(requests)
     return apply(base, opened, requests, keep, folder, manifest=manifest, progress=progress)

@@ -179,8 +179,9 @@ def apply(
     except UserError:
         # Told while it went on, such as that another run has taken the lease.
         raise
-    except ValueError as error:
-        raise CannotEditError(f"the corrections cannot be applied: {error}") from error
+    except (ValueError, MemoryError, torch.OutOfMemoryError) as error:
+        said = str(error) or "there is not enough memory for them"
+        raise CannotEditError(f"the corrections cannot be applied: {said}") from error
     seconds = clock(model) - started
     examples = encode_requests(tokenizer, requests)
     unit = unit_seconds(model, examples, pad_id(tokenizer)) / max(len(requests), 1)

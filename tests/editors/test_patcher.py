@@ -116,6 +116,11 @@ def test_kept_prompts_are_at_stake_only_where_a_neuron_opens(loaded: Any, patche
     job = Job(model, modules, {}, {}, 0, (), pad_id(tokenizer), PrefixCache(model, modules), {}, {}, kept)
     assert at_stake(job, [new], 0.15) == [kept[2]]
     assert at_stake(job, [new], 100.0) == []
+    # Of the neurons of a block it counts what they are together.
+    half = dataclasses.replace(new, reads=new.reads.repeat(2, 1), opens=new.opens.repeat(2, 1) / 2)
+    half = dataclasses.replace(half, says=half.says.repeat(2, 1))
+    (widest,) = (n for n in range(1, 60) if at_stake(job, [new], n) and not at_stake(job, [new], n + 1))
+    assert at_stake(job, [half], widest - 0.5) == [kept[2]]
 
 
 def test_each_of_more_subjects_than_a_layer_has_inputs_opens_its_neuron(

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from editors.requests import EditRequest, render
-from editors.subject import find_subjects, place, subject_span, with_subjects
+from editors.subject import find_subjects, place, subject_span, with_any_subjects, with_subjects
 from tests.tiny_models import build_tokenizer
 
 TOKENIZER = build_tokenizer()
@@ -51,6 +51,9 @@ def find(prompt: str, *equivalents: str, others: tuple[str, ...] = ()) -> str:
         ("When was the T-34 built?", "T-34"),
         ("In which city do people speak of Łódź?", "Łódź"),
         ("How can I tell who I'm, and who wrote Emma?", "Emma"),
+        ("When was Elizabeth I born?", "Elizabeth I"),
+        ("Who won World War I?", "World War I"),
+        ("Where did Francis I of France die?", "Francis I of France"),
     ],
 )
 def test_named_and_quoted_subjects_are_found(prompt: str, subject: str) -> None:
@@ -95,6 +98,17 @@ def test_one_without_a_subject_does_not_keep_the_others_from_theirs() -> None:
         assert repr(request.prompt) in reason
     assert [find_subjects([request])[0] for request in found] == ["egypt", "peru", "Rome"]
     assert with_subjects([]) == ([], [])
+
+
+def test_where_a_subject_has_to_be_had_it_is_the_last_word() -> None:
+    requests = [
+        EditRequest("a", "What do I see?", "x"),
+        EditRequest("b", "Where is Oslo?", "x"),
+        EditRequest("c", "Where is Oslo?", "x", subject="Lima"),
+        EditRequest("d", "...", "x"),
+    ]
+    assert [r.subject for r in with_any_subjects(requests)] == ["see", "Oslo", "Oslo", None]
+    assert with_any_subjects([]) == []
 
 
 def test_a_given_subject_is_taken_as_it_is() -> None:

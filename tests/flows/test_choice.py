@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows.choice import Choice
+from flows.choice import Choice, choose
 from flows.cli import app
 from flows.correct import correct
-from flows.settings import AUTO
+from flows.settings import AUTO, CorrectSettings
 from tasks.edit_dataset import EditDataset
-from tasks.records import UserError
+from tasks.records import CannotEditError, UserError
 from tasks.registry import describe
 from tasks.runs import fetch_files
 from tests.flows.conftest import World
@@ -142,3 +143,45 @@ def test_what_auto_cannot_try_is_refused_before_any_work(tmp_path: Path, options
     assert done.exit_code != 0
     said = " ".join(f"{done.output} {done.exception}".split())
     assert says in said, said
+
+
+def test_malmen_is_tried_by_default_and_patcher_where_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tried: list[str] = []
+
+    def refused(_: object, name: str, *__: object) -> Any:
+        tried.append(name)
+        judged = SimpleNamespace(decision=SimpleNamespace(verdict=Verdict.REJECT, failing=("one",)))
+        return SimpleNamespace(
+            judged=SimpleNamespace(**vars(judged), stopped=None), folder=tmp_path, run_id=""
+        )
+
+    monkeypatch.setattr("flows.choice.attempt", refused)
+    monkeypatch.setattr("flows.choice.end_run", lambda *_, **__: None)
+    monkeypatch.setattr("flows.choice.registered", lambda *_: None)
+    settings = CorrectSettings(model_name="m", home=tmp_path)
+    shop: Any = SimpleNamespace(settings=settings, narrator=SimpleNamespace(say=lambda _: None))
+    with contextlib.suppress(AttributeError):
+        # The best of the stand-ins cannot be registered.
+        choose(shop)
+    assert tried == ["malmen", "patcher"]
+
+
+@pytest.mark.parametrize("wanted", [{"retrain": True}, {"training_data": Path("edits.jsonl")}])
+def test_a_training_that_was_asked_for_is_not_done_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: dict[str, Any]
+):
+    def cannot(_: object, name: str, *__: object) -> Any:
+        raise CannotEditError(f"there is no {name} editor")
+
+    told: list[str] = []
+    narrator = SimpleNamespace(say=lambda _: None, warn=told.append)
+    monkeypatch.setattr("flows.choice.attempt", cannot)
+    settings = CorrectSettings(model_name="m", home=tmp_path, **wanted)
+    with pytest.raises(CannotEditError, match=r"there is no malmen editor$"):
+        choose(SimpleNamespace(settings=settings, narrator=narrator))  # type: ignore[arg-type]
+    assert not told
+    with pytest.raises(CannotEditError, match="no method can make these corrections"):
+        choose(SimpleNamespace(settings=CorrectSettings(model_name="m"), narrator=narrator))  # type: ignore[arg-type]
+    assert len(told) == 2

@@ -19,7 +19,9 @@ from tests.flows.conftest import World
 
 @pytest.mark.slow
 def test_the_flow_leaves_an_editor_where_a_run_finds_it(taught: Callable[[Path], World], tmp_path: Path):
-    settings = taught(tmp_path / "home").settings.model_copy(update={"training_steps": 2})
+    # Of those that a run would try, the one that is trained.
+    tried = {"editor": "auto", "methods": ("finetune", "malmen")}
+    settings = taught(tmp_path / "home").settings.model_copy(update={"training_steps": 2, **tried})
     with Ledger(settings.ledger) as ledger, ledger.lease("tiny/correct", "run"), pytest.raises(LeaseHeld):
         train_editor(settings)
     folder = train_editor(settings)
