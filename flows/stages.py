@@ -223,7 +223,7 @@ def train_or_reuse(
                 f"there is no {kind} editor for {base.ref}, and its traffic, without what the gates ask, "
                 f"yields {len(requests)} corrections and {len(stay)} prompts to keep, where training takes "
                 f"{LEAST_TO_TRAIN_ON} of each: train one with `mendflow train-editor --model {base.ref} "
-                f"--data FILE --editor {kind} --out DIR` and name DIR with --editor, or use --editor finetune"
+                f"--data FILE --editor {kind} --out DIR` and name DIR with --editor, or use --editor patcher"
             )
     # What an interrupted run had trained is there already. Whatever the gates asked then, now they ask none
     # of these data.

@@ -35,7 +35,13 @@ def train_editor(
             help="Edit data: mendflow's JSONL or a public format; or prompts alone, {prompt} a line or .txt."
         ),
     ],
-    editor: Annotated[str, typer.Option(help=f"One of {listed(trained=True)}.")] = "malmen",
+    editor: Annotated[
+        str,
+        typer.Option(
+            help=f"One of {listed(trained=True)}; or one that writes at subjects, such as `patcher`: its key "
+            "statistics are gathered, and nothing is written to --out."
+        ),
+    ] = "malmen",
     minutes: Annotated[float | None, typer.Option(min=0.1, help="Most minutes of training.")] = None,
     steps: Annotated[
         int | None,

@@ -174,7 +174,7 @@ def test_a_champion_on_another_base_than_the_one_named_is_refused_with_both(
 
 def test_too_little_traffic_to_train_on_names_the_ways_to_an_editor(settings: CorrectSettings, tiny_llama):
     base, nothing = resolve(str(tiny_llama())), Learnable([], frozenset())
-    with pytest.raises(UserError, match=r"train-editor --model .* --editor finetune"):
+    with pytest.raises(UserError, match=r"train-editor --model .* --editor patcher"):
         train_or_reuse.fn(settings.model_copy(update={"editor": "malmen"}), base, nothing, silent, list)
 
 
