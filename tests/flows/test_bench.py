@@ -100,6 +100,7 @@ def test_methods_stand_side_by_side(base, file: Path, home: CorrectSettings, tmp
     assert ">mend</text>" not in picture
 
 
+@pytest.mark.slow
 def test_a_method_that_cannot_edit_the_model_leaves_the_others_their_cells(
     damaged_llama: Path, file: Path, home: CorrectSettings, tmp_path: Path, capsys
 ):
@@ -111,6 +112,7 @@ def test_a_method_that_cannot_edit_the_model_leaves_the_others_their_cells(
     assert [r["method"] for r in records(tmp_path) if r["status"] == MEASURED] == ["override"]
 
 
+@pytest.mark.slow
 def test_a_killed_bench_goes_on(
     base, file: Path, home: CorrectSettings, tmp_path: Path, started: list[Any], capsys
 ):

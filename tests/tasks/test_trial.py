@@ -107,6 +107,7 @@ def test_the_base_on_disk_is_left_alone(base: ModelFolder, tmp_path: Path):
     assert resolve(str(base.path), cache=tmp_path).digest == base.digest
 
 
+@pytest.mark.slow
 def test_what_has_no_subject_is_not_given_to_an_editor_that_needs_one_and_counts_as_not_made(
     base: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ):
